@@ -1,0 +1,159 @@
+"""Every error swiommu raises: one tree, a sentence each, with errno and the numbers as fields.
+
+    SwiommuError                       errno, numbers
+    ├── InvalidArgument (ValueError)         EINVAL      the call can never be right as it stands
+    │   └── SpaceMismatch (TypeError)        EINVAL      an address of another space
+    ├── AddressOverflow (OverflowError)      EOVERFLOW   start + size leaves the space
+    ├── OutOfRange (ValueError)              ERANGE      beyond the aperture or the width
+    ├── NotFound (LookupError)               ENOENT      nothing starts, or is mapped, there
+    ├── NoMemory (MemoryError)               ENOMEM      no room that would serve the request
+    ├── NoSpace                              ENOSPC      no free bus addresses under the limit
+    ├── Busy                                 EBUSY       in use, pinned, or attached elsewhere
+    ├── AddressInUse                         EADDRINUSE  the range overlaps a live one
+    ├── NotSupported                         EOPNOTSUPP  this domain cannot do that by design
+    ├── NoDevice                             ENODEV      the device has no domain
+    ├── DeviceFault                          EFAULT      a device's access found no memory
+    └── InputError                           (file)      unreadable input: path, line, reason
+
+Numbers that stand in the text are attributes too, so that nobody has to parse a sentence:
+
+>>> error = NoMemory("no hole of 8192 bytes", size=8192)
+>>> error.size, error.errno
+(8192, 12)
+>>> isinstance(error, MemoryError)
+True
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+from typing import ClassVar
+
+__all__ = [
+    "AddressInUse",
+    "AddressOverflow",
+    "Busy",
+    "DeviceFault",
+    "InputError",
+    "InvalidArgument",
+    "NoDevice",
+    "NoMemory",
+    "NoSpace",
+    "NotFound",
+    "NotSupported",
+    "OutOfRange",
+    "SpaceMismatch",
+    "SwiommuError",
+]
+
+
+class SwiommuError(Exception):
+    """Base of all errors: ``str(error)`` is the sentence, ``error.errno`` the kernel's code (positive).
+
+    Keyword arguments become attributes; units are those of the sentence (bytes unless said).
+
+    >>> SwiommuError("no such thing", size=4096).size
+    4096
+    """
+
+    errno: ClassVar[int] = _errno.EIO
+
+    def __init__(self, message: str, **numbers: object) -> None:
+        super().__init__(message)
+        self.numbers = numbers
+
+    def __getattr__(self, name: str) -> object:
+        # Only reached when normal lookup failed; `numbers` itself may be missing while unpickling.
+        numbers = self.__dict__.get("numbers", {})
+        if name in numbers:
+            return numbers[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+class InvalidArgument(SwiommuError, ValueError):
+    """The call can never be right as it stands: size 0, a bad alignment, a misaligned address."""
+
+    errno = _errno.EINVAL
+
+
+class SpaceMismatch(InvalidArgument, TypeError):
+    """An address of one space where another space's was wanted (bus for physical, or a stale one)."""
+
+
+class AddressOverflow(SwiommuError, OverflowError):
+    """Address arithmetic left the space: the sum wraps or goes below zero."""
+
+    errno = _errno.EOVERFLOW
+
+
+class OutOfRange(SwiommuError, ValueError):
+    """A range beyond the aperture, the mask or the width of the space."""
+
+    errno = _errno.ERANGE
+
+
+class NotFound(SwiommuError, LookupError):
+    """Nothing starts, or is mapped, at that address."""
+
+    errno = _errno.ENOENT
+
+
+class NoMemory(SwiommuError, MemoryError):
+    """No room that would serve the request: shortage, fragmentation or alignment."""
+
+    errno = _errno.ENOMEM
+
+
+class NoSpace(SwiommuError):
+    """No free bus addresses under the device's limit."""
+
+    errno = _errno.ENOSPC
+
+
+class Busy(SwiommuError):
+    """The object is in use: pinned pages, live chunks, or another domain attached."""
+
+    errno = _errno.EBUSY
+
+
+class AddressInUse(SwiommuError):
+    """The range overlaps a live mapping, region or reservation."""
+
+    errno = _errno.EADDRINUSE
+
+
+class NotSupported(SwiommuError):
+    """This kind of domain cannot do that by design (a linear domain cannot scatter)."""
+
+    errno = _errno.EOPNOTSUPP
+
+
+class NoDevice(SwiommuError):
+    """The device is not attached to a domain."""
+
+    errno = _errno.ENODEV
+
+
+class DeviceFault(SwiommuError):
+    """A device's access found no memory; ``fault`` holds the record (see `swiommu.layer.Fault`)."""
+
+    errno = _errno.EFAULT
+
+
+class InputError(SwiommuError):
+    """A file, a line or a name given by the user can't be used; ``path`` and ``line`` say where.
+
+    >>> str(InputError("is a directory, not a trace", path="/tmp"))
+    '/tmp: is a directory, not a trace'
+    >>> str(InputError("number beyond 64 bits", path="t.txt", line=7))
+    't.txt:7: number beyond 64 bits'
+    """
+
+    errno = _errno.EINVAL
+
+    def __init__(self, reason: str, *, path: str | None = None, line: int | None = None, **numbers: object) -> None:
+        place = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
+        super().__init__(place + reason, **numbers)
+        self.reason = reason
+        self.path = path
+        self.line = line
