@@ -1,0 +1,258 @@
+"""The page frames of a memory, handed out by a buddy system as Linux' page allocator does.
+
+Counts and positions are in frames: a *pfn* is a physical address divided by the page size. Alignment is that of
+the absolute pfn. Where Linux takes from per-CPU lists, zones and migrate types, this takes the *smallest block that
+is large enough and the lowest of these*: one deterministic rule, so that two designs differ by design and not by luck.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import TYPE_CHECKING
+
+from swiommu.address import PAGE_SIZE, PhysAddr, PhysRange, is_power_of_two
+from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotFound, OutOfRange
+from swiommu.memory.blocks import FreeBlocks, append_run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["FrameState", "Frames"]
+
+
+class FrameState(enum.IntEnum):
+    """What a frame is in: free, or taken in one of three ways.
+
+    TAKEN says no more than that; MOVABLE marks contents that could be moved elsewhere; PINNED frames can neither move
+    nor be given back until their state is set to another one.
+    """
+
+    FREE = 0
+    TAKEN = 1
+    MOVABLE = 2
+    PINNED = 3
+
+
+class Frames:
+    """The frames of ``size`` bytes from ``start``; all of them are free at first.
+
+    ``max_order`` is the order of the largest block: 10 is 4 MiB of 4 KiB frames, as in Linux. Raises `InvalidArgument`
+    for a start or size that is not a whole number of pages, `AddressOverflow` for a range that leaves the space.
+
+    >>> from swiommu.address import PhysSpace
+    >>> frames = Frames(PhysSpace("ram").at(0x4000_0000), 64 << 20)
+    >>> hex(frames.take(0)), hex(frames.take(9)), frames.take_pages(3)
+    ('0x40000', '0x40200', [(262145, 3)])
+    >>> frames.give(0x40200, 512); frames.free_count
+    16380
+    """
+
+    __slots__ = ("_blocks", "_fail_in", "_states", "count", "free_count", "page_size", "range", "start_pfn")
+
+    def __init__(self, start: PhysAddr, size: int, *, page_size: int = PAGE_SIZE, max_order: int = 10) -> None:
+        if not is_power_of_two(page_size):
+            raise InvalidArgument(f"a page of {page_size} bytes is not a power of two", page_size=page_size)
+        if max_order < 0:
+            raise InvalidArgument(f"the largest order is {max_order}, below 0", max_order=max_order)
+        self.range = PhysRange(start, size)
+        if (start.value | size) & (page_size - 1):
+            raise InvalidArgument(
+                f"{size:#x} bytes at {start!r} are not whole pages of {page_size} bytes", start=start.value, size=size
+            )
+        self.page_size = page_size
+        self.start_pfn = start.value // page_size
+        self.count = size // page_size
+        self.free_count = self.count
+        # One byte a frame: range tests and fills run at memory speed, and untouched parts cost no real memory.
+        self._states = bytearray(self.count)
+        self._blocks = FreeBlocks(max_order)
+        self._blocks.insert(self.start_pfn, self.start_pfn + self.count)
+        self._fail_in = 0
+
+    @property
+    def max_order(self) -> int:
+        """The order of the largest block that `take` serves."""
+        return self._blocks.max_order
+
+    def take(self, order: int) -> int:
+        """The first pfn of ``2**order`` frames, naturally aligned, now taken.
+
+        From the smallest free block that is large enough, the lowest of these. `NoMemory` if there is none (always,
+        beyond ``max_order``), `InvalidArgument` for an order below 0.
+        """
+        self._admit((order,), 1 << max(order, 0))
+        start = self._blocks.take(order)
+        if start is None:
+            raise self._exhausted(f"no free block of {1 << order} frames (order {order})", 1 << order)
+        self._mark(start, 1 << order)
+        return start
+
+    def take_pages(self, n: int) -> list[tuple[int, int]]:
+        """``n`` single frames, as ``n`` calls of ``take(0)`` would give them, in merged (pfn, count) runs.
+
+        All or nothing: `NoMemory` changes nothing. `InvalidArgument` for ``n`` below 1.
+        """
+        return self.take_largest_first(n, (0,))
+
+    def take_largest_first(self, n: int, orders: Sequence[int] = (9, 0)) -> list[tuple[int, int]]:
+        """``n`` frames in the largest blocks that fit and exist, as ``__iommu_dma_alloc_pages`` takes them.
+
+        For what is still missing the largest of ``orders`` that does not exceed it is tried, then the next smaller.
+        Merged (pfn, count) runs in the order taken. All or nothing: `NoMemory` changes nothing. `InvalidArgument` for
+        ``n`` below 1, no order, or an order below 0.
+
+        >>> from swiommu.address import PhysSpace
+        >>> frames = Frames(PhysSpace("ram").at(0x1000), 8 << 20)
+        >>> frames.take_largest_first(513)
+        [(512, 512), (1, 1)]
+        """
+        self._admit(orders, n)
+        if n > self.free_count:
+            raise self._exhausted(f"{n} frames wanted", n)
+        runs: list[tuple[int, int]] = []
+        left = n
+        for order in sorted(set(orders), reverse=True):
+            blocks = min(left >> order, self._blocks.available(order))
+            if blocks:
+                for start, count in self._blocks.take_many(order, blocks):
+                    append_run(runs, start, count)
+                left -= blocks << order
+        if left:
+            for start, count in runs:
+                self._blocks.insert(start, start + count)
+            names = ", ".join(str(order) for order in orders)
+            raise self._exhausted(f"no free blocks of orders {names} for {left} of {n} frames", n)
+        for start, count in runs:
+            self._mark(start, count)
+        return runs
+
+    def give(self, pfn: int, count: int) -> None:
+        """Free ``count`` frames from ``pfn``: a whole run, a part of one, or several side by side.
+
+        `NotFound` if one of them is free or outside, `Busy` if one is PINNED; nothing is changed then.
+        """
+        self._require_taken(pfn, count)
+        low = pfn - self.start_pfn
+        pinned = self._states.find(FrameState.PINNED, low, low + count)
+        if pinned >= 0:
+            raise Busy(
+                f"frame {self.start_pfn + pinned:#x} is pinned: {count} frames at {pfn:#x} are not given back",
+                pfn=self.start_pfn + pinned,
+                count=count,
+            )
+        self._states[low : low + count] = bytes(count)
+        self._blocks.insert(pfn, pfn + count)
+        self.free_count += count
+
+    def occupy(self, pfn: int, count: int) -> None:
+        """Take exactly ``count`` frames from ``pfn``, as an early reserver does.
+
+        `AddressInUse` if one of them is not free, `OutOfRange` if one is outside; nothing is changed then.
+        """
+        if not self._holds(pfn, count):
+            raise OutOfRange(f"{count} frames at {pfn:#x} are not all in {self._bounds()}", pfn=pfn, count=count)
+        low = pfn - self.start_pfn
+        free = self._states.count(FrameState.FREE, low, low + count)
+        if free < count:
+            raise AddressInUse(
+                f"{count - free} of the {count} frames at {pfn:#x} are not free",
+                pfn=pfn,
+                count=count,
+                used=count - free,
+            )
+        self._blocks.cut(pfn, pfn + count)
+        self._mark(pfn, count)
+
+    def is_free(self, pfn: int) -> bool:
+        """Whether this frame can be taken; a frame outside can't."""
+        position = pfn - self.start_pfn
+        return 0 <= position < self.count and self._states[position] == FrameState.FREE
+
+    def free_runs(self) -> list[tuple[int, int]]:
+        """The free frames as merged (pfn, count) runs, ascending."""
+        return self._blocks.runs()
+
+    def has_room(self, order: int) -> bool:
+        """Whether ``take(order)`` would find a block now; False beyond ``max_order``."""
+        self._require_orders((order,))
+        return self._blocks.largest() >= 1 << order
+
+    def state(self, pfn: int) -> FrameState:
+        """What this frame is in; `NotFound` outside."""
+        if not self._holds(pfn, 1):
+            raise NotFound(f"frame {pfn:#x} is outside {self._bounds()}", pfn=pfn)
+        return FrameState(self._states[pfn - self.start_pfn])
+
+    def set_state(self, pfn: int, count: int, state: FrameState) -> None:
+        """Say what ``count`` taken frames are in: TAKEN, MOVABLE or PINNED.
+
+        `InvalidArgument` for FREE (that is `give`), `NotFound` if a frame is free or outside; nothing is changed then.
+        """
+        if state == FrameState.FREE:
+            raise InvalidArgument("frames become free by give, not by set_state", pfn=pfn, count=count)
+        self._require_taken(pfn, count)
+        low = pfn - self.start_pfn
+        self._states[low : low + count] = bytes((state,)) * count
+
+    def fail_nth(self, n: int) -> None:
+        """Let the n-th following take (1 is the next; of any form) raise `NoMemory` and change nothing, once."""
+        if n < 1:
+            raise InvalidArgument(f"the next call is number 1, not {n}", n=n)
+        self._fail_in = n
+
+    def check(self) -> None:
+        """Assert: 1. the blocks are sound, 2. they hold just the FREE frames, 3. free_count is right."""
+        self._blocks.check()
+        runs = [(self.start_pfn + free.start(), len(free[0])) for free in re.finditer(rb"\x00+", self._states)]
+        assert self._blocks.runs() == runs, f"free by blocks: {self._blocks.runs()}, by state: {runs}"
+        counted = sum(count for _, count in runs)
+        assert self.free_count == counted, f"free_count {self.free_count}, but {counted} frames are free"
+
+    def _mark(self, pfn: int, count: int) -> None:
+        low = pfn - self.start_pfn
+        self._states[low : low + count] = b"\x01" * count
+        self.free_count -= count
+
+    def _holds(self, pfn: int, count: int) -> bool:
+        if count < 1:
+            raise InvalidArgument(f"a run of {count} frames at {pfn:#x}: at least 1 is needed", pfn=pfn, count=count)
+        return self.start_pfn <= pfn and pfn + count <= self.start_pfn + self.count
+
+    def _require_taken(self, pfn: int, count: int) -> None:
+        if not self._holds(pfn, count):
+            raise NotFound(f"{count} frames at {pfn:#x} are not all in {self._bounds()}", pfn=pfn, count=count)
+        low = pfn - self.start_pfn
+        free = self._states.find(FrameState.FREE, low, low + count)
+        if free >= 0:
+            raise NotFound(
+                f"frame {self.start_pfn + free:#x} of the {count} frames at {pfn:#x} is not taken", pfn=pfn, count=count
+            )
+
+    def _require_orders(self, orders: Sequence[int]) -> None:
+        if not orders:
+            raise InvalidArgument("no order to take blocks of")
+        if min(orders) < 0:
+            raise InvalidArgument(f"a block of order {min(orders)}: orders start at 0", order=min(orders))
+
+    def _admit(self, orders: Sequence[int], n: int) -> None:
+        """The door of every take: refuse what can't be right, then what fail_nth asked to fail."""
+        self._require_orders(orders)
+        if n < 1:
+            raise InvalidArgument(f"{n} frames wanted: at least 1 is needed", count=n)
+        if self._fail_in:
+            self._fail_in -= 1
+            if not self._fail_in:
+                raise NoMemory(f"a take of {n} frames fails because fail_nth asked for it", count=n)
+
+    def _exhausted(self, what: str, n: int) -> NoMemory:
+        largest = self._blocks.largest()
+        return NoMemory(
+            f"{what}: {self.free_count} of {self.count} frames are free, {largest} in the largest block",
+            count=n,
+            free=self.free_count,
+            largest=largest,
+        )
+
+    def _bounds(self) -> str:
+        return f"frames [{self.start_pfn:#x}, {self.start_pfn + self.count:#x})"
