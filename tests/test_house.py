@@ -1,0 +1,174 @@
+"""The rules of the house that a machine can keep: lengths, docstrings, names, what an import may cost."""
+
+import enum
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("swiommu", "cma_compat")
+
+LENGTH, LENGTH_WITH_REASON = 400, 500
+# Modules longer than LENGTH lines: path -> why it is one idea all the same.
+LONGER: dict[str, str] = {}
+
+# Public names without an example of their own: "module:name" -> why. Constants, errors, enums and protocols need none.
+WITHOUT_EXAMPLE: dict[str, str] = {
+    "swiommu.address:Address": "made by a space; the module's docstring shows both kinds",
+    "swiommu.address:BusRange": "AddressRange shows it",
+    "swiommu.address:PhysRange": "AddressRange shows it",
+}
+
+
+def modules() -> list[Path]:
+    folders = [ROOT / name for name in (*PACKAGES, "tests", "docs")]
+    return sorted(path for folder in folders for path in folder.rglob("*.py"))
+
+
+def rooms() -> list[str]:
+    """Every package, and the modules that stand beside the rooms as rooms of their own."""
+    packages = [path.parent for name in PACKAGES for path in (ROOT / name).rglob("__init__.py")]
+    dotted = [".".join(path.relative_to(ROOT).parts) for path in packages]
+    return sorted([*dotted, "swiommu.address", "swiommu.errors"])
+
+
+def public_names() -> list[str]:
+    return [f"{room}:{name}" for room in rooms() for name in importlib.import_module(room).__all__]
+
+
+def resolve(public: str) -> object:
+    room, name = public.split(":")
+    return getattr(importlib.import_module(room), name)
+
+
+def has_example(thing: object) -> bool:
+    """Whether the docstring of the thing, or of one of its public methods, has an example."""
+    own = (
+        [thing, *(member for name, member in vars(thing).items() if name[0] != "_")]
+        if inspect.isclass(thing)
+        else [thing]
+    )
+    return any(">>>" in (inspect.getdoc(each) or "") for each in own)
+
+
+def needs_example(thing: object) -> bool:
+    if not (inspect.isclass(thing) or inspect.isroutine(thing)):
+        return False  # a constant, an alias or a table
+    if not inspect.isclass(thing):
+        return True
+    return not (issubclass(thing, (Exception, enum.Enum)) or getattr(thing, "_is_protocol", False))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_module_keeps_its_length(path):
+    name = str(path.relative_to(ROOT))
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    budget = LENGTH_WITH_REASON if name in LONGER else LENGTH
+    assert lines <= budget, f"{name} has {lines} lines: split it, or (to {LENGTH_WITH_REASON}) give a reason in LONGER"
+
+
+def test_every_reason_for_length_is_used():
+    assert [name for name in LONGER if len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= LENGTH] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_folder_with_modules_is_a_room(package):
+    folders = {path.parent for path in (ROOT / package).rglob("*.py")}
+    assert sorted(folder for folder in folders if not (folder / "__init__.py").exists()) == []
+
+
+@pytest.mark.parametrize("room", rooms())
+def test_room_says_what_it_is_and_what_is_public(room):
+    module = importlib.import_module(room)
+    assert (module.__doc__ or "").strip(), f"{room} has no docstring"
+    assert list(module.__all__) == list(dict.fromkeys(module.__all__)), f"{room}.__all__ names something twice"
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+@pytest.mark.parametrize("public", public_names())
+def test_public_name_has_docstring_and_example(public):
+    thing = resolve(public)
+    if inspect.isclass(thing) or inspect.isroutine(thing):
+        # A class's own docstring: an inherited one tells about the base.
+        assert (thing.__doc__ or "").strip(), f"{public} has no docstring"
+    if needs_example(thing) and not has_example(thing):
+        assert public in WITHOUT_EXAMPLE, f"{public} has no example; write one, or say in WITHOUT_EXAMPLE why not"
+
+
+def test_every_reason_for_no_example_is_used():
+    assert [public for public in WITHOUT_EXAMPLE if has_example(resolve(public))] == []
+
+
+def test_import_is_light():
+    code = "import sys; before = set(sys.modules); import swiommu; print(*(set(sys.modules) - before))"
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    # No third party, and none of its own rooms either.
+    assert [name for name in out.split() if name.split(".")[0] not in sys.stdlib_module_names] == ["swiommu"]
+
+
+# Absolute paths of somebody's machine, and settings that name somebody's package index. Spelled so that this line is
+# not a find itself.
+PLACES = re.compile(r"(?<![\w.$}~-])[/](?:work|root|home|Users|mnt|opt)/|index[-_]url\b|trusted[-]host")
+TEXT = {".py", ".md", ".toml", ".json", ".cfg", ".txt", ".typed", ".css", ".html", ""}
+SKIPPED_FOLDERS = {"__pycache__", "_build"}
+
+
+def texts() -> list[Path]:
+    top = [path for path in ROOT.iterdir() if path.is_file()]
+    folders = [ROOT / name for name in (*PACKAGES, "tests", "docs", ".ci")]
+    inside = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return sorted(p for p in top + inside if p.suffix in TEXT and not SKIPPED_FOLDERS & set(p.parts))
+
+
+def test_no_machine_is_named():
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
+        for path in texts()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if PLACES.search(line)
+    ]
+    assert found == []
+
+
+def test_changelog_fragments_are_named_right():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["towncrier"]
+    types = "|".join(kind["directory"] for kind in config["type"])
+    fragment = re.compile(rf"\+[a-z0-9]+(-[a-z0-9]+)*\.({types})\.md")
+    folder = ROOT / config["directory"]
+    assert [p.name for p in folder.iterdir() if p.name != "README.md" and not fragment.fullmatch(p.name)] == []
+    assert config["start_string"] in (ROOT / config["filename"]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "changelog.d").glob("+*")), ids=lambda path: path.name)
+def test_changelog_fragment_says_something(path):
+    text = path.read_text(encoding="utf-8").strip()
+    assert text.endswith("."), f"{path.name} is not a sentence"
+    assert not text.startswith(("-", "*", "#")), (
+        f"{path.name} begins like a list or a heading; towncrier adds the bullet"
+    )
+
+
+def test_every_room_has_a_reference_page():
+    pages = {path.stem for path in (ROOT / "docs" / "reference").glob("*.md")}
+    names = {room.removeprefix("swiommu.").split(".")[0] for room in rooms()} - {"swiommu"}
+    assert sorted(names - pages - {"cli"}) == []  # the command line's page is commands.md
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "decisions").glob("0*.md")), ids=lambda path: path.name)
+def test_decision_note_is_short_and_whole(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 36  # 30 of text, and the headings
+    assert re.match(rf"# {'NNNN' if path.name.startswith('0000') else path.name[:4]}: \w", text)
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Choice", "Consequences"]
