@@ -1,0 +1,192 @@
+"""What a region asks of the allocator below it, and the register of allocators by name.
+
+An allocator deals in plain integers: absolute addresses of its region's space, sizes in bytes. The region above
+turns them into addresses, rounds what callers ask for, keeps the chunks, and distrusts what it gets back
+(see `swiommu.region.region`); an allocator therefore only has to know its holes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from swiommu.address import is_power_of_two
+from swiommu.errors import InvalidArgument, NoMemory
+
+__all__ = [
+    "Allocator",
+    "AllocatorFactory",
+    "FailSwitch",
+    "allocator_names",
+    "check_range",
+    "check_request",
+    "make_allocator",
+    "register_allocator",
+]
+
+
+@runtime_checkable
+class Allocator(Protocol):
+    """Serves ``[start, start + size)``: absolute addresses, sizes and alignments in bytes, as plain integers.
+
+    What each operation promises (RFC v4 section 7 "allocator", with sizes instead of chunk objects):
+
+    - ``alloc`` gets a non-zero multiple of the page and a power-of-two alignment of at least a page, and answers
+      the start of a range that is now taken, or raises `NoMemory`;
+    - ``free`` is the inverse: every byte must be taken, else `NotFound` and nothing changed;
+    - ``reserve`` takes exactly one range, `AddressInUse` if any byte of it is taken already;
+    - ``fits`` says whether ``alloc`` would succeed now and changes nothing, not even the order of the holes;
+    - ``holes`` is every free range as (start, size), by address and merged;
+    - ``check`` raises AssertionError with a dump if the structure contradicts itself;
+    - ``fail_nth(n)`` makes the n-th following ``alloc`` (1 = the next) raise `NoMemory`, once.
+    """
+
+    name: str
+    start: int
+    size: int
+    page_size: int
+
+    @property
+    def free_space(self) -> int:
+        """Bytes that are not taken."""
+
+    def alloc(self, size: int, align: int) -> int:
+        """Take ``size`` bytes at a multiple of ``align`` and return where; `NoMemory` if there is no such place."""
+
+    def free(self, start: int, size: int) -> None:
+        """Give a taken range back; `NotFound` if any byte of it is not taken."""
+
+    def reserve(self, start: int, size: int) -> None:
+        """Take exactly this range; `AddressInUse` if any byte of it is taken."""
+
+    def fits(self, size: int, align: int) -> bool:
+        """Whether ``alloc(size, align)`` would succeed now."""
+
+    def holes(self) -> list[tuple[int, int]]:
+        """Every free range as (start, size), by address, merged."""
+
+    def check(self) -> None:
+        """Raise AssertionError with a dump if an invariant does not hold."""
+
+    def fail_nth(self, n: int) -> None:
+        """Make the ``n``-th following ``alloc`` fail, once."""
+
+
+AllocatorFactory: TypeAlias = Callable[..., Allocator]
+"""Called as ``factory(start, size, page_size=..., **options)``; usually the allocator's class itself."""
+
+
+class FailSwitch:
+    """Counts calls and fails the chosen one, so that tests can walk every error path.
+
+    >>> switch = FailSwitch()
+    >>> switch.arm(2)
+    >>> switch.strike(), switch.strike(), switch.strike()
+    (False, True, False)
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = 0
+
+    def arm(self, n: int) -> None:
+        """Let the ``n``-th call from now strike (1 = the next); `InvalidArgument` for n below 1."""
+        if n < 1:
+            raise InvalidArgument(f"call number {n} can't be made to fail: the next call is number 1", n=n)
+        self._left = n
+
+    def strike(self) -> bool:
+        """Count one call; True if it is the one to fail."""
+        if not self._left:
+            return False
+        self._left -= 1
+        return not self._left
+
+    def refuse(self, size: int) -> None:
+        """Count one call for ``size`` bytes and raise `NoMemory` if it is the one to fail."""
+        if self._left and self.strike():
+            raise NoMemory(f"this allocation of {size} bytes was told to fail", size=size)
+
+
+def check_request(size: int, align: int, page_size: int) -> None:
+    """Raise `InvalidArgument` unless an allocator may be asked for this: whole pages, power-of-two alignment.
+
+    >>> check_request(4096, 8192, 4096)
+    >>> check_request(100, 8192, 4096)
+    Traceback (most recent call last):
+    ...
+    swiommu.errors.InvalidArgument: 100 bytes are not a whole number of pages of 4096 bytes
+    """
+    if size < 1 or size % page_size:
+        raise InvalidArgument(
+            f"{size} bytes are not a whole number of pages of {page_size} bytes", size=size, page_size=page_size
+        )
+    if align < page_size or align & (align - 1):
+        raise InvalidArgument(
+            f"an alignment of {align} bytes is not a power of two of at least a page of {page_size} bytes",
+            align=align,
+            page_size=page_size,
+        )
+
+
+def check_range(start: int, size: int, page_size: int) -> None:
+    """Raise `InvalidArgument` unless an allocator can be made for ``size`` bytes from ``start``.
+
+    >>> check_range(0, 4096, 4096)
+    """
+    if not is_power_of_two(page_size):
+        raise InvalidArgument(f"a page of {page_size} bytes is not a power of two", page_size=page_size)
+    if start < 0 or size < 1:
+        raise InvalidArgument(f"{size} bytes at {start:#x} can't be allocated from", start=start, size=size)
+
+
+_factories: dict[str, AllocatorFactory] = {}
+
+
+def register_allocator(name: str, factory: AllocatorFactory) -> None:
+    """Make an allocator known by ``name``; `InvalidArgument` if the name is empty or taken.
+
+    Allocators register themselves at run time through this one function: there is no central table.
+    """
+    if not name:
+        raise InvalidArgument("an allocator needs a name")
+    if name in _factories:
+        raise InvalidArgument(f"an allocator named {name!r} is registered already", name=name)
+    _factories[name] = factory
+
+
+def allocator_names() -> list[str]:
+    """The registered names, sorted.
+
+    >>> {"best_fit", "bitmap"} <= set(allocator_names())
+    True
+    """
+    return sorted(_factories)
+
+
+def make_allocator(name: str, start: int, size: int, *, page_size: int = 4096, **options: Any) -> Allocator:
+    """Make the allocator registered as ``name`` for ``size`` bytes from the absolute address ``start``.
+
+    ``options`` go to the allocator (such as ``order_per_bit`` and ``profile`` of ``bitmap``). Raises
+    `InvalidArgument` for a name nobody registered.
+
+    >>> make_allocator("best_fit", 0x4000_0000, 1 << 20).holes()
+    [(1073741824, 1048576)]
+    >>> make_allocator("bitmaps", 0, 4096)
+    Traceback (most recent call last):
+    ...
+    swiommu.errors.InvalidArgument: no allocator is named 'bitmaps'; did you mean 'bitmap'? There are: best_fit, bitmap
+    """
+    factory = _factories.get(name)
+    if factory is None:
+        raise InvalidArgument(f"no allocator is named {name!r}; {_suggestion(name)}", name=name)
+    return factory(start, size, page_size=page_size, **options)
+
+
+def _suggestion(name: str) -> str:
+    import difflib
+
+    names = allocator_names()
+    close = difflib.get_close_matches(name, names, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + "There are: " + ", ".join(names)

@@ -1,0 +1,296 @@
+"""The bitmap allocator of mainline Linux (``mm/cma.c``): first fit by address, one bit for 2**order_per_bit pages.
+
+Two profiles, as kernels differ in what a failure is called: ``6.12`` (to 6.14) answers ENOMEM when nothing fits
+and EBUSY only after a busy range was met; ``7.3`` (from 6.15) answers EBUSY for both, and refuses early when more
+pages are asked for than are available. Source: ``cma_alloc`` and ``cma_release`` of these kernels.
+"""
+
+from __future__ import annotations
+
+import errno
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotFound, OutOfRange, SwiommuError
+from swiommu.region.allocator import FailSwitch, check_range, check_request
+from swiommu.region.runs import FreeRuns
+
+__all__ = ["Bitmap", "Migrate", "Profile"]
+
+Migrate: TypeAlias = Callable[[int, int], int]
+"""``migrate(pfn, count)``: move whatever uses these pages away; 0, or a positive errno (EBUSY: try elsewhere)."""
+
+Profile: TypeAlias = Literal["6.12", "7.3"]
+
+_MIGRATION_ERRNO = {0: 0, 1: errno.EBUSY, 2: errno.ENOMEM}
+
+
+class Bitmap:
+    """One contiguous area of ``size`` bytes from the absolute address ``start``, as mainline CMA serves it.
+
+    Addresses are in bytes in the `Allocator` methods and in pages (pfn, count, alignment *orders*) in `alloc_pages`
+    and `release`, which are the kernel's own calls. ``order_per_bit`` may leave a partial last bit, whose pages are
+    never handed out. `retries` counts the busy ranges that the last allocation stepped over.
+
+    Raises `InvalidArgument` for a start or size that is not a whole number of pages, or an unknown profile.
+
+    >>> area = Bitmap(0x4000_0000, 64 << 20)
+    >>> hex(area.alloc_pages(507, 8)), hex(area.alloc_pages(1, 0)), hex(area.alloc_pages(507, 8))
+    ('0x40000', '0x401fb', '0x40200')
+    >>> area.release(0x40000, 507), area.free_runs()
+    (True, [(0, 507), (508, 4), (1019, 15365)])
+    """
+
+    __slots__ = (
+        "_busy",
+        "_busy_pfns",
+        "_fail",
+        "_runs",
+        "available",
+        "base_pfn",
+        "count",
+        "order_per_bit",
+        "page_size",
+        "profile",
+        "retries",
+        "size",
+        "start",
+    )
+
+    name = "bitmap"
+
+    def __init__(
+        self, start: int, size: int, *, page_size: int = 4096, order_per_bit: int = 0, profile: Profile = "6.12"
+    ) -> None:
+        check_range(start, size, page_size)
+        if start % page_size or size % page_size:
+            raise InvalidArgument(
+                f"{size:#x} bytes at {start:#x} are not whole pages of {page_size} bytes", start=start, size=size
+            )
+        if order_per_bit < 0:
+            raise InvalidArgument(f"a bit can't stand for 2**{order_per_bit} pages", order_per_bit=order_per_bit)
+        if profile not in {"6.12", "7.3"}:
+            raise InvalidArgument(f"no profile is named {profile!r}; there are: 6.12, 7.3", profile=profile)
+        self.start = start
+        self.size = size
+        self.page_size = page_size
+        self.order_per_bit = order_per_bit
+        self.profile = profile
+        self.base_pfn = start // page_size
+        self.count = size // page_size
+        self.retries = 0
+        # The kernel's available_count: pages, and allocations count as asked for, not rounded up to whole bits.
+        self.available = self.count
+        self._runs = FreeRuns(self.count >> order_per_bit)
+        self._busy: dict[int, int] = {}
+        self._busy_pfns: list[int] = []
+        self._fail = FailSwitch()
+
+    # -- the kernel's calls, in pages ---------------------------------------------------------------------------
+
+    def alloc_pages(self, count: int, align_order: int, *, migrate: Migrate | None = None) -> int:
+        """Take ``count`` pages at a pfn that is a multiple of ``2**align_order`` and return the first pfn.
+
+        The alignment is of the absolute pfn, to the granularity of one bit. Each candidate is offered to
+        ``migrate`` (after the pages marked by `set_busy`): 0 takes it, EBUSY tries the next, another errno ends.
+        Raises `NoMemory` or `Busy` by the profile (the module's docstring), with ``retries`` and ``kernel_errno``,
+        the positive errno that the kernel prints; `InvalidArgument` for a count below 1 or a negative order.
+
+        >>> Bitmap(0, 1 << 20, profile="7.3").alloc_pages(257, 0)
+        Traceback (most recent call last):
+        ...
+        swiommu.errors.Busy: 257 pages were asked for and 256 are available
+        """
+        if count < 1 or align_order < 0:
+            raise InvalidArgument(
+                f"{count} pages aligned to 2**{align_order} pages can't be allocated", count=count, order=align_order
+            )
+        self.retries = 0
+        self._fail.refuse(count * self.page_size)
+        if count > self.available and self.profile == "7.3":
+            raise self._failure(f"{count} pages were asked for and {self.available} are available", count, errno.EBUSY)
+        code, bit, self.retries = self._search(count, align_order, migrate)
+        if code or bit is None:
+            raise self._failure(self._sentence(count, align_order, bit, code), count, code)
+        self._runs.take(bit, self._bits(count))
+        self.available -= count
+        return self.base_pfn + (bit << self.order_per_bit)
+
+    def release(self, pfn: int, count: int) -> bool:
+        """Clear the bits of ``count`` pages from ``pfn``, set or not; False if they are not this area's.
+
+        Only the first page decides, as in the kernel; the area keeps no record of what was allocated. A run over
+        the end is False in profile 7.3 and stops a 6.12 kernel: `OutOfRange` here. `InvalidArgument` for a negative
+        count.
+        """
+        if count < 0:
+            raise InvalidArgument(f"{count} pages can't be released", count=count)
+        if count > self.count or not self.base_pfn <= pfn < self.base_pfn + self.count:
+            return False
+        if pfn + count > self.base_pfn + self.count:
+            if self.profile == "7.3":
+                return False
+            raise OutOfRange(
+                f"{count} pages from pfn {pfn:#x} run over the end of the area at {self.base_pfn + self.count:#x}",
+                pfn=pfn,
+                count=count,
+            )
+        bit = (pfn - self.base_pfn) >> self.order_per_bit
+        length = min(self._bits(count), self._runs.count - bit)
+        if length > 0:
+            self._runs.give(bit, length)
+        self.available += count
+        return True
+
+    def set_busy(self, pfn: int, count: int, state: int) -> None:
+        """Say how migrating these pages ends: 1 busy (tried elsewhere), 2 a hard failure, 0 normal again.
+
+        The first page of a candidate that is not in state 0 decides; padding up to a whole bit is not asked.
+        """
+        if state not in _MIGRATION_ERRNO:
+            raise InvalidArgument(f"state {state} is none of 0 (normal), 1 (busy), 2 (fails)", state=state)
+        for page in range(pfn, pfn + count):
+            if state:
+                self._busy[page] = state
+            else:
+                self._busy.pop(page, None)
+        self._busy_pfns = sorted(self._busy)
+
+    @property
+    def busy(self) -> Mapping[int, int]:
+        """State by pfn of every page that `set_busy` marked."""
+        return MappingProxyType(self._busy)
+
+    @property
+    def free_bits(self) -> int:
+        """Number of clear bits."""
+        return self._runs.total
+
+    def free_runs(self) -> list[tuple[int, int]]:
+        """Runs of clear bits as (first bit, length), by position."""
+        return self._runs.runs()
+
+    # -- the allocator protocol, in bytes -----------------------------------------------------------------------
+
+    @property
+    def free_space(self) -> int:
+        """Bytes behind clear bits; padding of the last bit of each allocation is not free."""
+        return self._runs.total * self._bit_size
+
+    def alloc(self, size: int, align: int) -> int:
+        """Take ``size`` bytes at a multiple of ``align`` bytes and return the address; errors as `alloc_pages`.
+
+        >>> hex(Bitmap(0x1000, 0x8000).alloc(0x1000, 0x4000))
+        '0x4000'
+        """
+        check_request(size, align, self.page_size)
+        return self.alloc_pages(size // self.page_size, self._order(align)) * self.page_size
+
+    def free(self, start: int, size: int) -> None:
+        """Give ``size`` bytes at ``start`` back, a whole allocation or whole bits of it.
+
+        Unlike `release` this wants every bit to be set: else `NotFound` and nothing changed.
+        """
+        bit, length = self._range_bits(start, size)
+        if length < 1 or self._runs.any_clear(bit, length):
+            raise NotFound(f"{size} bytes at {start:#x} are not allocated", start=start, size=size)
+        self._runs.give(bit, length)
+        self.available += size // self.page_size
+
+    def reserve(self, start: int, size: int) -> None:
+        """Take exactly these bytes (whole pages, from the start of a bit); `AddressInUse` if any is not free."""
+        bit, length = self._range_bits(start, size)
+        if length < 1 or not self._runs.take(bit, length):
+            raise AddressInUse(f"{size} bytes at {start:#x} are not all free", start=start, size=size)
+        self.available -= size // self.page_size
+
+    def fits(self, size: int, align: int) -> bool:
+        """Whether `alloc` would succeed now, busy pages considered; nothing changes.
+
+        >>> Bitmap(0x1000, 0x8000).fits(0x6000, 0x4000)
+        False
+        """
+        check_request(size, align, self.page_size)
+        count = size // self.page_size
+        if count > self.available and self.profile == "7.3":
+            return False
+        return self._search(count, self._order(align), None)[0] == 0
+
+    def holes(self) -> list[tuple[int, int]]:
+        """Every free range as (start, size) in bytes, by address, merged."""
+        unit = self._bit_size
+        return [(self.start + bit * unit, length * unit) for bit, length in self._runs.runs()]
+
+    def fail_nth(self, n: int) -> None:
+        """Make the ``n``-th following `alloc` or `alloc_pages` (1 = the next) raise `NoMemory`, once."""
+        self._fail.arm(n)
+
+    def check(self) -> None:
+        """Raise AssertionError with a dump if the runs or the list of busy pages contradict themselves."""
+        self._runs.check()
+        assert self._runs.count == self.count >> self.order_per_bit, f"{self!r} has {self._runs.count} bits"
+        assert self._busy_pfns == sorted(self._busy), f"busy pages {self._busy_pfns} are not {self._busy}"
+
+    def __repr__(self) -> str:
+        return (
+            f"Bitmap({self.start:#x}, {self.size:#x}, order_per_bit={self.order_per_bit}, "
+            f"profile={self.profile!r}, free_bits={self._runs.total})"
+        )
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    @property
+    def _bit_size(self) -> int:
+        return self.page_size << self.order_per_bit
+
+    def _bits(self, count: int) -> int:
+        return -(-count >> self.order_per_bit)
+
+    def _order(self, align: int) -> int:
+        return (align // self.page_size).bit_length() - 1
+
+    def _range_bits(self, start: int, size: int) -> tuple[int, int]:
+        """First bit and number of bits of a byte range; length 0 if it isn't made of this area's bits."""
+        offset = start - self.start
+        if offset < 0 or offset % self._bit_size or size < 1 or size % self.page_size:
+            return 0, 0
+        bit, length = offset // self._bit_size, self._bits(size // self.page_size)
+        return (bit, length) if bit + length <= self._runs.count else (0, 0)
+
+    def _search(self, count: int, align_order: int, migrate: Migrate | None) -> tuple[int, int | None, int]:
+        """(0 or errno, bit where the search ended or None, busy ranges met): ``cma_alloc`` without its effects."""
+        step = 1 << max(align_order - self.order_per_bit, 0)
+        offset = (self.base_pfn & ((1 << align_order) - 1)) >> self.order_per_bit
+        need = self._bits(count)
+        code = errno.ENOMEM if self.profile == "6.12" else errno.EBUSY
+        retries = start = 0
+        while (bit := self._runs.find(need, step=step, offset=offset, start=start)) is not None:
+            pfn = self.base_pfn + (bit << self.order_per_bit)
+            code = self._migrate(pfn, count) or (migrate(pfn, count) if migrate else 0)
+            if code != errno.EBUSY:
+                return code, bit, retries
+            retries += 1
+            start = bit + step
+        return code, None, retries
+
+    def _migrate(self, pfn: int, count: int) -> int:
+        index = bisect_left(self._busy_pfns, pfn)
+        if index == len(self._busy_pfns) or self._busy_pfns[index] >= pfn + count:
+            return 0
+        return _MIGRATION_ERRNO[self._busy[self._busy_pfns[index]]]
+
+    def _sentence(self, count: int, align_order: int, bit: int | None, code: int) -> str:
+        asked = f"{count} pages aligned to 2**{align_order} pages"
+        if bit is not None:
+            pfn = self.base_pfn + (bit << self.order_per_bit)
+            return f"migrating pfn {pfn:#x} for {asked} failed with errno {code} after {self.retries} busy places"
+        return (
+            f"no place for {asked}: {self.free_bits} of {self._runs.count} bits are clear, at most "
+            f"{self._runs.longest} in a row, and {self.retries} places were busy"
+        )
+
+    def _failure(self, sentence: str, count: int, code: int) -> SwiommuError:
+        kind = Busy if code == errno.EBUSY else NoMemory
+        return kind(sentence, count=count, retries=self.retries, kernel_errno=code, free_bits=self.free_bits)

@@ -1,0 +1,270 @@
+"""A region: a range of some space, the chunks alive in it, and an allocator that it does not trust.
+
+The space may be a memory (the contiguous areas of 2010) or what a device sees (an IOMMU below scatters the pages).
+The rules for sizes, alignments and accounting are those of RFC v4 sections 10 and 11.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from typing import Any, Generic, TypeVar
+
+import attrs
+
+from swiommu.address import AddressRange, BusAddr, BusRange, PhysAddr, PhysRange, Space, align_up, is_power_of_two
+from swiommu.errors import AddressInUse, AddressOverflow, InvalidArgument, NoMemory, NotFound, SwiommuError
+from swiommu.region.allocator import Allocator, make_allocator
+
+__all__ = ["Chunk", "Region"]
+
+A = TypeVar("A", PhysAddr, BusAddr)
+
+_RANGES: dict[type, Any] = {PhysAddr: PhysRange, BusAddr: BusRange}
+
+
+def _range_of(start: A, size: int) -> AddressRange[A]:
+    """The range class that belongs to the address class."""
+    made: AddressRange[A] = _RANGES[type(start)](start, size)
+    return made
+
+
+@attrs.frozen(eq=False, repr=False)
+class Chunk(Generic[A]):
+    """A live piece of a region: ``size`` bytes (whole pages) at ``start``. Two chunks are equal only if identical.
+
+    >>> from swiommu.address import PhysSpace
+    >>> Region(PhysSpace("ram").at(0x4000_0000), 1 << 20).alloc(5000).range
+    PhysRange(ram:0x40000000+0x2000)
+    """
+
+    start: A
+    size: int
+    region: Region[A]
+
+    @property
+    def stop(self) -> int:
+        """One past the last byte, as a plain number."""
+        return self.start.value + self.size
+
+    @property
+    def range(self) -> AddressRange[A]:
+        """The chunk as a `PhysRange` or `BusRange`."""
+        return _range_of(self.start, self.size)
+
+    def __repr__(self) -> str:
+        return f"Chunk({self.start.space.name}:{self.start.value:#x}+{self.size:#x})"
+
+
+class Region(Generic[A]):
+    """``size`` bytes from ``start``, handed out in page-rounded chunks by an allocator.
+
+    ``allocator`` is a registered name (``options`` such as ``page_size`` or ``order_per_bit`` go to it) or an instance
+    that serves exactly this range. A region without a ``name`` is private: nobody finds it by name.
+    `free_space` is the 2010 account, size minus chunks in bytes; an allocator that pads may have less to give.
+
+    Raises `InvalidArgument` for an empty range or an allocator of another range, `AddressOverflow` for a range that
+    leaves the space.
+
+    >>> from swiommu.address import PhysSpace
+    >>> region = Region(PhysSpace("ram").at(0x4000_0000), 1 << 20, name="camera")
+    >>> chunk = region.alloc(5000, align=0x10000)
+    >>> chunk, region.free_space, region.users
+    (Chunk(ram:0x40000000+0x2000), 1040384, 1)
+    >>> region.free(chunk)
+    >>> region.holes()
+    [PhysRange(ram:0x40000000+0x100000)]
+    """
+
+    __slots__ = ("_chunks", "_starts", "allocator", "free_space", "name", "size", "start")
+
+    def __init__(
+        self,
+        start: A,
+        size: int,
+        *,
+        allocator: str | Allocator = "best_fit",
+        name: str | None = None,
+        **options: Any,
+    ) -> None:
+        if size < 1:
+            raise InvalidArgument(f"a region of {size} bytes at {start!r}: at least 1 is needed", size=size)
+        if start.value + size > start.space.limit:
+            raise AddressOverflow(
+                f"a region of {size:#x} bytes at {start!r} leaves the {start.space.width}-bit space",
+                start=start.value,
+                size=size,
+            )
+        if isinstance(allocator, str):
+            allocator = make_allocator(allocator, start.value, size, **options)
+        elif options:
+            raise InvalidArgument(f"options {sorted(options)} are for an allocator chosen by name, not for an instance")
+        if (allocator.start, allocator.size) != (start.value, size):
+            raise InvalidArgument(
+                f"the allocator {allocator.name!r} serves {allocator.size:#x} bytes at {allocator.start:#x}, "
+                f"not the region's {size:#x} at {start.value:#x}"
+            )
+        self.start: A = start
+        self.size = size
+        self.name = name
+        self.allocator = allocator
+        self.free_space = size
+        self._chunks: dict[int, Chunk[A]] = {}
+        self._starts: list[int] = []
+
+    @property
+    def space(self) -> Space:
+        """The space that the region's addresses belong to."""
+        return self.start.space
+
+    @property
+    def stop(self) -> int:
+        """One past the last byte, as a plain number."""
+        return self.start.value + self.size
+
+    @property
+    def page_size(self) -> int:
+        """What sizes are rounded up to, in bytes."""
+        return self.allocator.page_size
+
+    @property
+    def users(self) -> int:
+        """Number of live chunks, reserved ones included."""
+        return len(self._chunks)
+
+    def alloc(self, size: int, align: int = 0) -> Chunk[A]:
+        """Take ``size`` bytes, rounded up to pages, at a multiple of ``align`` bytes (0: a page).
+
+        The size is not rounded to the alignment. `InvalidArgument` for a size below 1 or an alignment that is neither
+        0 nor a power of two; `NoMemory` (`Busy` from some allocators) when there is no room; `AddressInUse` or
+        `SwiommuError` when the allocator answered a range that it may not hand out, which is then refused.
+        Source: RFC v4 section 10.
+        """
+        size, align = self._rounded(size, align)
+        if self.free_space < size:
+            raise NoMemory(
+                f"{size} bytes were asked for and {self.free_space} are free", size=size, free_space=self.free_space
+            )
+        place = self.allocator.alloc(size, align)
+        self._distrust(place, size, align)
+        return self._remember(Chunk(self._at(place), size, self))
+
+    def fits(self, size: int, align: int = 0) -> bool:
+        """Whether `alloc` would succeed now; changes nothing. `InvalidArgument` as `alloc`."""
+        size, align = self._rounded(size, align)
+        return self.free_space >= size and self.allocator.fits(size, align)
+
+    def free(self, what: Chunk[A] | A) -> None:
+        """Give a chunk back, named by itself or by its exact start address.
+
+        `NotFound`, and nothing changed, unless that chunk is alive: a second free, an address inside a chunk, a chunk
+        of another region. `SpaceMismatch` for an address of another space. Source: RFC v4 section 11.
+        """
+        if isinstance(what, Chunk):
+            chunk = self._chunks.get(what.start.value)
+            if chunk is not what:
+                raise NotFound(f"{what!r} is not alive in this region", start=what.start.value, size=what.size)
+        else:
+            chunk = self._chunks.get(self._value(what))
+            if chunk is None:
+                raise NotFound(f"no chunk starts at {what!r}", start=what.value)
+        # Account first, then free: the order the posting got wrong, and what makes a free inside a free harmless.
+        self._forget(chunk)
+        given_back = False
+        try:
+            self.allocator.free(chunk.start.value, chunk.size)
+            given_back = True
+        finally:
+            if not given_back:
+                self._remember(chunk)
+
+    def reserve(self, start: A, size: int) -> Chunk[A]:
+        """Take exactly ``size`` bytes (rounded up to pages) at ``start``, as a chunk that may be freed like any other.
+
+        `AddressInUse` if any byte is taken or outside, `InvalidArgument` for a size below 1.
+        """
+        size, _ = self._rounded(size, 0)
+        place = self._value(start)
+        self.allocator.reserve(place, size)
+        return self._remember(Chunk(start, size, self))
+
+    def chunk_at(self, address: A) -> Chunk[A] | None:
+        """The live chunk that holds ``address``, at its start or inside."""
+        value = self._value(address)
+        index = bisect_right(self._starts, value) - 1
+        if index < 0:
+            return None
+        chunk = self._chunks[self._starts[index]]
+        return chunk if value < chunk.stop else None
+
+    def chunks(self) -> list[Chunk[A]]:
+        """Every live chunk, by address."""
+        return [self._chunks[start] for start in self._starts]
+
+    def holes(self) -> list[AddressRange[A]]:
+        """Every free range, by address, merged."""
+        return [_range_of(self._at(start), size) for start, size in self.allocator.holes()]
+
+    def check(self) -> None:
+        """Raise AssertionError with a dump if chunks, holes and accounts contradict each other."""
+        self.allocator.check()
+        dump = f"{self!r} chunks {self.chunks()} holes {self.allocator.holes()}"
+        assert self._starts == sorted(self._chunks), f"the index of starts is {self._starts}: {dump}"
+        assert self.free_space == self.size - sum(chunk.size for chunk in self.chunks()), f"miscounted: {dump}"
+        last = self.start.value
+        taken = [(chunk.start.value, chunk.size) for chunk in self.chunks()]
+        for start, size in sorted(taken + self.allocator.holes()):
+            assert start >= last, f"{size:#x} bytes at {start:#x} overlap what is before: {dump}"
+            last = start + size
+        assert last <= self.stop, f"something ends at {last:#x}, outside: {dump}"
+
+    def __repr__(self) -> str:
+        name = "" if self.name is None else f" {self.name!r}"
+        place = f"{self.space.name}:{self.start.value:#x}+{self.size:#x}"
+        return f"<Region{name} {place} {self.allocator.name}, {self.users} users, {self.free_space} bytes free>"
+
+    def _rounded(self, size: int, align: int) -> tuple[int, int]:
+        if size < 1:
+            raise InvalidArgument(f"{size} bytes can't be allocated: at least 1 is needed", size=size)
+        if align and not is_power_of_two(align):
+            raise InvalidArgument(f"an alignment of {align} bytes is neither 0 nor a power of two", align=align)
+        page = self.page_size
+        return align_up(size, page), max(align, page)
+
+    def _value(self, address: A) -> int:
+        """The number of an address of this space; comparing raises `SpaceMismatch` for another's."""
+        if address.space is not self.start.space:
+            address - self.start
+        return address.value
+
+    def _at(self, value: int) -> A:
+        return type(self.start)(self.start.space, value)
+
+    def _remember(self, chunk: Chunk[A]) -> Chunk[A]:
+        insort(self._starts, chunk.start.value)
+        self._chunks[chunk.start.value] = chunk
+        self.free_space -= chunk.size
+        return chunk
+
+    def _forget(self, chunk: Chunk[A]) -> None:
+        start = chunk.start.value
+        del self._chunks[start]
+        del self._starts[bisect_left(self._starts, start)]
+        self.free_space += chunk.size
+
+    def _distrust(self, place: int, size: int, align: int) -> None:
+        """Refuse what an allocator may not answer; the region has not changed yet."""
+        said = f"the allocator {self.allocator.name!r} answered {place!r}"
+        if not isinstance(place, int):
+            raise SwiommuError(f"{said} for {size} bytes, which is no address", place=place, size=size)
+        said = f"the allocator {self.allocator.name!r} answered {place:#x} for {size} bytes aligned to {align}"
+        if place < self.start.value or place + size > self.stop:
+            raise SwiommuError(
+                f"{said}, outside the region {self.start.value:#x}-{self.stop - 1:#x}", place=place, size=size
+            )
+        index = bisect_left(self._starts, place + size) - 1
+        chunk = self._chunks[self._starts[index]] if index >= 0 else None
+        if chunk is not None and chunk.stop > place:
+            raise AddressInUse(f"{said}, which overlaps the live {chunk!r}", place=place, size=size)
+        if place % align:
+            self.allocator.free(place, size)
+            raise SwiommuError(f"{said}, which is not aligned", place=place, size=size, align=align)

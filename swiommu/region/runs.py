@@ -1,0 +1,168 @@
+"""The clear bits of an allocation bitmap, kept as runs so that a search costs by the run and not by the bit.
+
+Runs live in buckets of bounded length, each with its longest run: a first-fit search steps over a whole bucket
+that holds nothing long enough, which keeps areas with tens of thousands of runs workable.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+__all__ = ["FreeRuns"]
+
+_BUCKET = 256
+
+
+class FreeRuns:
+    """Which of ``count`` bits are clear; all are at the start. Positions and lengths are in bits.
+
+    >>> runs = FreeRuns(10)
+    >>> runs.take(2, 3), runs.runs(), runs.total
+    (True, [(0, 2), (5, 5)], 7)
+    >>> runs.find(2, step=4, offset=1, start=0)
+    7
+    """
+
+    __slots__ = ("_bucket", "_firsts", "_lengths", "_longest", "_starts", "count", "total")
+
+    def __init__(self, count: int, *, bucket: int = _BUCKET) -> None:
+        self.count = count
+        self.total = 0
+        self._bucket = bucket
+        # Parallel lists, one entry a bucket: starts and lengths of its runs, its first start, its longest run.
+        self._starts: list[list[int]] = []
+        self._lengths: list[list[int]] = []
+        self._firsts: list[int] = []
+        self._longest: list[int] = []
+        if count:
+            self._insert(0, count)
+
+    def find(self, need: int, *, step: int, offset: int, start: int) -> int | None:
+        """The lowest clear ``b >= start`` with room for ``need`` bits and ``(b + offset) % step == 0``, if any.
+
+        ``step`` is a power of two. Source: ``bitmap_find_next_zero_area_off``.
+        """
+        first = max(bisect_right(self._firsts, start) - 1, 0)
+        for bucket in range(first, len(self._firsts)):
+            if self._longest[bucket] < need:
+                continue
+            for run, length in zip(self._starts[bucket], self._lengths[bucket], strict=True):
+                if length >= need:
+                    low = max(run, start)
+                    place = ((low + offset + step - 1) & -step) - offset
+                    if place + need <= run + length:
+                        return place
+        return None
+
+    def take(self, bit: int, length: int) -> bool:
+        """Set ``length`` bits from ``bit``; False, and nothing changed, unless all of them were clear."""
+        bucket, index = self._at(bit)
+        if index < 0:
+            return False
+        run = self._starts[bucket][index]
+        stop = run + self._lengths[bucket][index]
+        if bit + length > stop:
+            return False
+        self._remove(bucket, index)
+        if run < bit:
+            self._insert(run, bit - run)
+        if bit + length < stop:
+            self._insert(bit + length, stop - bit - length)
+        return True
+
+    def give(self, bit: int, length: int) -> int:
+        """Clear ``length`` bits from ``bit``, whether set or not, and return how many were set."""
+        before = self.total
+        low, high = bit, bit + length
+        while True:
+            # The last run that begins at or before the end: absorb it as long as it touches the range.
+            bucket, index = self._at(high)
+            if index < 0:
+                break
+            run = self._starts[bucket][index]
+            stop = run + self._lengths[bucket][index]
+            if stop < low:
+                break
+            low, high = min(low, run), max(high, stop)
+            self._remove(bucket, index)
+        self._insert(low, high - low)
+        return self.total - before
+
+    def any_clear(self, bit: int, length: int) -> bool:
+        """Whether at least one of ``length`` bits from ``bit`` is clear."""
+        bucket, index = self._at(bit + length - 1)
+        return index >= 0 and self._starts[bucket][index] + self._lengths[bucket][index] > bit
+
+    def runs(self) -> list[tuple[int, int]]:
+        """Every run as (first bit, length), by position; two runs never touch."""
+        return [
+            pair
+            for starts, lengths in zip(self._starts, self._lengths, strict=True)
+            for pair in zip(starts, lengths, strict=True)
+        ]
+
+    @property
+    def longest(self) -> int:
+        """Length of the longest run, 0 if no bit is clear."""
+        return max(self._longest, default=0)
+
+    def check(self) -> None:
+        """Raise AssertionError with the buckets if runs overlap, touch, leave the bitmap or are miscounted."""
+        dump = f"FreeRuns of {self.count} bits, total {self.total}, starts {self._starts}, lengths {self._lengths}"
+        last = -1
+        for start, length in self.runs():
+            assert length > 0, f"empty run at {start}: {dump}"
+            assert start > last, f"the run at {start} overlaps or touches the one before: {dump}"
+            last = start + length
+        assert last <= self.count, f"a run ends at {last}: {dump}"
+        assert self.total == sum(map(sum, self._lengths)), f"miscounted: {dump}"
+        assert all(self._starts), f"empty bucket: {dump}"
+        assert self._firsts == [starts[0] for starts in self._starts], f"firsts {self._firsts}: {dump}"
+        assert self._longest == [max(lengths) for lengths in self._lengths], f"longest {self._longest}: {dump}"
+        assert all(len(starts) <= self._bucket for starts in self._starts), f"a bucket over {self._bucket}: {dump}"
+
+    def _at(self, bit: int) -> tuple[int, int]:
+        """Bucket and index of the last run that begins at or before ``bit`` and reaches it or ends before it.
+
+        The index is -1 if every run begins behind ``bit``.
+        """
+        bucket = bisect_right(self._firsts, bit) - 1
+        if bucket < 0:
+            return 0, -1
+        return bucket, bisect_right(self._starts[bucket], bit) - 1
+
+    def _insert(self, start: int, length: int) -> None:
+        self.total += length
+        if not self._firsts:
+            self._starts, self._lengths = [[start]], [[length]]
+            self._firsts, self._longest = [start], [length]
+            return
+        bucket = max(bisect_right(self._firsts, start) - 1, 0)
+        starts, lengths = self._starts[bucket], self._lengths[bucket]
+        index = bisect_right(starts, start)
+        starts.insert(index, start)
+        lengths.insert(index, length)
+        self._firsts[bucket] = starts[0]
+        self._longest[bucket] = max(self._longest[bucket], length)
+        if len(starts) > self._bucket:
+            self._split(bucket)
+
+    def _split(self, bucket: int) -> None:
+        starts, lengths = self._starts[bucket], self._lengths[bucket]
+        half = len(starts) // 2
+        self._starts[bucket : bucket + 1] = [starts[:half], starts[half:]]
+        self._lengths[bucket : bucket + 1] = [lengths[:half], lengths[half:]]
+        self._firsts[bucket : bucket + 1] = [starts[0], starts[half]]
+        self._longest[bucket : bucket + 1] = [max(lengths[:half]), max(lengths[half:])]
+
+    def _remove(self, bucket: int, index: int) -> None:
+        starts, lengths = self._starts[bucket], self._lengths[bucket]
+        del starts[index]
+        length = lengths.pop(index)
+        self.total -= length
+        if not starts:
+            del self._starts[bucket], self._lengths[bucket], self._firsts[bucket], self._longest[bucket]
+            return
+        self._firsts[bucket] = starts[0]
+        if length == self._longest[bucket]:
+            self._longest[bucket] = max(lengths)
