@@ -180,10 +180,17 @@ class Region(Generic[A]):
     def reserve(self, start: A, size: int) -> Chunk[A]:
         """Take exactly ``size`` bytes (rounded up to pages) at ``start``, as a chunk that may be freed like any other.
 
-        `AddressInUse` if any byte is taken or outside, `InvalidArgument` for a size below 1.
+        `AddressInUse` if any byte is taken or outside, `InvalidArgument` for a size below 1 or a start that is not a
+        multiple of the page.
         """
         size, _ = self._rounded(size, 0)
         place = self._value(start)
+        if place % self.page_size:
+            raise InvalidArgument(f"{start!r} is not a multiple of {self.page_size} bytes", start=place)
+        chunk = self._overlapped(place, size)
+        if chunk is not None or place < self.start.value or place + size > self.stop:
+            why = f"{chunk!r} is there" if chunk is not None else f"{self!r} does not reach there"
+            raise AddressInUse(f"{size} bytes at {start!r} can't be reserved: {why}", start=place, size=size)
         self.allocator.reserve(place, size)
         return self._remember(Chunk(start, size, self))
 
@@ -251,6 +258,12 @@ class Region(Generic[A]):
         del self._starts[bisect_left(self._starts, start)]
         self.free_space += chunk.size
 
+    def _overlapped(self, place: int, size: int) -> Chunk[A] | None:
+        """The last live chunk that shares a byte with this range."""
+        index = bisect_left(self._starts, place + size) - 1
+        chunk = self._chunks[self._starts[index]] if index >= 0 else None
+        return chunk if chunk is not None and chunk.stop > place else None
+
     def _distrust(self, place: int, size: int, align: int) -> None:
         """Refuse what an allocator may not answer; the region has not changed yet."""
         said = f"the allocator {self.allocator.name!r} answered {place!r}"
@@ -261,10 +274,16 @@ class Region(Generic[A]):
             raise SwiommuError(
                 f"{said}, outside the region {self.start.value:#x}-{self.stop - 1:#x}", place=place, size=size
             )
-        index = bisect_left(self._starts, place + size) - 1
-        chunk = self._chunks[self._starts[index]] if index >= 0 else None
-        if chunk is not None and chunk.stop > place:
+        chunk = self._overlapped(place, size)
+        if chunk is not None:
             raise AddressInUse(f"{said}, which overlaps the live {chunk!r}", place=place, size=size)
         if place % align:
-            self.allocator.free(place, size)
+            # Inside and in nobody's way: the allocator has probably taken it, so it gets it back.
+            self._give_back(place, size, f"{said}, which is not aligned")
             raise SwiommuError(f"{said}, which is not aligned", place=place, size=size, align=align)
+
+    def _give_back(self, place: int, size: int, said: str) -> None:
+        try:
+            self.allocator.free(place, size)
+        except SwiommuError as refusal:
+            raise SwiommuError(f"{said}, and did not take it back: {refusal}", place=place, size=size) from refusal
