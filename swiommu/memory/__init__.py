@@ -1,10 +1,12 @@
-"""What exists below every translation: frames that can be taken, and where memory lies.
+"""What exists below every translation: where memory lies, which frames of it are taken, what bytes it holds.
 
-Here live `Frames` (a buddy system over page frames, with their states). Nothing here knows
-of devices, bus addresses, domains or page tables, and nothing here places contiguous regions: that is
-`swiommu.region`.
+Here live `SystemMap` (the shape of ``/proc/iomem``), `Frames` (a buddy system over page frames, with their states)
+and `SparseRam` (bytes). Nothing here knows of devices, bus addresses, domains or page tables, and nothing here places
+contiguous regions: that is `swiommu.region`.
 """
 
 from swiommu.memory.frames import Frames, FrameState
+from swiommu.memory.ram import SparseRam
+from swiommu.memory.system_map import SystemMap
 
-__all__ = ["FrameState", "Frames"]
+__all__ = ["FrameState", "Frames", "SparseRam", "SystemMap"]
