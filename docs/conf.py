@@ -1,13 +1,13 @@
 """Sphinx settings: MyST pages, Furo, and docstrings as they are written."""
 
-from importlib.metadata import version as installed_version
-
 from sphinx.application import Sphinx
+
+from swiommu import __version__
 
 project = "swiommu"
 author = "The swiommu authors"
 project_copyright = "The swiommu authors"
-version = release = installed_version("swiommu")
+version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build", "changelog.d", "decisions/0000-template.md"]
