@@ -50,6 +50,8 @@ def test_only_written_pages_are_held():
     assert ram.resident_bytes == 8192
     ram.fill(space.at(0), 4096, 0)
     assert ram.resident_bytes == 4096
+    ram.fill(space.at(0x8010), 16, 0)
+    assert ram.resident_bytes == 4096
 
 
 def test_a_write_counts_bytes_whatever_the_items_of_the_buffer():
