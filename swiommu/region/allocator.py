@@ -189,4 +189,4 @@ def _suggestion(name: str) -> str:
 
     names = allocator_names()
     close = difflib.get_close_matches(name, names, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + "There are: " + ", ".join(names)
+    return (f"did you mean {close[0]!r}? There are: " if close else "there are: ") + ", ".join(names)

@@ -1,0 +1,102 @@
+"""What every registered allocator promises a region."""
+
+import pytest
+
+from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotFound
+from swiommu.region import Allocator, BestFit, FailSwitch, allocator_names, make_allocator, register_allocator
+
+PAGE = 4096
+START = 0x4000_0000
+BUILT_IN = ["best_fit", "bitmap"]
+
+
+@pytest.fixture(params=BUILT_IN)
+def allocator(request):
+    return make_allocator(request.param, START, 64 * PAGE)
+
+
+def test_it_is_an_allocator(allocator):
+    assert isinstance(allocator, Allocator)
+    assert (allocator.start, allocator.size, allocator.page_size) == (START, 64 * PAGE, PAGE)
+    assert allocator.name in allocator_names()
+
+
+def test_free_is_the_inverse_of_alloc_and_nothing_leaks(allocator):
+    taken = [(allocator.alloc(n * PAGE, PAGE << n % 4), n * PAGE) for n in range(1, 9)]
+    assert all(start % (PAGE << n % 4) == 0 for n, (start, _) in enumerate(taken, 1))
+    for start, size in taken[::2] + taken[1::2]:
+        allocator.free(start, size)
+        with pytest.raises(NotFound):
+            allocator.free(start, size)
+        allocator.check()
+    assert allocator.holes() == [(START, 64 * PAGE)]
+    assert allocator.free_space == 64 * PAGE
+
+
+def test_a_reserved_range_is_never_handed_out_and_comes_back(allocator):
+    allocator.reserve(START + 3 * PAGE, 5 * PAGE)
+    for size in (PAGE, 5 * PAGE, 6 * PAGE):
+        with pytest.raises(AddressInUse):
+            allocator.reserve(START + 7 * PAGE, size)
+    taken = []
+    while allocator.fits(PAGE, PAGE):
+        taken.append(allocator.alloc(PAGE, PAGE))
+    assert len(taken) == 59
+    assert not {START + page * PAGE for page in range(3, 8)} & set(taken)
+    allocator.free(START + 3 * PAGE, 5 * PAGE)
+    assert allocator.holes() == [(START + 3 * PAGE, 5 * PAGE)]
+
+
+def test_whatever_call_fails_nothing_changes(allocator):
+    for n in range(1, 6):
+        holes = allocator.holes()
+        allocator.fail_nth(n)
+        taken = [allocator.alloc(2 * PAGE, PAGE) for _ in range(n - 1)]
+        before = allocator.holes()
+        assert allocator.fits(2 * PAGE, PAGE)  # asking is not allocating: the switch stays armed
+        with pytest.raises(NoMemory) as caught:
+            allocator.alloc(2 * PAGE, PAGE)
+        assert str(caught.value) == "this allocation of 8192 bytes was told to fail"
+        assert allocator.holes() == before
+        taken.append(allocator.alloc(2 * PAGE, PAGE))
+        for start in taken:
+            allocator.free(start, 2 * PAGE)
+        allocator.check()
+        assert allocator.holes() == holes
+
+
+def test_fits_changes_nothing_that_shows_later(allocator):
+    twin = make_allocator(allocator.name, START, 64 * PAGE)
+    for each in (allocator, twin):
+        taken = [each.alloc(PAGE, PAGE) for _ in range(64)]
+        for start in taken[1::3] + taken[0::6]:
+            each.free(start, PAGE)
+    for n in range(30):
+        assert allocator.fits((n % 3 + 1) * PAGE, PAGE << n % 7) in {True, False}
+    assert [allocator.alloc(PAGE, PAGE) for _ in range(20)] == [twin.alloc(PAGE, PAGE) for _ in range(20)]
+
+
+def test_names_are_registered_once_and_suggested():
+    with pytest.raises(InvalidArgument) as caught:
+        register_allocator("best_fit", BestFit)
+    assert str(caught.value) == "an allocator named 'best_fit' is registered already"
+    with pytest.raises(InvalidArgument) as caught:
+        register_allocator("", BestFit)
+    assert str(caught.value) == "an allocator needs a name"
+    with pytest.raises(InvalidArgument) as caught:
+        make_allocator("best-fit", 0, PAGE)
+    names = ", ".join(allocator_names())
+    assert str(caught.value) == f"no allocator is named 'best-fit'; did you mean 'best_fit'? There are: {names}"
+    with pytest.raises(InvalidArgument) as caught:
+        make_allocator("zz", 0, PAGE)
+    assert str(caught.value) == f"no allocator is named 'zz'; there are: {names}"
+
+
+def test_the_switch_strikes_once():
+    switch = FailSwitch()
+    assert not switch.strike()
+    switch.arm(1)
+    assert [switch.strike() for _ in range(3)] == [True, False, False]
+    with pytest.raises(InvalidArgument) as caught:
+        switch.arm(0)
+    assert str(caught.value) == "call number 0 can't be made to fail: the next call is number 1"
