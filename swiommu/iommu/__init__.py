@@ -1,0 +1,22 @@
+"""Domains: one API that fills a device's bus address space, with translation hardware or without.
+
+Here are the API (`Domain`, `Mapping`), the drivers behind it, the choice of bus addresses and the gathering of
+invalidations. Nothing here copies data: bouncing has its own room. Page tables and allocators come from below.
+"""
+
+from swiommu.iommu.domain import Attachable, Domain, DomainStats, Mapping
+from swiommu.iommu.drivers import LinearDomain, PagedDomain
+from swiommu.iommu.gather import IotlbGather
+from swiommu.iommu.iova import IovaPolicy, TopDownIova
+
+__all__ = [
+    "Attachable",
+    "Domain",
+    "DomainStats",
+    "IotlbGather",
+    "IovaPolicy",
+    "LinearDomain",
+    "Mapping",
+    "PagedDomain",
+    "TopDownIova",
+]

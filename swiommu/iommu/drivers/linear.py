@@ -1,0 +1,200 @@
+"""A domain without translation hardware: bus = phys + delta in one window, memory from a contiguous region.
+
+It *records* what is mapped, so that `iova_to_phys` and `unmap` answer as a driver expects, but it cannot *enforce*:
+a device reaches the whole window, mapped or not, whatever the protection says. What it can't do by its nature is
+`NotSupported`: the caller may try piece by piece, or copy, but never again the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from swiommu.address import PhysAddr, PhysRange, Prot
+from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotSupported, OutOfRange
+from swiommu.iommu.domain import READ_WRITE, Domain, Mapping
+from swiommu.iommu.ranges import RangeSet
+from swiommu.layer import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swiommu.address import AddressRange, BusAddr, BusSpace
+    from swiommu.region import Region
+
+__all__ = ["LinearDomain"]
+
+
+class LinearDomain(Domain[PhysAddr]):
+    """``alloc`` takes chunks of ``region``; ``bind`` and ``map`` reach all of ``window`` (default: the region).
+
+    Records are exact to the byte, so that two buffers in one page can both be bound. The region's own users and what
+    is bound share the window: a chunk that lands on bound memory is refused with `AddressInUse`. Raises
+    `InvalidArgument` for a region outside the window or a delta that is not a multiple of the page size,
+    `OutOfRange` for a window whose bus side leaves ``space_in``.
+
+    >>> from swiommu.address import BusSpace, PhysSpace
+    >>> from swiommu.region import Region
+    >>> ram, bus = PhysSpace("ram", width=32), BusSpace("camera", width=32)
+    >>> domain = LinearDomain(bus, Region(ram.at(0x4000_0000), 1 << 20), delta=0x1000_0000)
+    >>> mapping = domain.alloc(5000)
+    >>> mapping.iova, domain.iova_to_phys(mapping.iova.start + 8)
+    (BusRange(camera:0x50000000+0x2000), PhysAddr(ram:0x40000008))
+    >>> domain.release(mapping); domain.mappings()
+    []
+    """
+
+    enforces: ClassVar[bool] = False
+    _whole_granules: ClassVar[bool] = False
+
+    def __init__(
+        self, space_in: BusSpace, region: Region[PhysAddr], *, window: PhysRange | None = None, delta: int = 0
+    ) -> None:
+        window = window or PhysRange(region.start, region.size)
+        if region.start < window.start or region.stop > window.stop:
+            raise InvalidArgument(f"{region!r} is not inside the window {window!r}")
+        granule = region.page_size
+        if delta & (granule - 1):
+            raise InvalidArgument(f"a delta of {delta:#x} is not a multiple of the page size {granule}", delta=delta)
+        base = window.start.value + delta
+        if base < 0 or base + window.size > space_in.limit:
+            raise OutOfRange(
+                f"the window {window!r} with delta {delta:#x} leaves the {space_in.width}-bit space {space_in.name!r}",
+                delta=delta,
+            )
+        layer = Window(space_in.name, base=base, size=window.size, delta=delta)
+        super().__init__(space_in, region.space, layer, space_in.limit - granule, base + window.size - 1)
+        self.region = region
+        self.window = window
+        self.delta = delta
+        self._record = RangeSet()
+
+    def alloc(
+        self, size: int, align: int = 0, *, prot: Prot = READ_WRITE, limit: int | None = None
+    ) -> Mapping[PhysAddr]:
+        """A chunk of the region and the bus range that it has by nature; see `Domain.alloc`.
+
+        Alignment holds on the bus: `NotSupported` when the delta is no multiple of it. `NoMemory` also when the chunk
+        that the region gave lies above ``limit``; it is given back.
+        """
+        self._require_live()
+        size, align = self._rounded(size, align)
+        self._require_prot(prot)
+        highest = self._highest(limit)
+        if self.delta & (align - 1):
+            raise NotSupported(
+                f"a window with delta {self.delta:#x} can't keep an alignment of {align:#x}",
+                delta=self.delta,
+                align=align,
+            )
+        chunk = self.region.alloc(size, align)
+        start = chunk.start.value
+        try:
+            self._require_below(start, chunk.size, highest)
+            return self._record_mapping(start, start + chunk.size, prot, owns_memory=True)
+        except (NoMemory, AddressInUse):
+            self.region.free(chunk)
+            raise
+
+    def bind(
+        self, pieces: Sequence[AddressRange[PhysAddr]], prot: Prot = READ_WRITE, *, limit: int | None = None
+    ) -> Mapping[PhysAddr]:
+        """Record one contiguous run inside the window; see `Domain.bind`.
+
+        `NotSupported` for several runs, a run not inside the window, or one above ``limit``; `AddressInUse` if
+        a byte of it is mapped.
+        """
+        self._require_live()
+        runs = self._runs(pieces)
+        self._require_prot(prot)
+        highest = self._highest(limit)
+        start, stop = runs[0]
+        if len(runs) > 1:
+            raise NotSupported(
+                f"{len(runs)} separate pieces can't be one bus range without translation", pieces=len(runs)
+            )
+        if start < self.window.start.value or stop > self.window.stop:
+            raise NotSupported(f"[{start:#x}, {stop:#x}) is not inside the window {self.window!r}", start=start)
+        if stop - 1 + self.delta > highest:
+            raise NotSupported(
+                f"{stop - start} bytes at bus {start + self.delta:#x} are not all at or below {highest:#x}",
+                start=start + self.delta,
+                limit=highest,
+            )
+        return self._record_mapping(start, stop, prot, owns_memory=False)
+
+    def release(self, mapping: Mapping[PhysAddr]) -> None:
+        """Forget the mapping and free its chunk, if it has one; see `Domain.release`."""
+        start, stop = self._forget(mapping)
+        self._record.clear(start, stop)
+        self.stats.unmaps += 1
+        if mapping.owns_memory:
+            self.region.free(mapping.pieces[0].start)
+
+    def iova_to_phys(self, iova: BusAddr) -> PhysAddr | None:
+        """From the record, though a device reaches more; see `Domain.iova_to_phys`."""
+        self._require_input(iova)
+        held = self._record.at(iova.value)
+        return None if held is None else PhysAddr(self.region.start.space, iova.value - self.delta)
+
+    def check(self) -> None:
+        """As `Domain.check`; the record lies in the window, and what owns memory is a chunk of the region."""
+        super().check()
+        self._record.check()
+        for start, stop in self._record:
+            assert self.window.start.value <= start - self.delta, f"[{start:#x}, {stop:#x}) is below the window"
+            assert stop - self.delta <= self.window.stop, f"[{start:#x}, {stop:#x}) is above the window"
+        for mapping in self._mappings.values():
+            if mapping.owns_memory:
+                chunk = self.region.chunk_at(mapping.pieces[0].start)
+                assert chunk is not None, f"{mapping!r} has no chunk"
+                assert chunk.range == mapping.pieces[0], f"{mapping!r} is not {chunk!r}"
+
+    def _require_below(self, start: int, size: int, highest: int) -> None:
+        if start + size - 1 + self.delta > highest:
+            raise NoMemory(
+                f"the region's {size} bytes at bus {start + self.delta:#x} are not all at or below {highest:#x}",
+                size=size,
+                limit=highest,
+            )
+
+    def _record_mapping(self, start: int, stop: int, prot: Prot, *, owns_memory: bool) -> Mapping[PhysAddr]:
+        low, high = start + self.delta, stop + self.delta
+        space = self.region.start.space
+        pieces = (PhysRange(PhysAddr(space, start), stop - start),)
+        mapping = Mapping(self._bus_range(low, stop - start), pieces, prot, self, owns_memory)
+        self._record.add(low, high)
+        try:
+            self._remember(mapping)
+        except AddressInUse:
+            self._record.remove(low)
+            raise
+        self.stats.maps += 1
+        self.stats.map_bytes += stop - start
+        return mapping
+
+    def _map(self, iova: int, paddr: int, size: int, _prot: Prot, *, owned: bool) -> None:
+        del owned  # the record is one, whoever owns the address
+        if iova - paddr != self.delta:
+            raise NotSupported(
+                f"bus {iova:#x} leads to {iova - self.delta:#x} through delta {self.delta:#x}, never to {paddr:#x}",
+                iova=iova,
+                paddr=paddr,
+                delta=self.delta,
+            )
+        if paddr < self.window.start.value or paddr + size > self.window.stop:
+            raise OutOfRange(f"{size:#x} bytes at bus {iova:#x} are not inside the window {self.window!r}", iova=iova)
+        self._record.add(iova, iova + size)
+        self.stats.maps += 1
+        self.stats.map_bytes += size
+
+    def _unmap(self, iova: int, size: int) -> int:
+        done = sum(stop - start for start, stop in self._record.cut(iova, iova + size))
+        self.stats.unmaps += bool(done)
+        return done
+
+    def _destroy(self) -> None:
+        if len(self._record):
+            raise Busy(
+                f"the domain of {self.input_space.name!r} has {len(self._record)} ranges mapped by hand",
+                ranges=len(self._record),
+            )

@@ -1,0 +1,52 @@
+"""Gathering what an unmap took away, so that one invalidation can cover it (``struct iommu_iotlb_gather``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["IotlbGather"]
+
+_ALL_ONES = (1 << 64) - 1
+
+
+class IotlbGather:
+    """A range of bus addresses to invalidate; ``flush(start, last)`` is called by `sync`, once per command.
+
+    ``last`` is inclusive, as in the kernel (its field is called ``end``). Source: include/linux/iommu.h.
+
+    >>> gather = IotlbGather(lambda start, last: print(f"{start:#x}-{last:#x}"))
+    >>> gather.add_range(0x3000, 0x1000); gather.add_range(0x1000, 0x1000); gather.sync()
+    0x1000-0x3fff
+    """
+
+    __slots__ = ("flush", "last", "pgsize", "start")
+
+    def __init__(self, flush: Callable[[int, int], None]) -> None:
+        self.flush = flush
+        self.start, self.last, self.pgsize = _ALL_ONES, 0, 0
+
+    def add_range(self, iova: int, size: int) -> None:
+        """Widen the range to take in ``size`` bytes at ``iova``: what formats of range invalidation use."""
+        self.start = min(self.start, iova)
+        self.last = max(self.last, iova + size - 1)
+
+    def is_disjoint(self, iova: int, size: int) -> bool:
+        """Whether a gap lies between the range and ``size`` bytes at ``iova``; touching is not disjoint."""
+        return self.last != 0 and (iova + size < self.start or iova > self.last + 1)
+
+    def add_page(self, iova: int, size: int) -> None:
+        """Add one leaf of ``size`` bytes; another leaf size, or a gap, flushes first: what per-page formats use."""
+        if (self.pgsize and self.pgsize != size) or self.is_disjoint(iova, size):
+            self.sync()
+        self.pgsize = size
+        self.add_range(iova, size)
+
+    def sync(self) -> None:
+        """Flush if anything was gathered, and begin anew."""
+        start, last = self.start, self.last
+        self.start, self.last, self.pgsize = _ALL_ONES, 0, 0
+        if start < last:
+            self.flush(start, last)

@@ -1,0 +1,210 @@
+"""Which bus addresses a domain gives out: a protocol, and a simple policy from the top down.
+
+Simple is not exact: Linux keeps a cursor and size classes with caches, this one always takes the highest place
+there is. Both align a range to the next power of two of its size and start at the top.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from typing import Protocol
+
+from swiommu.address import PAGE_SIZE, align_down, align_up, is_power_of_two
+from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
+from swiommu.iommu.ranges import RangeSet
+
+__all__ = ["IovaPolicy", "TopDownIova"]
+
+
+class IovaPolicy(Protocol):
+    """Hands out ranges of bus addresses, as plain ints in bytes; sizes are rounded up to the policy's granule."""
+
+    def alloc(self, size: int, limit_inclusive: int, align: int) -> int:
+        """The start of ``size`` free bytes, none above ``limit_inclusive``, a multiple of ``align``; `NoSpace`."""
+        ...
+
+    def free(self, iova: int, size: int) -> None:
+        """Give back what `alloc` or `take` gave, whole or in part; `NotFound` if any of it is not taken."""
+        ...
+
+    def take(self, iova: int, size: int) -> None:
+        """Take exactly this range, for a caller who chose it; `AddressInUse` if any of it is not free.
+
+        What lies outside the addresses of the policy is nobody's: it is not looked at, here and in `free`.
+        """
+        ...
+
+    def reserve(self, low: int, high: int) -> None:
+        """Withhold ``low`` to ``high`` (inclusive) for good, widened to granules; `AddressInUse` if some is taken."""
+        ...
+
+    def check(self) -> None:
+        """`AssertionError` with a dump if the policy contradicts itself."""
+        ...
+
+
+class TopDownIova:
+    """First fit from the top of ``start`` to ``last`` (inclusive), aligned to the next power of two of the size.
+
+    The default start leaves the first page out, as Linux does: bus address 0 is too easily taken for none. Free runs
+    are kept by length class (powers of two), so that a search asks each class for its highest run that fits and
+    does not walk past small holes. Raises `InvalidArgument` for bounds that are not whole granules.
+
+    >>> iova = TopDownIova()
+    >>> [hex(iova.alloc(pages * 4096, 0xFFFF_FFFF, 4096)) for pages in (1, 4, 1, 40, 2)]
+    ['0xfffff000', '0xffff8000', '0xffffe000', '0xfffc0000', '0xffffc000']
+    """
+
+    __slots__ = ("_by_class", "_countdown", "_reserved", "_shift", "_starts", "_stops", "granule", "last", "start")
+
+    def __init__(self, start: int = PAGE_SIZE, last: int = (1 << 48) - 1, *, granule: int = PAGE_SIZE) -> None:
+        if not is_power_of_two(granule) or (start | last + 1) & (granule - 1) or not 0 <= start < last:
+            raise InvalidArgument(
+                f"{start:#x} to {last:#x} is no range of whole granules of {granule} bytes",
+                start=start,
+                last=last,
+                granule=granule,
+            )
+        self.start = start
+        self.last = last
+        self.granule = granule
+        self._shift = granule.bit_length() - 1
+        self._starts: list[int] = []
+        self._stops: dict[int, int] = {}
+        self._by_class: list[list[int]] = [[] for _ in range(66)]
+        self._reserved = RangeSet()
+        self._countdown = 0
+        self._insert(start >> self._shift, last + 1 >> self._shift)
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that are neither taken nor reserved."""
+        return sum(stop - start for start, stop in self._stops.items()) << self._shift
+
+    def fail_nth(self, n: int) -> None:
+        """Let the ``n``-th following `alloc` (1: the next) raise `NoSpace` and change nothing, once."""
+        self._countdown = n
+
+    def alloc(self, size: int, limit_inclusive: int, align: int = 1) -> int:
+        """See `IovaPolicy.alloc`; ``align`` is a power of two. `InvalidArgument` for a size below 1."""
+        if size < 1 or not is_power_of_two(align):
+            raise InvalidArgument(
+                f"{size} bus bytes with alignment {align}: at least 1 byte and a power of two are needed",
+                size=size,
+                align=align,
+            )
+        if self._countdown:
+            self._countdown -= 1
+            if not self._countdown:
+                raise NoSpace(f"no {size} bus bytes: this call was told to fail", size=size)
+        pages = size + self.granule - 1 >> self._shift
+        step = max(1 << (pages - 1).bit_length(), align >> self._shift)
+        place = self._highest(pages, step, limit_inclusive + 1 >> self._shift)
+        if place < 0:
+            raise NoSpace(
+                f"no {size} free bus bytes aligned to {step << self._shift:#x} at or below {limit_inclusive:#x}",
+                size=size,
+                limit=limit_inclusive,
+            )
+        self._carve(place, place + pages)
+        return place << self._shift
+
+    def free(self, iova: int, size: int) -> None:
+        """See `IovaPolicy.free`; nothing is changed when it raises."""
+        low, high = self._clip(iova, size)
+        if low >= high:
+            return
+        index = bisect_right(self._starts, low)
+        before = self._starts[index - 1] if index else -1
+        after = self._starts[index] if index < len(self._starts) else high
+        if (index and self._stops[before] > low) or after < high or self._reserved.first_over(low, high):
+            raise NotFound(f"{size:#x} bus bytes at {iova:#x} are not all taken", iova=iova, size=size)
+        if index and self._stops[before] == low:
+            self._remove(before)
+            low = before
+        if self._stops.get(high) is not None:
+            stop = self._stops[high]
+            self._remove(high)
+            high = stop
+        self._insert(low, high)
+
+    def take(self, iova: int, size: int) -> None:
+        """See `IovaPolicy.take`."""
+        low, high = self._clip(iova, size)
+        if low >= high:
+            return
+        index = bisect_right(self._starts, low) - 1
+        if index < 0 or self._stops[self._starts[index]] < high:
+            raise AddressInUse(f"{size:#x} bus bytes at {iova:#x} are not all free", iova=iova, size=size)
+        self._carve(low, high)
+
+    def reserve(self, low: int, high: int) -> None:
+        """See `IovaPolicy.reserve`; reserving what is reserved already is allowed."""
+        start, stop = self._clip(low, high + 1 - low)
+        wanted = list(self._reserved.gaps(start, stop))
+        for gap_start, gap_stop in wanted:
+            index = bisect_right(self._starts, gap_start) - 1
+            if index < 0 or self._stops[self._starts[index]] < gap_stop:
+                raise AddressInUse(f"{low:#x} to {high:#x} can't be reserved: part of it is taken", low=low, high=high)
+        for gap_start, gap_stop in wanted:
+            self._carve(gap_start, gap_stop)
+            self._reserved.add(gap_start, gap_stop)
+
+    def check(self) -> None:
+        """Free runs lie inside the bounds, apart, merged and in their length class; reserved ones are not free."""
+        dump = [(start, self._stops.get(start)) for start in self._starts]
+        assert self._stops.keys() == set(self._starts), f"starts and stops differ: {dump}"
+        last = (self.start >> self._shift) - 1
+        for start in self._starts:
+            stop = self._stops[start]
+            assert last < start < stop, f"run {start:#x} is empty, out of order or not merged: {dump}"
+            assert start in self._by_class[(stop - start).bit_length()], f"run {start:#x} is in no class: {dump}"
+            assert self._reserved.first_over(start, stop) is None, f"run {start:#x} is reserved: {dump}"
+            last = stop
+        assert last <= self.last + 1 >> self._shift, f"a run leaves the bounds: {dump}"
+        assert sum(map(len, self._by_class)) == len(self._starts), f"classes hold more than the runs: {dump}"
+        assert all(starts == sorted(starts) for starts in self._by_class), f"a class is out of order: {dump}"
+        self._reserved.check()
+
+    def _clip(self, iova: int, size: int) -> tuple[int, int]:
+        # In granules, widened to whole ones, and cut to the bounds of the policy.
+        if size < 1:
+            raise InvalidArgument(f"a bus range of {size} bytes at {iova:#x}: at least 1 is needed", size=size)
+        low = max(align_down(iova, self.granule), self.start)
+        high = min(align_up(iova + size, self.granule), self.last + 1)
+        return low >> self._shift, high >> self._shift
+
+    def _highest(self, pages: int, step: int, top: int) -> int:
+        # Runs of one class are disjoint, so the first that fits from the top is the best of its class; -1: none.
+        best = -1
+        for starts in self._by_class[pages.bit_length() :]:
+            for index in range(bisect_left(starts, top) - 1, -1, -1):
+                start = starts[index]
+                stop = min(self._stops[start], top)
+                if stop - pages <= best:
+                    break
+                place = stop - pages & -step
+                if place >= start:
+                    best = max(best, place)
+                    break
+        return best
+
+    def _carve(self, low: int, high: int) -> None:
+        # Takes [low, high) out of the free run that holds it.
+        start = self._starts[bisect_right(self._starts, low) - 1]
+        stop = self._stops[start]
+        self._remove(start)
+        if start < low:
+            self._insert(start, low)
+        if high < stop:
+            self._insert(high, stop)
+
+    def _insert(self, start: int, stop: int) -> None:
+        insort(self._starts, start)
+        self._stops[start] = stop
+        insort(self._by_class[(stop - start).bit_length()], start)
+
+    def _remove(self, start: int) -> None:
+        starts = self._by_class[(self._stops.pop(start) - start).bit_length()]
+        del starts[bisect_left(starts, start)]
+        del self._starts[bisect_left(self._starts, start)]

@@ -1,0 +1,30 @@
+"""Page tables: what a format is, the formats, and the ONE walker that reads and writes them all.
+
+Tables are real: 512 entries of 64 bits in a page that somebody had to give (`TableMemory`). Nothing here
+knows a domain, an IOVA allocator or a device; addresses are plain ints, checked at the door.
+"""
+
+from swiommu.pagetable.format import EMPTY, Empty, Format, Item, Leaf, Level, Table
+from swiommu.pagetable.formats import MOCK
+from swiommu.pagetable.pgsize import page_size_choice
+from swiommu.pagetable.radix import LeafRun, RadixTable, Step, Walk
+from swiommu.pagetable.tables import CountingTables, FrameTables, TableMemory
+
+__all__ = [
+    "EMPTY",
+    "MOCK",
+    "CountingTables",
+    "Empty",
+    "Format",
+    "FrameTables",
+    "Item",
+    "Leaf",
+    "LeafRun",
+    "Level",
+    "RadixTable",
+    "Step",
+    "Table",
+    "TableMemory",
+    "Walk",
+    "page_size_choice",
+]

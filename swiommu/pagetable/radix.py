@@ -1,0 +1,376 @@
+"""The one walker: a radix page table of any `Format`, its tables in real pages.
+
+Beside the pages stands an index from (depth, address prefix) to the table that covers it, as a kernel keeps
+virtual addresses of its tables. Writers go through the index and touch one table per 512 leaves; readers
+(`RadixTable.walk`, `RadixTable.lookup`) read the entries from the root, as hardware does, and never look
+at the index. `RadixTable.check` holds the two against each other.
+
+A table is freed when its last entry goes, so an empty table never stands in the way of a large leaf; the
+root stays. Checks are at the door: empty, misaligned, wrapping and over-wide ranges are refused, never masked.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from typing import TYPE_CHECKING, NamedTuple
+
+from swiommu.address import Prot
+from swiommu.errors import AddressInUse, AddressOverflow, Busy, InvalidArgument, OutOfRange, SwiommuError
+from swiommu.pagetable.format import TABLE_ENTRIES, Format, Item, Leaf, Table
+
+if TYPE_CHECKING:
+    from swiommu.pagetable.tables import TableMemory
+
+__all__ = ["LeafRun", "RadixTable", "Step", "Walk"]
+
+_ZEROES = array("Q", bytes(8 * TABLE_ENTRIES))
+_PROT_BITS = 0x3F
+_READ_WRITE = int(Prot.READ | Prot.WRITE)
+
+
+class LeafRun(NamedTuple):
+    """``leaves`` leaves of ``pgsize`` bytes at consecutive input addresses from ``iova``."""
+
+    iova: int
+    pgsize: int
+    leaves: int
+
+    @property
+    def size(self) -> int:
+        """Bytes covered."""
+        return self.pgsize * self.leaves
+
+
+class Step(NamedTuple):
+    """One reference of a walk: the entry read, and where (``depth`` 0 is the root)."""
+
+    depth: int
+    table: int
+    slot: int
+    entry: int
+
+
+class Walk(NamedTuple):
+    """The references of one walk, and how it ended: `Empty` or `Leaf`."""
+
+    steps: tuple[Step, ...]
+    outcome: Item
+
+
+class _Node:
+    """A live table: its page, how many of its entries are in use, and the table above (None: the root)."""
+
+    __slots__ = ("above", "depth", "entries", "live", "phys", "prefix")
+
+    def __init__(self, phys: int, entries: array[int], depth: int, prefix: int, above: _Node | None) -> None:
+        self.phys = phys
+        self.entries = entries
+        self.depth = depth
+        self.prefix = prefix
+        self.above = above
+        self.live = 0
+
+
+class RadixTable:
+    """A page table of ``format`` whose pages come from ``tables``; the root is taken at once.
+
+    ``leaves`` counts live leaves by size in bytes, ``table_pages`` and ``table_pages_peak`` the pages held, root
+    included. Raises what ``tables.alloc`` raises.
+
+    >>> from swiommu.pagetable import MOCK, CountingTables
+    >>> table = RadixTable(MOCK, CountingTables())
+    >>> table.map_run(0x200000, 0x40000000, 0x1000, 3, Prot.READ)
+    >>> table.lookup(0x201234)
+    (1073746484, 4096, <Prot.READ: 1>)
+    >>> table.unmap(0x200000, 0x3000), table.table_pages
+    ([LeafRun(iova=2097152, pgsize=4096, leaves=3)], 1)
+    """
+
+    def __init__(self, format: Format, tables: TableMemory) -> None:  # noqa: A002 - the word of the field
+        self.format = format
+        self._tables = tables
+        self._limit = 1 << format.input_width
+        self._output_limit = 1 << format.output_width
+        self._shape = [(level.shift, level.shift + level.bits, (1 << level.bits) - 1) for level in format.levels]
+        self._depth_of = {level.pgsize: depth for depth, level in enumerate(format.levels) if level.can_leaf}
+        self._last_depth = len(format.levels) - 1
+        self.granule = format.levels[-1].pgsize
+        self.leaves = dict.fromkeys(self._depth_of, 0)
+        self._nodes: list[dict[int, _Node]] = [{} for _ in format.levels]
+        phys = tables.alloc()
+        self._root = _Node(phys, tables.entries(phys), 0, 0, None)
+        self._nodes[0][0] = self._root
+        self.table_pages = self.table_pages_peak = 1
+
+    @property
+    def root(self) -> int:
+        """Physical address of the root table."""
+        return self._root.phys
+
+    def walk_refs(self, pgsize: int) -> int:
+        """Table entries that a cold walk reads to reach a leaf of ``pgsize`` bytes."""
+        return self._depth_of[pgsize] + 1
+
+    def map_run(self, iova: int, paddr: int, pgsize: int, count: int, prot: int) -> None:
+        """Write ``count`` leaves of ``pgsize`` bytes, from ``iova`` to ``paddr``: all of them or none.
+
+        Raises `InvalidArgument` (size, alignment, no READ or WRITE), `AddressOverflow`, `OutOfRange` (wider than the
+        format's input or output), `AddressInUse` (a live leaf, or a table of live leaves), and what the
+        table memory raises. Source: the generic page table's ``map_range``.
+        """
+        depth = self._check_map(iova, paddr, pgsize, count, prot)
+        bits = int(prot)
+        done = 0
+        try:
+            while done < count:
+                offset = done * pgsize
+                done += self._fill(depth, iova + offset, paddr + offset, count - done, bits)
+        except SwiommuError:
+            self._take_out_all(depth, iova, done)
+            raise
+        self.leaves[pgsize] += count
+
+    def unmap(self, iova: int, size: int) -> list[LeafRun]:
+        """Remove the leaves from ``iova`` on, up to the first hole, and free the tables that became empty.
+
+        A large leaf that the range starts with goes whole, even if it is longer than the range; the removal
+        stops before a leaf that it would enter in the middle. Answers the runs removed, in order. Raises
+        `InvalidArgument`, `AddressOverflow`, `OutOfRange` for a range that can't be. Source: the generic page
+        table's ``unmap_range``.
+        """
+        self._check_range(iova, size, self.granule)
+        runs: list[LeafRun] = []
+        at, stop = iova, iova + size
+        while at < stop:
+            node = self._table_over(at)
+            shift, _, mask = self._shape[node.depth]
+            first = at >> shift & mask
+            if not node.entries[first] or at & ((1 << shift) - 1):
+                break
+            count = self._leaves_from(node, first, min(mask + 1 - first, -(at - stop >> shift)))
+            self._take_out(node, first, count)
+            self.leaves[1 << shift] -= count
+            if runs and runs[-1].pgsize == 1 << shift:
+                runs[-1] = runs[-1]._replace(leaves=runs[-1].leaves + count)
+            else:
+                runs.append(LeafRun(at, 1 << shift, count))
+            at += count << shift
+        return runs
+
+    def walk(self, iova: int) -> Walk:
+        """Read the entries from the root to ``iova``, as hardware does; `OutOfRange` beyond the input width."""
+        if not 0 <= iova < self._limit:
+            raise OutOfRange(
+                f"{iova:#x} is beyond the {self.format.input_width}-bit input of format {self.format.name!r}", iova=iova
+            )
+        steps: list[Step] = []
+        phys = self._root.phys
+        for depth, (shift, _, mask) in enumerate(self._shape):
+            index = iova >> shift & mask
+            entry = self._tables.entries(phys)[index]
+            steps.append(Step(depth, phys, index, entry))
+            item = self.format.decode(entry, depth)
+            if not isinstance(item, Table):
+                break
+            phys = item.oa
+        return Walk(tuple(steps), item)
+
+    def lookup(self, iova: int) -> tuple[int, int, Prot] | None:
+        """Output address of ``iova`` (any byte), page size and protection of its leaf; None in a hole."""
+        steps, item = self.walk(iova)
+        if not isinstance(item, Leaf):
+            return None
+        pgsize = 1 << self._shape[steps[-1].depth][0]
+        return item.oa + (iova & (pgsize - 1)), pgsize, item.prot
+
+    def dump_bytes(self, phys: int) -> bytes:
+        """The 4 KiB of the table at ``phys`` as memory holds them: little-endian words."""
+        words = self._tables.entries(phys)[:]
+        if sys.byteorder == "big":
+            words.byteswap()
+        return words.tobytes()
+
+    def close(self) -> None:
+        """Free the root; `Busy` while anything is mapped."""
+        live = sum(self.leaves.values())
+        if live:
+            raise Busy(f"a table with {live} live leaves can't be closed", leaves=live)
+        self._tables.free(self._root.phys)
+        self.table_pages = 0
+
+    # -- the door
+
+    def _check_range(self, iova: int, size: int, alignment: int) -> None:
+        if size < 1:
+            raise InvalidArgument(f"a range of {size} bytes at {iova:#x}: at least {alignment} are needed", size=size)
+        if (iova | size) & (alignment - 1):
+            raise InvalidArgument(
+                f"{size:#x} bytes at {iova:#x} are not aligned to the page size {alignment:#x}",
+                iova=iova,
+                size=size,
+                alignment=alignment,
+            )
+        if iova < 0 or iova + size > 1 << 64:
+            raise AddressOverflow(f"{size:#x} bytes at {iova:#x} wrap around 64 bits", iova=iova, size=size)
+        if iova + size > self._limit:
+            raise OutOfRange(
+                f"{size:#x} bytes at {iova:#x} leave the {self.format.input_width}-bit input "
+                f"of format {self.format.name!r}",
+                iova=iova,
+                size=size,
+            )
+
+    def _check_map(self, iova: int, paddr: int, pgsize: int, count: int, prot: int) -> int:
+        depth = self._depth_of.get(pgsize)
+        if depth is None:
+            raise InvalidArgument(f"format {self.format.name!r} has no leaf of {pgsize:#x} bytes", pgsize=pgsize)
+        self._check_range(iova, pgsize * count, pgsize)
+        if paddr & (pgsize - 1):
+            raise InvalidArgument(f"output {paddr:#x} is not aligned to the page size {pgsize:#x}", paddr=paddr)
+        if paddr < 0 or paddr + pgsize * count > self._output_limit:
+            raise OutOfRange(
+                f"{pgsize * count:#x} bytes at output {paddr:#x} leave the {self.format.output_width}-bit output "
+                f"of format {self.format.name!r}",
+                paddr=paddr,
+                size=pgsize * count,
+            )
+        bits = int(prot)
+        if not bits & _READ_WRITE or bits & ~_PROT_BITS:
+            raise InvalidArgument(f"protection {bits:#x}: READ or WRITE is needed, no bit above PRIV exists", prot=prot)
+        return depth
+
+    # -- writing, by the index
+
+    def _fill(self, depth: int, iova: int, paddr: int, count: int, bits: int) -> int:
+        # Writes what falls into one table and says how many leaves that were.
+        shift, span, mask = self._shape[depth]
+        node = self._nodes[depth].get(iova >> span) or self._grow(depth, iova)
+        first = iova >> shift & mask
+        entries = node.entries
+        if count == 1:
+            if entries[first]:
+                raise self._in_use(node, first)
+            entries[first] = self.format.leaf_entry(paddr, depth, bits)
+            node.live += 1
+            return 1
+        count = min(count, mask + 1 - first)
+        if node.live and any(entries[first : first + count]):
+            raise self._in_use(node, next(i for i in range(first, first + count) if entries[i]))
+        entries[first : first + count] = array("Q", self.format.leaf_run(paddr, depth, bits, count))
+        node.live += count
+        return count
+
+    def _grow(self, depth: int, iova: int) -> _Node:
+        # The table at `depth` over `iova`, made together with the missing ones above it.
+        shift, span, mask = self._shape[depth - 1]
+        above = self._nodes[depth - 1].get(iova >> span) or self._grow(depth - 1, iova)
+        index = iova >> shift & mask
+        if above.entries[index]:
+            raise self._in_use(above, index)
+        try:
+            phys = self._tables.alloc()
+        except SwiommuError:
+            self._prune(above)
+            raise
+        prefix = iova >> shift
+        node = self._nodes[depth][prefix] = _Node(phys, self._tables.entries(phys), depth, prefix, above)
+        above.entries[index] = self.format.table_entry(phys)
+        above.live += 1
+        self.table_pages += 1
+        self.table_pages_peak = max(self.table_pages_peak, self.table_pages)
+        return node
+
+    def _in_use(self, node: _Node, index: int) -> AddressInUse:
+        shift, span, _ = self._shape[node.depth]
+        iova = (node.prefix << span) + (index << shift)
+        leaf = isinstance(self.format.decode(node.entries[index], node.depth), Leaf)
+        what = f"a live leaf of {1 << shift:#x} bytes" if leaf else "a table of smaller live leaves"
+        return AddressInUse(f"{what} is at {iova:#x}", iova=iova, pgsize=1 << shift)
+
+    # -- removing, by the index
+
+    def _table_over(self, iova: int) -> _Node:
+        # The deepest table that covers `iova`: what it holds for `iova` is a leaf or nothing.
+        for depth in range(self._last_depth, 0, -1):
+            node = self._nodes[depth].get(iova >> self._shape[depth][1])
+            if node is not None:
+                return node
+        return self._root
+
+    def _leaves_from(self, node: _Node, first: int, limit: int) -> int:
+        # How many of the `limit` entries from `first` on are leaves without a hole; the first one is.
+        if limit == 1:
+            return 1
+        entries = node.entries[first : first + limit]
+        if node.depth == self._last_depth:
+            return limit if all(entries) else entries.index(0)
+        below = self._nodes[node.depth + 1]
+        base = (node.prefix << self._shape[node.depth][2].bit_length()) + first
+        return next((i for i, entry in enumerate(entries) if not entry or base + i in below), limit)
+
+    def _take_out(self, node: _Node, first: int, count: int) -> None:
+        if count == 1:
+            node.entries[first] = 0
+        else:
+            node.entries[first : first + count] = _ZEROES[:count]
+        node.live -= count
+        if not node.live:
+            self._prune(node)
+
+    def _take_out_all(self, depth: int, iova: int, count: int) -> None:
+        # Undoes what `map_run` has written: exactly `count` leaves, all there.
+        shift, span, mask = self._shape[depth]
+        while count:
+            first = iova >> shift & mask
+            n = min(count, mask + 1 - first)
+            self._take_out(self._nodes[depth][iova >> span], first, n)
+            iova += n << shift
+            count -= n
+
+    def _prune(self, node: _Node) -> None:
+        # Frees `node` if it is empty, and every table above that this empties; never the root.
+        while not node.live and node.above is not None:
+            above = node.above
+            above.entries[node.prefix & self._shape[above.depth][2]] = 0
+            above.live -= 1
+            del self._nodes[node.depth][node.prefix]
+            self._tables.free(node.phys)
+            self.table_pages -= 1
+            node = above
+
+    # -- what must hold
+
+    def check(self) -> None:
+        """Hold the pages against the index: `AssertionError` with the table that is wrong.
+
+        1. every table entry leads to the indexed table, and every indexed table is reached once;
+        2. ``live`` is the number of entries in use, and only the root may have none;
+        3. leaves stand at levels that can hold them, aligned, and their number by size is ``leaves``;
+        4. ``table_pages`` is the number of tables.
+        """
+        leaves = dict.fromkeys(self.leaves, 0)
+        reached = self._check_table(self._root, leaves)
+        indexed = sum(len(nodes) for nodes in self._nodes)
+        assert reached == indexed == self.table_pages, f"{reached} tables reached, {indexed} known, {self.table_pages}"
+        assert leaves == self.leaves, f"leaves {leaves}, counted {self.leaves}"
+
+    def _check_table(self, node: _Node, leaves: dict[int, int]) -> int:
+        shift, _, mask = self._shape[node.depth]
+        where = f"table {node.phys:#x} at depth {node.depth}, prefix {node.prefix:#x}"
+        live, reached = 0, 1
+        for index, entry in enumerate(self._tables.entries(node.phys)):
+            item = self.format.decode(entry, node.depth)
+            live += bool(entry)
+            if isinstance(item, Leaf):
+                assert self._depth_of.get(1 << shift) == node.depth, f"{where}: leaf at a level of tables"
+                assert item.oa & ((1 << shift) - 1) == 0, f"{where}: leaf {index} leads to {item.oa:#x}"
+                leaves[1 << shift] += 1
+            elif isinstance(item, Table):
+                below = self._nodes[node.depth + 1][(node.prefix << mask.bit_length()) + index]
+                assert below.phys == item.oa, f"{where}: entry {index} leads to {item.oa:#x}, not {below.phys:#x}"
+                assert below.above is node, f"{where}: the table of entry {index} has another one above it"
+                reached += self._check_table(below, leaves)
+        assert live == node.live, f"{where}: {live} entries in use, {node.live} counted"
+        assert live or node.above is None, f"{where}: empty"
+        return reached
