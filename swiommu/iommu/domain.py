@@ -24,7 +24,6 @@ from swiommu.address import (
     PhysAddr,
     Prot,
     Space,
-    align_down,
     align_up,
     is_power_of_two,
 )
@@ -66,7 +65,8 @@ class Attachable(Protocol):
 class DomainStats:
     """What a domain has cost so far.
 
-    ``maps``: contiguous pieces mapped, ``unmaps``: releases and unmap calls that met something, ``invalidations``: commands,
+    ``maps``: contiguous pieces mapped, ``unmaps``: releases, and unmap calls that met something,
+    ``invalidations``: commands,
     ``table_pages``: now and at its peak, ``walk_refs``: table entries that cold walks read to touch every leaf
     mapped, once, ``map_bytes``: bytes mapped, whole granules.
     """
@@ -122,12 +122,17 @@ class Domain(ABC, Generic[A]):
         self.granule = pgsize_bitmap & -pgsize_bitmap
         self.aperture_last = last
         self._unit = self.granule if self._whole_granules else 1
-        self.stats = DomainStats()
+        self._stats = DomainStats()
         self.destroyed = False
         self._devices: list[Attachable] = []
         self._limit = last
         self._mappings: dict[int, Mapping[A]] = {}
         self._owned = RangeSet()
+
+    @property
+    def stats(self) -> DomainStats:
+        """What the domain has cost so far; the object is the same at every call."""
+        return self._stats
 
     # -- mappings
 
@@ -363,6 +368,6 @@ class Domain(ABC, Generic[A]):
         return BusRange(BusAddr(self.input_space, start), size)
 
     def _extent(self, mapping: Mapping[A]) -> tuple[int, int]:
-        iova = mapping.iova
+        iova, unit = mapping.iova, self._unit
         start = iova.start.value
-        return align_down(start, self._unit), align_up(start + iova.size, self._unit)
+        return start & -unit, start + iova.size + unit - 1 & -unit

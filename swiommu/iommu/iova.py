@@ -71,7 +71,7 @@ class TopDownIova:
         self._shift = granule.bit_length() - 1
         self._starts: list[int] = []
         self._stops: dict[int, int] = {}
-        self._by_class: list[list[int]] = [[] for _ in range(66)]
+        self._by_class: list[list[int]] = [[] for _ in range((last + 1 - start).bit_length() - self._shift + 1)]
         self._reserved = RangeSet()
         self._countdown = 0
         self._insert(start >> self._shift, last + 1 >> self._shift)
@@ -119,14 +119,14 @@ class TopDownIova:
         after = self._starts[index] if index < len(self._starts) else high
         if (index and self._stops[before] > low) or after < high or self._reserved.first_over(low, high):
             raise NotFound(f"{size:#x} bus bytes at {iova:#x} are not all taken", iova=iova, size=size)
-        if index and self._stops[before] == low:
-            self._remove(before)
-            low = before
-        if self._stops.get(high) is not None:
+        stop = high
+        if high in self._stops:
             stop = self._stops[high]
             self._remove(high)
-            high = stop
-        self._insert(low, high)
+        if index and self._stops[before] == low:
+            self._resize(before, stop)
+        else:
+            self._insert(low, stop)
 
     def take(self, iova: int, size: int) -> None:
         """See `IovaPolicy.take`."""
@@ -178,6 +178,8 @@ class TopDownIova:
         # Runs of one class are disjoint, so the first that fits from the top is the best of its class; -1: none.
         best = -1
         for starts in self._by_class[pages.bit_length() :]:
+            if not starts:
+                continue
             for index in range(bisect_left(starts, top) - 1, -1, -1):
                 start = starts[index]
                 stop = min(self._stops[start], top)
@@ -193,9 +195,10 @@ class TopDownIova:
         # Takes [low, high) out of the free run that holds it.
         start = self._starts[bisect_right(self._starts, low) - 1]
         stop = self._stops[start]
-        self._remove(start)
         if start < low:
-            self._insert(start, low)
+            self._resize(start, low)
+        else:
+            self._remove(start)
         if high < stop:
             self._insert(high, stop)
 
@@ -203,6 +206,15 @@ class TopDownIova:
         insort(self._starts, start)
         self._stops[start] = stop
         insort(self._by_class[(stop - start).bit_length()], start)
+
+    def _resize(self, start: int, stop: int) -> None:
+        # A run changes its stop; most often it stays in its class and nothing moves.
+        old, new = (self._stops[start] - start).bit_length(), (stop - start).bit_length()
+        self._stops[start] = stop
+        if old != new:
+            starts = self._by_class[old]
+            del starts[bisect_left(starts, start)]
+            insort(self._by_class[new], start)
 
     def _remove(self, start: int) -> None:
         starts = self._by_class[(self._stops.pop(start) - start).bit_length()]

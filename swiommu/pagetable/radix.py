@@ -76,7 +76,8 @@ class RadixTable:
     """A page table of ``format`` whose pages come from ``tables``; the root is taken at once.
 
     ``leaves`` counts live leaves by size in bytes, ``table_pages`` and ``table_pages_peak`` the pages held, root
-    included. Raises what ``tables.alloc`` raises.
+    included; ``walk_refs`` says for each leaf size how many entries a cold walk reads, ``granule`` is the smallest
+    size. Raises what ``tables.alloc`` raises.
 
     >>> from swiommu.pagetable import MOCK, CountingTables
     >>> table = RadixTable(MOCK, CountingTables())
@@ -94,6 +95,7 @@ class RadixTable:
         self._output_limit = 1 << format.output_width
         self._shape = [(level.shift, level.shift + level.bits, (1 << level.bits) - 1) for level in format.levels]
         self._depth_of = {level.pgsize: depth for depth, level in enumerate(format.levels) if level.can_leaf}
+        self.walk_refs = {pgsize: depth + 1 for pgsize, depth in self._depth_of.items()}
         self._last_depth = len(format.levels) - 1
         self.granule = format.levels[-1].pgsize
         self.leaves = dict.fromkeys(self._depth_of, 0)
@@ -107,10 +109,6 @@ class RadixTable:
     def root(self) -> int:
         """Physical address of the root table."""
         return self._root.phys
-
-    def walk_refs(self, pgsize: int) -> int:
-        """Table entries that a cold walk reads to reach a leaf of ``pgsize`` bytes."""
-        return self._depth_of[pgsize] + 1
 
     def map_run(self, iova: int, paddr: int, pgsize: int, count: int, prot: int) -> None:
         """Write ``count`` leaves of ``pgsize`` bytes, from ``iova`` to ``paddr``: all of them or none.
