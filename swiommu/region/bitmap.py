@@ -103,13 +103,10 @@ class Bitmap:
         ...
         swiommu.errors.Busy: 257 pages were asked for and 256 are available
         """
-        if count < 1 or align_order < 0:
-            raise InvalidArgument(
-                f"{count} pages aligned to 2**{align_order} pages can't be allocated", count=count, order=align_order
-            )
+        self._check_pages(count, align_order)
         self.retries = 0
         self._fail.refuse(count * self.page_size)
-        if count > self.available and self.profile == "7.3":
+        if self._refused_early(count):
             raise self._failure(f"{count} pages were asked for and {self.available} are available", count, errno.EBUSY)
         code, bit, self.retries = self._search(count, align_order, migrate)
         if code or bit is None:
@@ -117,6 +114,24 @@ class Bitmap:
         self._runs.take(bit, self._bits(count))
         self.available -= count
         return self.base_pfn + (bit << self.order_per_bit)
+
+    def candidate(self, count: int, align_order: int, *, after_pfn: int | None = None) -> int | None:
+        """The pfn that `alloc_pages` would try first, or next after ``after_pfn`` was busy; None if there is none.
+
+        Takes nothing and asks nobody about busy pages: one step of the kernel's loop, for a caller that is told how
+        each migration ended. Arguments and `InvalidArgument` as `alloc_pages`.
+
+        >>> area = Bitmap(0x4000_0000, 64 << 20)
+        >>> hex(area.candidate(300, 8)), hex(area.candidate(300, 8, after_pfn=0x40000)), area.candidate(16385, 0)
+        ('0x40000', '0x40100', None)
+        """
+        self._check_pages(count, align_order)
+        if self._refused_early(count):
+            return None
+        step, offset = self._steps(align_order)
+        start = 0 if after_pfn is None else max(((after_pfn - self.base_pfn) >> self.order_per_bit) + step, 0)
+        bit = self._runs.find(self._bits(count), step=step, offset=offset, start=start)
+        return None if bit is None else self.base_pfn + (bit << self.order_per_bit)
 
     def release(self, pfn: int, count: int) -> bool:
         """Clear the bits of ``count`` pages from ``pfn``, set or not; False if they are not this area's.
@@ -214,7 +229,7 @@ class Bitmap:
         """
         check_request(size, align, self.page_size)
         count = size // self.page_size
-        if count > self.available and self.profile == "7.3":
+        if self._refused_early(count):
             return False
         return self._search(count, self._order(align), None)[0] == 0
 
@@ -251,6 +266,20 @@ class Bitmap:
     def _order(self, align: int) -> int:
         return (align // self.page_size).bit_length() - 1
 
+    def _check_pages(self, count: int, align_order: int) -> None:
+        if count < 1 or align_order < 0:
+            raise InvalidArgument(
+                f"{count} pages aligned to 2**{align_order} pages can't be allocated", count=count, order=align_order
+            )
+
+    def _refused_early(self, count: int) -> bool:
+        return self.profile == "7.3" and count > self.available
+
+    def _steps(self, align_order: int) -> tuple[int, int]:
+        """Distance of aligned places and offset of the area's base from one, in bits."""
+        step = 1 << max(align_order - self.order_per_bit, 0)
+        return step, (self.base_pfn & ((1 << align_order) - 1)) >> self.order_per_bit
+
     def _range_bits(self, start: int, size: int) -> tuple[int, int]:
         """First bit and number of bits of a byte range; length 0 if it isn't made of this area's bits."""
         offset = start - self.start
@@ -261,8 +290,7 @@ class Bitmap:
 
     def _search(self, count: int, align_order: int, migrate: Migrate | None) -> tuple[int, int | None, int]:
         """(0 or errno, bit where the search ended or None, busy ranges met): ``cma_alloc`` without its effects."""
-        step = 1 << max(align_order - self.order_per_bit, 0)
-        offset = (self.base_pfn & ((1 << align_order) - 1)) >> self.order_per_bit
+        step, offset = self._steps(align_order)
         need = self._bits(count)
         code = errno.ENOMEM if self.profile == "6.12" else errno.EBUSY
         retries = start = 0

@@ -1,5 +1,8 @@
 """What every registered allocator promises a region."""
 
+import itertools
+import random
+
 import pytest
 
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotFound
@@ -100,3 +103,37 @@ def test_the_switch_strikes_once():
     with pytest.raises(InvalidArgument) as caught:
         switch.arm(0)
     assert str(caught.value) == "call number 0 can't be made to fail: the next call is number 1"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("best_fit", "BestFit(0x40000000, 0x40000, free_space=258048, holes=1)"),
+        ("bitmap", "Bitmap(0x40000000, 0x40000, order_per_bit=0, profile='6.12', free_bits=63)"),
+    ],
+)
+def test_repr_says_where_and_how_full(name, text):
+    allocator = make_allocator(name, START, 64 * PAGE)
+    allocator.alloc(PAGE, PAGE)
+    assert repr(allocator) == text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_many_live_blocks_stay_consistent_and_leak_nothing(name):
+    chance, allocator = random.Random(5), make_allocator(name, START, 1 << 32)
+    live = []
+    for step in range(120_000):
+        if step % 3 < 2:
+            size = chance.choice([1, 1, 2, 3, 5, 16]) * PAGE
+            live.append((allocator.alloc(size, PAGE << chance.randrange(4)), size))
+        else:
+            index = chance.randrange(len(live))
+            live[index], live[-1] = live[-1], live[index]
+            allocator.free(*live.pop())
+    allocator.check()
+    pieces = sorted(live + allocator.holes())
+    assert all(start + size == after for (start, size), (after, _) in itertools.pairwise(pieces))
+    for start, size in live:
+        allocator.free(start, size)
+    assert allocator.holes() == [(START, 1 << 32)]

@@ -95,6 +95,27 @@ def test_the_search_over_runs_is_the_loop_over_bits(operations, base_pfn, pages,
         assert dict(area.busy) == {page: state for page, state in twin.states.items() if state}
 
 
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=40),
+    st.integers(0, 40),
+    st.integers(1, 9),
+    st.integers(0, 4),
+    st.integers(0, 2),
+)
+def test_stepping_through_candidates_is_an_allocation_that_meets_only_busy_pages(used, base_pfn, count, order, unit):
+    area, met = Bitmap(base_pfn * PAGE, (len(used) << unit) * PAGE, order_per_bit=unit), []
+    for bit, is_used in enumerate(used):
+        if is_used:
+            area.reserve((base_pfn + (bit << unit)) * PAGE, PAGE)
+    with pytest.raises((NoMemory, Busy)):
+        area.alloc_pages(count, order, migrate=lambda pfn, _: met.append(pfn) or errno.EBUSY)
+    stepped, pfn = [], area.candidate(count, order)
+    while pfn is not None:
+        stepped.append(pfn)
+        pfn = area.candidate(count, order, after_pfn=pfn)
+    assert stepped == met
+
+
 byte_steps = st.lists(
     st.tuples(st.sampled_from(["free", "reserve"]), st.integers(-2, 20), st.integers(-1, 20)), max_size=30
 )
@@ -146,7 +167,9 @@ def odd_area(profile):
 def test_only_the_newer_profile_refuses_before_it_searches():
     assert odd_area("6.12").fits(2 * PAGE, PAGE)
     assert odd_area("6.12").alloc_pages(2, 0) == 0
+    assert odd_area("6.12").candidate(2, 0) == 0
     assert not odd_area("7.3").fits(2 * PAGE, PAGE)
+    assert odd_area("7.3").candidate(2, 0) is None
     with pytest.raises(Busy) as caught:
         odd_area("7.3").alloc_pages(2, 0, migrate=lambda *_: pytest.fail("searched"))
     assert str(caught.value) == "2 pages were asked for and 1 are available"
