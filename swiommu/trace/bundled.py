@@ -1,0 +1,49 @@
+"""The recordings that come with the package, so that a first command has something real to answer from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from swiommu.errors import InputError
+
+if TYPE_CHECKING:
+    from swiommu.trace.ftrace import Trace
+
+__all__ = ["bundled_names", "bundled_path", "open_bundled"]
+
+_DATA: Final = Path(__file__).parent.parent / "data"
+_ENDING: Final = ".trace.gz"
+
+
+def bundled_names() -> list[str]:
+    """The names of the bundled recordings, sorted.
+
+    >>> bundled_names()
+    ['arm64-6.12-cam-cma64M-s81', 'arm64-6.12-smmu-camnvme-cma128M-s89']
+    """
+    return sorted(path.name.removesuffix(_ENDING) for path in _DATA.glob(f"*{_ENDING}"))
+
+
+def bundled_path(name: str) -> Path:
+    """The file of the bundled recording ``name``; `InputError` tells which there are.
+
+    >>> bundled_path("holiday")
+    Traceback (most recent call last):
+    ...
+    swiommu.errors.InputError: no bundled recording 'holiday'; there are ... and ...
+    """
+    if name not in bundled_names():
+        raise InputError(f"no bundled recording {name!r}; there are {' and '.join(bundled_names())}")
+    return _DATA / f"{name}{_ENDING}"
+
+
+def open_bundled(name: str) -> Trace:
+    """Read the bundled recording ``name``.
+
+    >>> open_bundled("arm64-6.12-cam-cma64M-s81").sidecar.cma_area.total_pages
+    16384
+    """
+    from swiommu.trace.ftrace import read_trace
+
+    return read_trace(bundled_path(name))

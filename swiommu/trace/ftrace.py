@@ -1,0 +1,136 @@
+"""Reading a recording: the file or bundled name, its lines, its sidecar, and a sentence for all that is no trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from attrs import define, field
+
+from swiommu.errors import InputError
+from swiommu.trace.bundled import bundled_names, bundled_path
+from swiommu.trace.reading import Reading
+from swiommu.trace.sidecar import Sidecar, find_sidecar, trace_name
+from swiommu.trace.source import Source, looks_like
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from swiommu.trace.account import Account
+    from swiommu.trace.table import EventTable
+
+__all__ = ["RECORD_COMMAND", "Trace", "read_trace"]
+
+RECORD_COMMAND: Final = "trace-cmd record -e dma -e iommu -e cma -e swiotlb"
+
+
+@define(eq=False)
+class Trace:
+    """A recording that was read: the table, what became of every line, and what the sidecar and the header say.
+
+    ``name`` is the file's name without folder and endings; ``entries_in_buffer``/``entries_written`` and ``cpus``
+    come from the header (None without one). ``clock`` is ``"ns"``, or ``"ticks"`` if the recording's clock printed
+    whole numbers of an unknown unit. ``boot_rows`` has the row at which each boot begins, so ``boots`` is its length.
+    ``notes`` are sentences about what is odd but was read all the same.
+    """
+
+    table: EventTable
+    account: Account
+    path: str
+    name: str
+    sidecar: Sidecar | None = None
+    entries_in_buffer: int | None = None
+    entries_written: int | None = None
+    cpus: int | None = None
+    clock: str = "ns"
+    boot_rows: tuple[int, ...] = (0,)
+    notes: list[str] = field(factory=list)
+
+    @property
+    def boots(self) -> int:
+        """How many machines' runs the file holds."""
+        return self.account.boots
+
+
+def read_trace(path: str | Path, *, name: str | None = None) -> Trace:
+    """Read a recording: a file (gzip or plain), ``-`` for stdin, or the name of a bundled recording.
+
+    ``name`` replaces the name derived from the file's. A sidecar ``NAME.json`` beside the file is read too.
+    Raises `InputError` in one sentence for whatever is not a trace with events of ours, or a sidecar that is
+    not this trace's.
+
+    >>> trace = read_trace("arm64-6.12-cam-cma64M-s81")
+    >>> trace.account.clean, len(trace.table), trace.sidecar.profile
+    (True, 4029, '6.12')
+    """
+    where = _resolve(str(path))
+    source = Source(where)
+    reading = Reading(source)
+    reading.run()
+    _refuse_useless(reading)
+    trace = Trace(reading.table, reading.account, path=where, name=name or trace_name(where))
+    trace.boot_rows = tuple(reading.boot_rows)
+    trace.clock = "ticks" if reading.ticks else "ns"
+    if reading.entries:
+        trace.entries_in_buffer, trace.entries_written, trace.cpus = reading.entries
+    trace.sidecar = None if where == "-" else find_sidecar(where)
+    trace.notes = list(_notes(trace, reading))
+    return trace
+
+
+def _resolve(path: str) -> str:
+    """``path`` itself, or the file of the bundled recording of that name if there is no such file."""
+    if path == "-" or Path(path).exists():
+        return path
+    if path in bundled_names():
+        return str(bundled_path(path))
+    known = " and ".join(bundled_names())
+    raise InputError(f"no such file, and no bundled recording of that name (there are {known})", path=path)
+
+
+def _refuse_useless(reading: Reading) -> None:
+    """`InputError` for a text that was read to its end without one usable event."""
+    account, path = reading.account, reading.source.name
+    if account.used:
+        return
+    if account.malformed:
+        line, reason = account.examples[0]
+        count = f"{account.malformed} line{'s' * (account.malformed != 1)}"
+        raise InputError(f"{count} of known events, but none can be read ({reason})", path=path, line=line)
+    if account.ignored:
+        names = sorted(account.ignored, key=lambda name: (-account.ignored[name], name))
+        some = ", ".join(f"{name} ({account.ignored[name]})" for name in names[:5])
+        raise InputError(
+            f"an ftrace text, but without any event that swiommu uses; it holds {some}. Record with: {RECORD_COMMAND}",
+            path=path,
+        )
+    if account.unreadable or account.overlong:
+        raise InputError(
+            f"not an ftrace text: not one of {account.total_lines} lines has the shape of an event; "
+            f"it looks like {looks_like(reading.source.head)}",
+            path=path,
+        )
+    raise InputError(f"a trace without events. Record with: {RECORD_COMMAND}", path=path)
+
+
+def _notes(trace: Trace, reading: Reading) -> Iterator[str]:
+    account = trace.account
+    if reading.ticks:
+        yield "time stamps are whole numbers: the clock's unit is unknown, so times are in its ticks"
+    if reading.flagless:
+        yield "some lines have no flags: what happened in interrupts is taken for the task's"
+    if account.boots > 1:
+        yield f"the clock jumps back by over a second {account.boots - 1} times: the file holds {account.boots} boots"
+    if account.lost_lines:
+        what = f"{account.lost_events} events" + (" and more" if account.lost_unknown else "")
+        yield f"the ring buffer lost {what} in {account.lost_lines} places: pairs across a gap can't be trusted"
+    held, written = trace.entries_in_buffer, trace.entries_written
+    if held is not None and written is not None:
+        if written > held:
+            yield f"the ring buffer was overwritten: {written} events were recorded, the last {held} kept"
+        found = account.used + account.ignored_total + account.malformed
+        if found != held:
+            yield f"the header promises {held} events, {found} were found"
+    sidecar = trace.sidecar
+    if sidecar and sidecar.text_bytes is not None and sidecar.text_bytes != reading.source.bytes:
+        yield f"the sidecar says {sidecar.text_bytes} bytes of text, the trace has {reading.source.bytes}"
