@@ -68,7 +68,7 @@ class DomainStats:
     ``maps``: contiguous pieces mapped, ``unmaps``: releases, and unmap calls that met something,
     ``invalidations``: commands,
     ``table_pages``: now and at its peak, ``walk_refs``: table entries that cold walks read to touch every leaf
-    mapped, once, ``map_bytes``: bytes mapped, whole granules.
+    mapped, once, ``map_bytes``: bytes mapped, whole granules in a paged domain.
     """
 
     maps: int = 0
@@ -85,6 +85,14 @@ class Mapping(Generic[A]):
     """A live bus range and the memory behind it, in order; two mappings are equal only if identical.
 
     ``owns_memory``: the memory came with the mapping and goes with it.
+
+    >>> from swiommu.address import PhysRange, PhysSpace
+    >>> from swiommu.iommu import PagedDomain
+    >>> from swiommu.memory import Frames
+    >>> ram = PhysSpace("ram")
+    >>> domain = PagedDomain(BusSpace("nvme"), frames=Frames(ram.at(0), 1 << 20), output_space=ram)
+    >>> domain.bind([PhysRange(ram.at(0x5000_0200), 512)])
+    Mapping(nvme:0xfffffffff200+0x200, 1 pieces)
     """
 
     iova: BusRange
@@ -109,6 +117,17 @@ class Domain(ABC, Generic[A]):
     ``input_space`` is what devices see, ``output_space`` what mappings lead to. ``enforces``: whether a device is
     kept from what is not mapped. ``layer`` is what its accesses go through, ``stats`` what it has cost,
     ``granule`` the smallest page in bytes, ``aperture_last`` the highest bus address that can be mapped.
+
+    >>> from swiommu.address import PhysSpace
+    >>> from swiommu.iommu import PagedDomain
+    >>> from swiommu.memory import Frames
+    >>> ram, bus = PhysSpace("ram"), BusSpace("nvme")
+    >>> domain = PagedDomain(bus, frames=Frames(ram.at(0), 1 << 20), output_space=ram)
+    >>> domain.map(bus.at(0x8000), ram.at(0x5000_0000), 0x3000, Prot.READ)
+    >>> domain.iova_to_phys(bus.at(0x9234))
+    PhysAddr(ram:0x50001234)
+    >>> domain.unmap(bus.at(0x8000), 0x10000), domain.stats.unmaps, domain.stats.invalidations
+    (12288, 1, 1)
     """
 
     enforces: ClassVar[bool]

@@ -27,6 +27,9 @@ class Fault:
     """The record of one failing access: ``address`` at the layer that refused, ``iova`` at the top.
 
     Both are those of the first byte that failed, not of the burst's start. Without layers above they are equal.
+
+    >>> print(Fault("iommu", FaultKind.TRANSLATION, Access.WRITE, 0x1000, 0x1000).error([]))
+    translation fault of WRITE access at 0x1000 in layer 'iommu'
     """
 
     layer: str

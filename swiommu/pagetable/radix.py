@@ -30,7 +30,11 @@ _READ_WRITE = int(Prot.READ | Prot.WRITE)
 
 
 class LeafRun(NamedTuple):
-    """``leaves`` leaves of ``pgsize`` bytes at consecutive input addresses from ``iova``."""
+    """``leaves`` leaves of ``pgsize`` bytes at consecutive input addresses from ``iova``.
+
+    >>> LeafRun(0x1000, 0x1000, 3).size
+    12288
+    """
 
     iova: int
     pgsize: int

@@ -63,6 +63,12 @@ class FrameTables(_Pages):
     """Table pages that each take one frame of ``frames``: tables and data compete for the same memory.
 
     Raises what ``frames.take`` raises; `InvalidArgument` if the frames are not of 4 KiB.
+
+    >>> from swiommu.address import PhysSpace
+    >>> from swiommu.memory import Frames
+    >>> frames = Frames(PhysSpace("ram").at(0x4000_0000), 1 << 20)
+    >>> hex(FrameTables(frames).alloc()), frames.free_count
+    ('0x40000000', 255)
     """
 
     def __init__(self, frames: Frames) -> None:

@@ -1,0 +1,96 @@
+"""A device on a bus: it drives bus addresses, and its domain decides where they lead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from swiommu.address import Access, PhysAddr
+from swiommu.errors import DeviceFault, InvalidArgument, NoDevice, OutOfRange, SpaceMismatch
+
+if TYPE_CHECKING:
+    from swiommu.address import BusAddr
+    from swiommu.iommu import Domain
+    from swiommu.layer import Run
+    from swiommu.memory import SparseRam
+
+__all__ = ["BusDevice"]
+
+
+class BusDevice:
+    """A device whose accesses end in ``ram``; ``dma_mask`` is the highest bus address it can drive (default: 32 bits).
+
+    Bursts move ascending: what lies before the first failing byte is transferred, nothing at or after it, and the
+    error says how much (``transferred``). `InvalidArgument` for a mask that is not of the form ``2**n - 1``.
+
+    >>> from swiommu.address import BusSpace, PhysSpace
+    >>> from swiommu.iommu import LinearDomain
+    >>> from swiommu.memory import SparseRam
+    >>> from swiommu.region import Region
+    >>> space, bus = PhysSpace("ram", width=32), BusSpace("camera", width=32)
+    >>> device = BusDevice("camera", SparseRam(space))
+    >>> domain = LinearDomain(bus, Region(space.at(0x4000_0000), 1 << 20))
+    >>> domain.attach(device)
+    >>> buffer = domain.alloc(4096)
+    >>> device.write(buffer.iova.start, b"frame")
+    >>> device.read(buffer.iova.start, 5)
+    b'frame'
+    """
+
+    def __init__(self, name: str, ram: SparseRam, *, dma_mask: int = (1 << 32) - 1) -> None:
+        if dma_mask < 1 or dma_mask & (dma_mask + 1):
+            raise InvalidArgument(f"a DMA mask is 2**n - 1, not {dma_mask:#x}", dma_mask=dma_mask)
+        self.name = name
+        self.ram = ram
+        self.dma_mask = dma_mask
+        self.domain: Domain[Any] | None = None
+
+    def read(self, addr: BusAddr, size: int) -> bytes:
+        """``size`` bytes of memory from ``addr``.
+
+        Raises `NoDevice` when not attached, `OutOfRange` for an address that the device can't drive, `SpaceMismatch`
+        for an address of another bus, `DeviceFault` at the first byte that can't be read: the bytes before it are
+        in its field ``data``.
+        """
+        runs, fault = self._reach(addr, size, Access.READ)
+        data = b"".join([self.ram.read(PhysAddr(self.ram.space, run.output), run.size) for run in runs])
+        if fault is not None:
+            raise self._cut_short(fault, data, size) from fault
+        return data
+
+    def write(self, addr: BusAddr, data: bytes) -> None:
+        """Put ``data`` into memory from ``addr`` on; errors as `read`, the bytes before a fault are written."""
+        runs, fault = self._reach(addr, len(data), Access.WRITE)
+        done = 0
+        for run in runs:
+            self.ram.write(PhysAddr(self.ram.space, run.output), data[done : done + run.size])
+            done += run.size
+        if fault is not None:
+            raise self._cut_short(fault, data[:done], len(data)) from fault
+
+    def _reach(self, addr: BusAddr, size: int, access: Access) -> tuple[list[Run], DeviceFault | None]:
+        if self.domain is None:
+            raise NoDevice(f"device {self.name!r} is not attached to a domain")
+        if self.domain.output_space is not self.ram.space:
+            raise SpaceMismatch(
+                f"device {self.name!r} is on memory {self.ram.space.name!r}, its domain leads to "
+                f"{self.domain.output_space.name!r}"
+            )
+        if size and addr.value + size - 1 > self.dma_mask:
+            raise OutOfRange(
+                f"device {self.name!r} can't drive {size} bytes at {addr!r}: its mask is {self.dma_mask:#x}",
+                addr=addr.value,
+                size=size,
+                dma_mask=self.dma_mask,
+            )
+        try:
+            return self.domain.translate(addr, size, access), None
+        except DeviceFault as fault:
+            return cast("list[Run]", fault.numbers["runs"]), fault
+
+    def _cut_short(self, fault: DeviceFault, data: bytes, size: int) -> DeviceFault:
+        return DeviceFault(
+            f"device {self.name!r} transferred {len(data)} of {size} bytes: {fault}",
+            **fault.numbers,
+            data=data,
+            transferred=len(data),
+        )
