@@ -1,0 +1,93 @@
+"""Options, hypothesis profile and the recorded data that tests run over.
+
+A test that names one of these fixtures runs once for every file of the data folder:
+
+    trace_path       every recording
+    cma_trace_path   recordings whose sidecar describes a CMA area and what was in use at the start
+    best_fit_oracle  operation sequences of the best-fit allocator of 2010
+    bitmap_oracle    operation sequences of the mainline bitmap allocator
+
+``--trace-dir`` and ``--oracle-dir`` take other folders of the same format; files are found in subfolders too, and
+oracles know their kind by their first line. ``--slow`` adds the tests marked slow.
+"""
+
+import gzip
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+DATA = Path(__file__).parent / "data"
+
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=2000)
+settings.load_profile("ci")
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("swiommu")
+    group.addoption("--trace-dir", type=Path, default=DATA / "traces", help="folder of recordings with sidecars")
+    group.addoption("--oracle-dir", type=Path, default=DATA / "oracles", help="folder of recorded sequences (JSONL)")
+    group.addoption("--slow", action="store_true", help="run the tests marked slow as well")
+
+
+def pytest_configure(config):
+    # A misspelt folder would let every test over recordings pass by not running.
+    for option, find in (("--trace-dir", trace_files), ("--oracle-dir", oracle_files)):
+        folder = config.getoption(option)
+        if not find(folder):
+            raise pytest.UsageError(f"{option} {folder}: nothing of ours is in there")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+@cache
+def trace_files(folder):
+    return sorted([*folder.rglob("*.trace.gz"), *folder.rglob("*.trace")])
+
+
+def has_cma_extents(trace):
+    sidecar = trace.with_name(trace.name.removesuffix(".gz").removesuffix(".trace") + ".json")
+    area = json.loads(sidecar.read_text()).get("cma_area") if sidecar.exists() else None
+    return bool(area) and area.get("in_use_before_trace_extents_offset_count") is not None
+
+
+def open_text(path):
+    return gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
+
+
+@cache
+def oracle_files(folder):
+    """Paths by kind, the ``allocator`` of a file's first line."""
+    kinds = {}
+    for path in sorted([*folder.rglob("*.jsonl"), *folder.rglob("*.jsonl.gz")]):
+        with open_text(path) as file:
+            kinds.setdefault(json.loads(file.readline())["allocator"], []).append(path)
+    return kinds
+
+
+def pytest_generate_tests(metafunc):
+    traces = trace_files(metafunc.config.getoption("--trace-dir"))
+    oracles = oracle_files(metafunc.config.getoption("--oracle-dir"))
+    files = {
+        "trace_path": lambda: traces,
+        "cma_trace_path": lambda: [path for path in traces if has_cma_extents(path)],
+        "best_fit_oracle": lambda: oracles.get("cma-best-fit", []),
+        "bitmap_oracle": lambda: oracles.get("cma-bitmap", []),
+    }
+    for name in files.keys() & set(metafunc.fixturenames):
+        metafunc.parametrize(name, files[name](), ids=lambda path: path.name.removesuffix(".gz"))
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    return DATA
