@@ -63,7 +63,7 @@ class Attachable(Protocol):
 
 @attrs.define
 class DomainStats:
-    """What a domain has cost so far.
+    """What a domain has cost so far; one object for its whole life, always up to date.
 
     ``maps``: contiguous pieces mapped, ``unmaps``: releases, and unmap calls that met something,
     ``invalidations``: commands,
@@ -141,17 +141,12 @@ class Domain(ABC, Generic[A]):
         self.granule = pgsize_bitmap & -pgsize_bitmap
         self.aperture_last = last
         self._unit = self.granule if self._whole_granules else 1
-        self._stats = DomainStats()
+        self.stats = DomainStats()
         self.destroyed = False
         self._devices: list[Attachable] = []
         self._limit = last
         self._mappings: dict[int, Mapping[A]] = {}
         self._owned = RangeSet()
-
-    @property
-    def stats(self) -> DomainStats:
-        """What the domain has cost so far; the object is the same at every call."""
-        return self._stats
 
     # -- mappings
 

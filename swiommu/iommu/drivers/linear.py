@@ -126,7 +126,7 @@ class LinearDomain(Domain[PhysAddr]):
         """Forget the mapping and free its chunk, if it has one; see `Domain.release`."""
         start, stop = self._forget(mapping)
         self._record.clear(start, stop)
-        self._stats.unmaps += 1
+        self.stats.unmaps += 1
         if mapping.owns_memory:
             self.region.free(mapping.pieces[0].start)
 
@@ -168,8 +168,8 @@ class LinearDomain(Domain[PhysAddr]):
         except AddressInUse:
             self._record.remove(low)
             raise
-        self._stats.maps += 1
-        self._stats.map_bytes += stop - start
+        self.stats.maps += 1
+        self.stats.map_bytes += stop - start
         return mapping
 
     def _map(self, iova: int, paddr: int, size: int, _prot: Prot, *, owned: bool) -> None:
@@ -184,12 +184,12 @@ class LinearDomain(Domain[PhysAddr]):
         if paddr < self.window.start.value or paddr + size > self.window.stop:
             raise OutOfRange(f"{size:#x} bytes at bus {iova:#x} are not inside the window {self.window!r}", iova=iova)
         self._record.add(iova, iova + size)
-        self._stats.maps += 1
-        self._stats.map_bytes += size
+        self.stats.maps += 1
+        self.stats.map_bytes += size
 
     def _unmap(self, iova: int, size: int) -> int:
         done = sum(stop - start for start, stop in self._record.cut(iova, iova + size))
-        self._stats.unmaps += bool(done)
+        self.stats.unmaps += bool(done)
         return done
 
     def _destroy(self) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from swiommu.address import PhysAddr, PhysRange, Prot, align_up
 from swiommu.errors import InvalidArgument, SpaceMismatch, SwiommuError
-from swiommu.iommu.domain import READ_WRITE, Domain, DomainStats, Mapping
+from swiommu.iommu.domain import READ_WRITE, Domain, Mapping
 from swiommu.iommu.gather import IotlbGather
 from swiommu.iommu.iova import TopDownIova
 from swiommu.layer import Paged
@@ -75,14 +75,7 @@ class PagedDomain(Domain[PhysAddr]):
         self.frames = frames
         self._phys = output_space
         self._orders = tuple(orders)
-
-    @property
-    def stats(self) -> DomainStats:
-        """What the domain has cost so far; the object is the same at every call."""
-        stats = self._stats
-        stats.table_pages = self.table.table_pages
-        stats.table_pages_peak = self.table.table_pages_peak
-        return stats
+        self._note_tables()
 
     def alloc(
         self, size: int, align: int = 0, *, prot: Prot = READ_WRITE, limit: int | None = None
@@ -148,10 +141,11 @@ class PagedDomain(Domain[PhysAddr]):
         return None if found is None else PhysAddr(self._phys, found[0])
 
     def check(self) -> None:
-        """As `Domain.check`; the table and the policy are sound."""
+        """As `Domain.check`; the table and the policy are sound, the stats know the tables."""
         super().check()
         self.table.check()
         self.iova.check()
+        assert self.stats.table_pages == self.table.table_pages, f"{self.stats}, {self.table.table_pages} table pages"
 
     def _map(self, iova: int, paddr: int, size: int, prot: Prot, *, owned: bool) -> None:
         if not owned:
@@ -202,11 +196,13 @@ class PagedDomain(Domain[PhysAddr]):
         except SwiommuError:
             if at > iova:
                 table.unmap(iova, at - iova)
+            self._note_tables()
             raise
-        stats = self._stats
+        stats = self.stats
         stats.maps += len(runs)
         stats.map_bytes += at - iova
         stats.walk_refs += refs
+        self._note_tables()
 
     def _take_out(self, iova: int, size: int, gather: IotlbGather) -> int:
         done = 0
@@ -217,10 +213,15 @@ class PagedDomain(Domain[PhysAddr]):
 
     def _finish_unmap(self, gather: IotlbGather) -> None:
         gather.sync()
-        self._stats.unmaps += 1
+        self.stats.unmaps += 1
+        self._note_tables()
 
     def _flush(self, _start: int, _last: int) -> None:
-        self._stats.invalidations += 1
+        self.stats.invalidations += 1
+
+    def _note_tables(self) -> None:
+        self.stats.table_pages = self.table.table_pages
+        self.stats.table_pages_peak = self.table.table_pages_peak
 
     def _pieces(self, runs: list[tuple[int, int]]) -> tuple[PhysRange, ...]:
         space = self._phys
