@@ -1,0 +1,127 @@
+"""``swiommu compare``: one recording under several designs, side by side, with a verdict.
+
+`compare` answers a `Comparison`; its rows and its verdict follow the page "What compare means" rule by rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import attrs
+
+from swiommu.answers.row import Row, recorded_row, row_of
+from swiommu.answers.verdict import verdict_of
+from swiommu.replay import (
+    AS_RECORDED,
+    DEFAULT_DESIGNS,
+    Design,
+    Knobs,
+    MemoryPlan,
+    Workload,
+    bytes_needed,
+    equal_plan,
+    find_design,
+    machine_plan,
+    replay,
+    workload_of,
+)
+from swiommu.trace import Account, Trace
+
+__all__ = ["Comparison", "MemoryMode", "compare"]
+
+MemoryMode = Literal["equal", "machine"]
+
+
+@attrs.define
+class Comparison:
+    """The answer: ``rows[0]`` is the recording itself unless it was left out, then a row a design, in the order asked."""
+
+    workload: Workload
+    account: Account
+    plan: MemoryPlan
+    rows: Sequence[Row]
+    verdict: str
+    path: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The document ``swiommu.compare/1``; byte counts are integers, addresses hex strings."""
+        workload, plan = self.workload, self.plan
+        area = workload.area
+        extents = area.start_extents if area else None
+        return {
+            "schema": "swiommu.compare/1",
+            "trace": {
+                "name": workload.name,
+                "path": self.path,
+                "profile": workload.profile,
+                "mode": workload.mode,
+                "requests": len(workload.requests),
+                "censored": workload.censored,
+                "ignored": workload.ignored,
+                "unmatched": workload.unmatched,
+                "unattributed_maps": workload.unattributed_maps,
+                "ambiguous": workload.ambiguous,
+                "refused_usermaps": workload.refused_usermaps,
+                "msi_maps": workload.msi_maps,
+                "identity_maps": workload.identity_maps,
+                "freed_nothing": workload.freed_nothing,
+                "lost_events": workload.lost_events,
+                "has_dma_events": workload.has_dma_events,
+                "duration_us": (workload.stop_time - workload.start_time) // 1000,
+                "account": self.account.as_dict(),
+                "notes": workload.notes,
+            },
+            "memory": {
+                "mode": plan.mode,
+                "bytes": plan.bytes,
+                "base": f"{plan.base:#x}",
+                "source": plan.source,
+                "start_extents": None if extents is None else [list(extent) for extent in extents],
+            },
+            "designs": [row.to_json() for row in self.rows],
+            "verdict": self.verdict,
+        }
+
+
+def compare(
+    trace: Trace,
+    designs: Sequence[str] = (AS_RECORDED, *DEFAULT_DESIGNS),
+    *,
+    memory: MemoryMode = "equal",
+    knobs: Knobs | None = None,
+    with_need: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> Comparison:
+    """What each design would have done with the requests of ``trace``; ``progress`` is told each step in a word.
+
+    ``memory`` is rule 8 (``equal``) or rule 9 (``machine``). `InputError` for an unknown design.
+
+    >>> from swiommu.trace import read_trace
+    >>> answer = compare(read_trace("arm64-6.12-cam-cma64M-s81"), ["cma-bitmap"], memory="machine", with_need=False)
+    >>> answer.rows[0].failed, answer.rows[0].lost
+    (27, 0)
+    """
+    tell = progress or (lambda _: None)
+    wanted = [None if name == AS_RECORDED else find_design(name) for name in dict.fromkeys(designs)]
+    tell("requests")
+    workload = workload_of(trace)
+    plan = equal_plan(workload) if memory == "equal" else machine_plan(workload)
+    rows: list[Row] = []
+    for design in wanted:
+        tell(design.name if design else AS_RECORDED)
+        row = _row(workload, design, plan, knobs, with_need=with_need)
+        row.same_as = next((other.name for other in rows if _same(other, row)), None)
+        rows.append(row)
+    return Comparison(workload, trace.account, plan, rows, verdict_of(workload, plan, rows), trace.path)
+
+
+def _row(workload: Workload, design: Design | None, plan: MemoryPlan, knobs: Knobs | None, *, with_need: bool) -> Row:
+    if design is None:
+        return recorded_row(workload)
+    need = bytes_needed(workload, design, knobs) if with_need else None
+    return row_of(workload, replay(workload, design, plan, knobs), need)
+
+
+def _same(one: Row, other: Row) -> bool:
+    return one.name != AS_RECORDED and one.shared() == other.shared()

@@ -1,0 +1,79 @@
+"""``swiommu``: the group of verbs. Only click is imported before a verb is known, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from swiommu import __version__
+from swiommu.errors import InputError
+
+__all__ = ["main"]
+
+# Verb, module, and the line in --help (said here so that --help imports no verb).
+_VERBS = {
+    "compare": ("swiommu.cli.compare", "One recorded trace, several designs, one verdict."),
+    "verify": ("swiommu.cli.verify", "How much of what the recorded kernel decided does the model predict?"),
+}
+
+
+class _Verbs(click.Group):
+    """A group that imports a verb when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = importlib.import_module(_VERBS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, line) for verb, (_, line) in _VERBS.items()])
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="swiommu", message="%(prog)s %(version)s")
+def _swiommu() -> None:
+    """A software IOMMU: what would another memory design have done with your kernel's DMA trace?
+
+    TRACE is a path (plain or gzip ftrace text, - for stdin) or the name of a bundled recording.
+    """
+
+
+def main() -> NoReturn:
+    """The entry point: runs a verb and turns bad input into one sentence on stderr and exit status 3."""
+    try:
+        status = _swiommu.main(standalone_mode=False)
+    except InputError as error:
+        _say(str(error))
+        status = 3
+    except click.UsageError as error:
+        error.show()
+        status = 2
+    except click.ClickException as error:
+        _say(error.format_message())
+        status = 2
+    except (click.Abort, KeyboardInterrupt):
+        _say("interrupted")
+        status = 130
+    except BrokenPipeError:
+        # The reader of our output has gone (| head): nothing more can be said, and the flush at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status or 0)
+
+
+def _say(sentence: str) -> None:
+    """One sentence on stderr; what a path or a trace put into it can't drive the terminal."""
+    shown = "".join(char if char.isprintable() else "?" for char in sentence)
+    click.echo(f"swiommu: {shown}", err=True)

@@ -1,0 +1,45 @@
+"""From a recording to numbers: requests out of events, designs, the replay itself, checks against the recording.
+
+`workload_of` pairs events into requests, `replay` runs them through a `Design` over a `MemoryPlan`, `bytes_needed`
+finds the smallest memory, `verify_cma` checks predictions against what the kernel did. What the numbers mean is fixed
+by "What compare means" in the docs. No printing and no verdicts here: those are answers.
+"""
+
+from __future__ import annotations
+
+from swiommu.replay.designs import AS_RECORDED, DEFAULT_DESIGNS, PRESETS, Design, Knobs, find_design
+from swiommu.replay.engine import Outcome, Status, loses_nothing, replay
+from swiommu.replay.memory_plan import MemoryPlan, equal_plan, machine_plan, peak_live_bytes, plan_of_size
+from swiommu.replay.need import Need, bytes_needed
+from swiommu.replay.pairing import workload_of
+from swiommu.replay.requests import Area, Occupancy, OpCode, Request, RequestKind, Served, Workload
+from swiommu.replay.verify_cma import verify_cma
+
+__all__ = [
+    "AS_RECORDED",
+    "DEFAULT_DESIGNS",
+    "PRESETS",
+    "Area",
+    "Design",
+    "Knobs",
+    "MemoryPlan",
+    "Need",
+    "Occupancy",
+    "OpCode",
+    "Outcome",
+    "Request",
+    "RequestKind",
+    "Served",
+    "Status",
+    "Workload",
+    "bytes_needed",
+    "equal_plan",
+    "find_design",
+    "loses_nothing",
+    "machine_plan",
+    "peak_live_bytes",
+    "plan_of_size",
+    "replay",
+    "verify_cma",
+    "workload_of",
+]

@@ -1,0 +1,28 @@
+"""What a design is made of at replay time: one backend a driver. Nothing here reads what the kernel did.
+
+`Backend` is the protocol; `make_backend` builds the one that a design, a memory plan and the knobs ask for.
+"""
+
+from __future__ import annotations
+
+from swiommu.replay.backends.base import Backend, Counters, Usage
+from swiommu.replay.designs import Design, Knobs
+from swiommu.replay.memory_plan import MemoryPlan
+from swiommu.replay.requests import Workload
+
+__all__ = ["Backend", "Counters", "Usage", "make_backend"]
+
+
+def make_backend(design: Design, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> Backend:
+    """The machinery of one design over one memory, empty and ready for a replay."""
+    if design.driver == "paged":
+        from swiommu.replay.backends.translated import PagedBackend
+
+        return PagedBackend(plan, workload, knobs)
+    if design.driver == "linear":
+        from swiommu.replay.backends.linear import LinearBackend
+
+        return LinearBackend(design, plan, workload, knobs)
+    from swiommu.replay.backends.contiguous import RegionBackend
+
+    return RegionBackend(design, plan, workload, knobs)

@@ -1,0 +1,69 @@
+"""The protocol between the replay loop and a design's machinery, and the numbers that pass between them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import attrs
+
+from swiommu.replay.requests import Occupancy, Request
+
+__all__ = ["Backend", "Counters", "Usage"]
+
+
+class Usage(NamedTuple):
+    """Bytes at one moment (rule 18): ``internal`` rounding, ``idle`` reserved bytes, page ``tables``, bounce ``pool``.
+
+    ``reserved`` is what the design withholds from the rest of the system, ``lendable`` the part that mainline lends.
+    """
+
+    internal: int
+    idle: int
+    tables: int
+    pool: int
+    reserved: int
+    lendable: int
+
+
+@attrs.define
+class Counters:
+    """Operations of a run (rule 19 and 20); ``map_bytes`` are the requested bytes whose leaves ``walk_refs`` touch."""
+
+    maps: int = 0
+    unmaps: int = 0
+    invalidations: int = 0
+    bytes_copied: int = 0
+    walk_refs: int = 0
+    table_peak: int = 0
+
+
+class Backend(Protocol):
+    """What a design must be able to do for the replay loop.
+
+    ``begin`` serves a request and answers a handle for ``end``; a request that can't be served raises a
+    `swiommu.errors.SwiommuError` and changes nothing. ``busy`` are page frames that the log shows as immovable at that
+    moment: part of the environment, not of the answer.
+    """
+
+    counters: Counters
+
+    def begin(self, request: Request, busy: tuple[int, ...]) -> object:
+        """Serve a request."""
+
+    def end(self, request: Request, handle: object) -> None:
+        """The driver is done with it."""
+
+    def probe(self, request: Request, busy: tuple[int, ...]) -> bool:
+        """Whether ``begin`` would succeed now; no state and no count changes (rule 4)."""
+
+    def occupy(self, occupancy: Occupancy) -> object:
+        """Somebody who is no request takes pages of the area; None if there was no room."""
+
+    def vacate(self, occupancy: Occupancy, handle: object) -> None:
+        """These pages of the area go back."""
+
+    def usage(self) -> Usage:
+        """Bytes in use now."""
+
+    def room(self) -> int:
+        """Free bytes that could serve an ALLOC if placement were no matter."""

@@ -1,0 +1,226 @@
+"""Designs without translation: ALLOC is one run of a region, MAP is direct (rules 9, 11 and 15)."""
+
+from __future__ import annotations
+
+import attrs
+
+from swiommu.address import PAGE_SIZE, PhysAddr, PhysSpace, align_up, order_of
+from swiommu.errors import NoMemory, NotSupported, OutOfRange, SwiommuError
+from swiommu.region import Bitmap, Chunk, Region, make_allocator
+from swiommu.replay.backends.base import Counters, Usage
+from swiommu.replay.designs import Design, Knobs
+from swiommu.replay.memory_plan import BLOCK_LIMIT, MemoryPlan
+from swiommu.replay.requests import Occupancy, Request, RequestKind, Workload, may_block
+
+__all__ = ["Block", "RegionBackend"]
+
+
+@attrs.frozen(eq=False)
+class Block:
+    """A block of the page allocator behind the region: a power of two of bytes, its place is no matter."""
+
+    size: int
+
+
+class RegionBackend:
+    """A contiguous region, and in mode ``machine`` the page allocator behind it."""
+
+    def __init__(self, design: Design, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> None:
+        self.plan = plan
+        self.counters = Counters()
+        self.space = PhysSpace("memory")
+        self._lends = design.allocator == "bitmap"
+        self._align_order = knobs.align_order
+        self._area_base = workload.area.base_pfn * PAGE_SIZE if workload.area else plan.base
+        self._internal = 0
+        self.region = self._build(design, plan, workload) if plan.bytes else None
+
+    def _build(self, design: Design, plan: MemoryPlan, workload: Workload) -> Region[PhysAddr]:
+        options = {"profile": workload.profile} if design.allocator == "bitmap" else {}
+        allocator = make_allocator(design.allocator, plan.base, plan.bytes, **options)
+        region = Region(self.space.at(plan.base), plan.bytes, allocator=allocator)
+        for offset, count in _cut(plan.start_extents, self._released_later(workload)):
+            region.reserve(region.start + offset * PAGE_SIZE, count * PAGE_SIZE)
+        return region
+
+    def _released_later(self, workload: Workload) -> list[tuple[int, int]]:
+        """Parts of the start extents that the recording gives back, as (offset, count) pages."""
+        base = self._area_base // PAGE_SIZE
+        return [(o.pfn - base, o.count) for o in workload.occupancies if o.was_start_extent]
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    def begin(self, request: Request, busy: tuple[int, ...]) -> object:
+        if request.kind is RequestKind.ALLOC:
+            return self._alloc(request, busy)
+        if request.kind is RequestKind.MAP:
+            return self._map(request)
+        raise NotSupported("user-space mappings need translation")
+
+    def end(self, request: Request, handle: object) -> None:
+        if request.kind is RequestKind.MAP:
+            self._unmap(request, handle)
+        elif isinstance(handle, Block):
+            self._internal -= handle.size - request.size
+        else:
+            self._internal -= align_up(request.size, PAGE_SIZE) - request.size
+            self._give(handle)
+
+    def probe(self, request: Request, busy: tuple[int, ...]) -> bool:
+        if request.kind is not RequestKind.ALLOC:
+            return request.kind is RequestKind.MAP and self._reaches(request)
+        if self._area_serves(request) and self._fits(request, busy):
+            return True
+        return self.plan.fallback and _block_of(request) <= BLOCK_LIMIT
+
+    def _alloc(self, request: Request, busy: tuple[int, ...]) -> object:
+        if not self.plan.fallback:
+            handle = self._take(request, busy)
+        else:
+            try:
+                if not self._area_serves(request):
+                    raise NoMemory("not a request that the area serves", size=request.size)
+                handle = self._take(request, busy)
+            except SwiommuError:
+                return self._fall_back(request)
+        self._internal += align_up(request.size, PAGE_SIZE) - request.size
+        return handle
+
+    def _fall_back(self, request: Request) -> Block:
+        """The page allocator: every block up to 4 MiB succeeds, a larger one never does."""
+        size = _block_of(request)
+        if size > BLOCK_LIMIT:
+            raise NoMemory(f"a block of {size} bytes is beyond the page allocator's {BLOCK_LIMIT}", size=size)
+        self._internal += size - request.size
+        return Block(size)
+
+    def _area_serves(self, request: Request) -> bool:
+        """Whether the region may be asked at all (dma_alloc_contiguous; only mode ``machine`` is choosy)."""
+        if self.region is None:
+            return False
+        if not self.plan.fallback:
+            return True
+        return request.size > PAGE_SIZE and may_block(request.gfp) and not request.translated
+
+    # -- the region -------------------------------------------------------------------------------------------------
+
+    def _take(self, request: Request, busy: tuple[int, ...]) -> object:
+        """A chunk of the region under the device's mask."""
+        region = self._region()
+        self._set_busy(busy, 1)
+        try:
+            chunk = region.alloc(request.size, self._alignment(request))
+        finally:
+            self._set_busy(busy, 0)
+        if chunk.stop - 1 > request.mask:
+            region.free(chunk)
+            raise OutOfRange(f"{chunk!r} is beyond the mask {request.mask:#x}", mask=request.mask)
+        return chunk
+
+    def _give(self, handle: object) -> None:
+        assert isinstance(handle, Chunk)
+        self._region().free(handle)
+
+    def _fits(self, request: Request, busy: tuple[int, ...]) -> bool:
+        region = self._region()
+        self._set_busy(busy, 1)
+        try:
+            fits = region.fits(request.size, self._alignment(request))
+        finally:
+            self._set_busy(busy, 0)
+        if fits and region.stop - 1 > request.mask:
+            return self._would_reach(request, busy)
+        return fits
+
+    def _would_reach(self, request: Request, busy: tuple[int, ...]) -> bool:
+        """The region reaches beyond the mask, so only the place itself tells; it is given back at once."""
+        try:
+            self._give(self._take(request, busy))
+        except SwiommuError:
+            return False
+        return True
+
+    def _set_busy(self, busy: tuple[int, ...], state: int) -> None:
+        """Pages that the log shows as immovable just now; only mainline's allocator migrates, so only it can meet them."""
+        allocator = self._region().allocator
+        if isinstance(allocator, Bitmap) and self.plan.fallback:
+            for pfn in busy:
+                allocator.set_busy(pfn, 1, state)
+
+    def _alignment(self, request: Request) -> int:
+        return PAGE_SIZE << min(order_of(request.size), self._align_order)
+
+    def _region(self) -> Region[PhysAddr]:
+        assert self.region is not None, "a design without a region was asked for one"
+        return self.region
+
+    # -- MAP is direct ----------------------------------------------------------------------------------------------
+
+    def _map(self, request: Request) -> object:
+        if not self._reaches(request):
+            raise OutOfRange(f"a piece lies beyond the mask {request.mask:#x}", mask=request.mask)
+        return None
+
+    def _unmap(self, request: Request, handle: object) -> None:
+        """Nothing was set up for a direct MAP, so nothing is to undo."""
+
+    def _reaches(self, request: Request) -> bool:
+        return all(phys + size - 1 <= request.mask for phys, size in request.pieces)
+
+    # -- background, account ----------------------------------------------------------------------------------------
+
+    def occupy(self, occupancy: Occupancy) -> object:
+        if self.region is None:
+            return None
+        size = occupancy.count * PAGE_SIZE
+        self._set_busy(occupancy.busy_pfns, 1)
+        try:
+            chunk = self.region.alloc(size, PAGE_SIZE << occupancy.align)
+        except SwiommuError:
+            return None  # a background allocation that this region can't hold: the design never sees it
+        finally:
+            self._set_busy(occupancy.busy_pfns, 0)
+        return chunk
+
+    def vacate(self, occupancy: Occupancy, handle: object) -> None:
+        if self.region is None:
+            return
+        if isinstance(handle, Chunk):
+            self.region.free(handle)
+        elif occupancy.was_start_extent:
+            start = occupancy.pfn * PAGE_SIZE - self._area_base + self.plan.base
+            chunk = self.region.chunk_at(self.space.at(start))
+            if chunk is not None and chunk.start.value == start:
+                self.region.free(chunk)
+
+    def usage(self) -> Usage:
+        idle = self.region.allocator.free_space if self.region else 0
+        return Usage(
+            internal=self._internal,
+            idle=idle,
+            tables=0,
+            pool=0,
+            reserved=self.plan.bytes,
+            lendable=idle if self._lends else 0,
+        )
+
+    def room(self) -> int:
+        return self.region.allocator.free_space if self.region else 0
+
+
+def _cut(extents: tuple[tuple[int, int], ...], parts: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The extents, cut where a part is given back by itself later.
+
+    >>> _cut(((0, 192),), [(64, 32)])
+    [(0, 64), (64, 32), (96, 96)]
+    """
+    cut = []
+    for offset, count in extents:
+        inside = {edge for o, c in parts for edge in (o, o + c) if offset < edge < offset + count}
+        edges = [offset, *sorted(inside), offset + count]
+        cut += [(low, high - low) for low, high in zip(edges, edges[1:], strict=False)]
+    return cut
+
+
+def _block_of(request: Request) -> int:
+    return PAGE_SIZE << order_of(request.size)

@@ -1,0 +1,63 @@
+"""The software IOMMU: the same region behind linear domains, one per group of devices, no hardware (rule 11)."""
+
+from __future__ import annotations
+
+from swiommu.address import BusSpace, PhysAddr, PhysRange, align_up, PAGE_SIZE
+from swiommu.errors import AddressInUse
+from swiommu.iommu import LinearDomain, Mapping
+from swiommu.replay.backends.contiguous import RegionBackend
+from swiommu.replay.designs import Design, Knobs
+from swiommu.replay.memory_plan import MemoryPlan
+from swiommu.replay.requests import Request, Workload
+
+__all__ = ["LinearBackend"]
+
+
+class LinearBackend(RegionBackend):
+    """Drivers talk to a domain: ``alloc`` takes a chunk of the region, a MAP is bound piece by piece.
+
+    The window is the whole space, so bus = phys. Where pieces of one group share bytes (an unmodified driver may map a
+    page twice), the second is served by the window and not recorded again; nothing is enforced either way.
+    """
+
+    def __init__(self, design: Design, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> None:
+        super().__init__(design, plan, workload, knobs)
+        self._domains: dict[str, LinearDomain] = {}
+        self.unrecorded = 0
+
+    def _domain(self, group: str) -> LinearDomain:
+        domain = self._domains.get(group)
+        if domain is None:
+            window = PhysRange(self.space.at(0), self.space.limit)
+            domain = self._domains[group] = LinearDomain(BusSpace(group), self._region(), window=window)
+        return domain
+
+    def _take(self, request: Request, busy: tuple[int, ...]) -> object:
+        self._set_busy(busy, 1)
+        try:
+            size = align_up(request.size, PAGE_SIZE)
+            return self._domain(request.group).alloc(size, self._alignment(request), limit=request.mask)
+        finally:
+            self._set_busy(busy, 0)
+
+    def _give(self, handle: object) -> None:
+        assert isinstance(handle, Mapping)
+        handle.domain.release(handle)
+
+    def _map(self, request: Request) -> object:
+        super()._map(request)  # refuses what the mask does not reach, all or nothing
+        if self.region is None:
+            return []
+        domain = self._domain(request.group)
+        bound: list[Mapping[PhysAddr]] = []
+        for phys, size in request.pieces:
+            try:
+                bound.append(domain.bind([PhysRange(self.space.at(phys), size)], limit=request.mask))
+            except AddressInUse:
+                self.unrecorded += 1
+        return bound
+
+    def _unmap(self, request: Request, handle: object) -> None:
+        assert isinstance(handle, list)
+        for mapping in handle:
+            mapping.domain.release(mapping)

@@ -1,0 +1,118 @@
+"""The book that pairing writes: requests with what served them, operations in trace order, and who is live."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Hashable
+
+from swiommu.replay.machine import Machine
+from swiommu.replay.requests import Occupancy, Op, OpCode, Request, RequestKind, Served
+from swiommu.trace import Event
+
+__all__ = ["Book"]
+
+
+class Book:
+    """Requests, operations and occupancies, as they come to light while the events go by.
+
+    A place in ``ops`` can be taken before it is known what happens there: `hold` it, and `patch` it later.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.requests: list[Request] = []
+        self.served: list[Served] = []
+        self.ops: list[Op] = []
+        self.occupancies: list[Occupancy] = []
+        self.counts: defaultdict[str, int] = defaultdict(int)
+        self._live: defaultdict[Hashable, deque[int]] = defaultdict(deque)
+
+    def add(
+        self,
+        kind: RequestKind,
+        *,
+        device: str,
+        time: int,
+        line: int,
+        size: int,
+        served: Served,
+        translated: bool = False,
+        censored: bool = False,
+        gfp: str = "",
+        direction: str = "",
+        pieces: tuple[tuple[int, int], ...] = (),
+        iova: int | None = None,
+    ) -> int:
+        """Note one request and return its index; ``translated`` is what the trace shows of this very call."""
+        facts = self.machine.device(device, translated=translated)
+        index = len(self.requests)
+        self.requests.append(
+            Request(
+                index=index,
+                kind=kind,
+                device=device,
+                group=facts.group,
+                size=size,
+                time=time,
+                line=line,
+                mask=facts.coherent_mask if kind is RequestKind.ALLOC else facts.mask,
+                translated=translated or facts.translated,
+                censored=censored,
+                gfp=gfp,
+                direction=direction,
+                pieces=pieces,
+                iova=iova,
+                is_iommu=facts.is_iommu,
+            )
+        )
+        self.served.append(served)
+        return index
+
+    # -- operations -------------------------------------------------------------------------------------------------
+
+    def op(self, code: OpCode, index: int, time: int) -> int:
+        """Append an operation and return its place."""
+        self.ops.append((code, index, time))
+        return len(self.ops) - 1
+
+    def hold(self, time: int) -> int:
+        """Take a place for something that will be known later."""
+        return self.op(OpCode.NOTHING, -1, time)
+
+    def patch(self, place: int, code: OpCode, index: int) -> None:
+        """Say what happened at a held place."""
+        self.ops[place] = (code, index, self.ops[place][2])
+
+    # -- who is live ------------------------------------------------------------------------------------------------
+
+    def enter(self, key: Hashable, index: int, time: int) -> None:
+        """A request begins; a censored one has no end, so it is never entered as live."""
+        self.op(OpCode.BEGIN, index, time)
+        if not self.requests[index].censored:
+            self._live[key].append(index)
+
+    def leave(self, key: Hashable, event: Event) -> int | None:
+        """The request that ends here: of the live ones under ``key`` the oldest that agrees in size and direction,
+        else the oldest; None, counted as unmatched, if there is none.
+        """
+        candidates = self._live.get(key)
+        if not candidates:
+            self.counts["unmatched"] += 1
+            return None
+        index = candidates[0]
+        if len(candidates) > 1:
+            index = next((i for i in candidates if self._agrees(i, event)), index)
+        candidates.remove(index)
+        if not candidates:
+            del self._live[key]
+        self.op(OpCode.END, index, event.time)
+        return index
+
+    def oldest(self, key: Hashable) -> int | None:
+        """The request that has been live under ``key`` for longest, or None."""
+        candidates = self._live.get(key)
+        return candidates[0] if candidates else None
+
+    def _agrees(self, index: int, event: Event) -> bool:
+        request = self.requests[index]
+        return request.direction == event.name and event.size in {request.size, 0}

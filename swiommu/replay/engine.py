@@ -1,0 +1,160 @@
+"""The replay: one workload through one design over one memory, reference engine.
+
+The loop is the definition: operations in trace order, a request that fails takes its own end with it, a censored
+request is probed and never held (rules 4 and 5). Everything observable is in the `Outcome`.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+import attrs
+
+from swiommu.address import PAGE_SIZE, align_up
+from swiommu.errors import SwiommuError
+from swiommu.replay.backends import Backend, Counters, make_backend
+from swiommu.replay.designs import Design, Knobs
+from swiommu.replay.ledger import Ledger
+from swiommu.replay.memory_plan import MemoryPlan
+from swiommu.replay.requests import OpCode, Request, RequestKind, Workload
+
+__all__ = ["Outcome", "Status", "loses_nothing", "replay"]
+
+
+class Status:
+    """What became of a request, one byte each in `Outcome.status`."""
+
+    SERVED = 0
+    LOST = 1
+    GAINED = 2  # censored, and this design could have served it
+    CENSORED = 3  # censored, and this design could not have served it either
+    NOT_APPLICABLE = 4  # a user-space mapping, where nothing translates
+
+
+@attrs.frozen
+class Outcome:
+    """A run's result: the account, the operation counts, and per request its status and its number of maps."""
+
+    design: Design
+    plan: MemoryPlan
+    ledger: Ledger
+    counters: Counters
+    reserved_bytes: int
+    status: bytearray
+    maps: array[int]
+    places: dict[int, object]
+
+
+def replay(
+    workload: Workload, design: Design, plan: MemoryPlan, knobs: Knobs | None = None, *, keep_places: bool = False
+) -> Outcome:
+    """Run the whole workload; ``keep_places`` keeps every request's handle (where it was put) in the outcome."""
+    backend = make_backend(design, plan, workload, knobs or Knobs())
+    run = _Run(workload, backend, design, keep_places=keep_places)
+    run.all()
+    return Outcome(
+        design=design,
+        plan=plan,
+        ledger=run.ledger,
+        counters=backend.counters,
+        reserved_bytes=backend.usage().reserved,
+        status=run.status,
+        maps=run.maps,
+        places=run.places,
+    )
+
+
+def loses_nothing(workload: Workload, design: Design, plan: MemoryPlan, knobs: Knobs | None = None) -> bool:
+    """Whether this memory is enough: stops at the first request that the recorded kernel served and this design fails.
+
+    A MAP takes no memory where there is no translation (rule 10), so such designs are asked for ALLOCs only.
+    """
+    backend = make_backend(design, plan, workload, knobs or Knobs())
+    return _Run(workload, backend, design).until_loss()
+
+
+class _Run:
+    """The state of one replay."""
+
+    def __init__(self, workload: Workload, backend: Backend, design: Design, *, keep_places: bool = False) -> None:
+        self.workload = workload
+        self._translates = design.has_hardware
+        self.backend = backend
+        self.ledger = Ledger(now=workload.start_time, start=workload.start_time)
+        self.status = bytearray(len(workload.requests))
+        self.maps = array("Q", bytes(8 * len(workload.requests)))
+        self.places: dict[int, object] = {}
+        self._keep = keep_places
+        self._live: dict[int, object] = {}
+        self._occupied: dict[int, object] = {}
+
+    def all(self) -> None:
+        """Every operation, with the account."""
+        ledger, backend = self.ledger, self.backend
+        for code, index, time in self.workload.ops:
+            ledger.advance(time, backend.usage())
+            self._step(code, index)
+        ledger.advance(self.workload.stop_time, backend.usage())
+
+    def until_loss(self) -> bool:
+        """Only what decides whether a request is lost: no probes, no account of time."""
+        requests = self.workload.requests
+        for code, index, _ in self.workload.ops:
+            if code <= OpCode.END:
+                request = requests[index]
+                if request.censored or not (self._translates or request.kind is RequestKind.ALLOC):
+                    continue
+            self._step(code, index)
+            if self.ledger.failed:
+                return False
+        return True
+
+    def _step(self, code: int, index: int) -> None:
+        if code == OpCode.BEGIN:
+            self._begin(self.workload.requests[index])
+        elif code == OpCode.END:
+            self._end(self.workload.requests[index])
+        elif code == OpCode.OCCUPY:
+            self._occupied[index] = self.backend.occupy(self.workload.occupancies[index])
+        elif code == OpCode.VACATE:
+            self.backend.vacate(self.workload.occupancies[index], self._occupied.pop(index, None))
+
+    def _begin(self, request: Request) -> None:
+        index, ledger, backend = request.index, self.ledger, self.backend
+        busy = self.workload.served[index].busy_pfns
+        if request.kind is RequestKind.USERMAP and not self._translates:
+            self.status[index] = Status.NOT_APPLICABLE
+            ledger.not_applicable += 1
+            return
+        if request.censored:
+            self._probe(request, busy)
+            return
+        maps = backend.counters.maps
+        try:
+            handle = backend.begin(request, busy)
+        except SwiommuError:
+            self.status[index] = Status.LOST
+            ledger.refuse(request, with_room=self._had_room(request))
+            return
+        self.maps[index] = backend.counters.maps - maps
+        self._live[index] = handle
+        if self._keep:
+            self.places[index] = handle
+        ledger.serve(request)
+
+    def _probe(self, request: Request, busy: tuple[int, ...]) -> None:
+        if self.backend.probe(request, busy):
+            self.status[request.index] = Status.GAINED
+            self.ledger.gain(request)
+        else:
+            self.status[request.index] = Status.CENSORED
+            self.ledger.refuse(request, with_room=self._had_room(request))
+
+    def _end(self, request: Request) -> None:
+        if request.index not in self._live:
+            return  # the design failed it: its end goes with it
+        self.backend.end(request, self._live.pop(request.index))
+        self.ledger.release(request)
+
+    def _had_room(self, request: Request) -> bool:
+        return request.kind is RequestKind.ALLOC and self.backend.room() >= align_up(request.size, PAGE_SIZE)

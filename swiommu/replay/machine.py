@@ -1,0 +1,99 @@
+"""What the sidecar says of the recorded machine: masks, groups, translation, the area, the memory.
+
+Without a sidecar everything has a default, and the defaults are the kernel's own: a 32-bit mask, a group per device,
+no area. Whether a device was translated is then learned from the trace: it was, if ``map`` lines served its calls.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from swiommu.address import PAGE_SIZE, PhysSpace
+from swiommu.memory import SystemMap
+from swiommu.replay.requests import Area
+from swiommu.trace import Sidecar
+
+__all__ = ["DeviceFacts", "Machine"]
+
+_DEFAULT_MASK = (1 << 32) - 1  # dma_get_mask() of a device that set none
+
+
+@attrs.frozen
+class DeviceFacts:
+    """What is known of one device; masks are the highest address it can issue, ``group`` shares a domain."""
+
+    mask: int
+    coherent_mask: int
+    group: str
+    translated: bool
+    is_iommu: bool
+
+
+class Machine:
+    """The recorded machine, from a sidecar or from defaults.
+
+    >>> Machine(None).device("vivid.0").mask == 0xffffffff
+    True
+    """
+
+    def __init__(self, sidecar: Sidecar | None) -> None:
+        self._sidecar = sidecar
+        self._learned: set[str] = set()
+        self._facts: dict[str, DeviceFacts] = {}
+        self._group_of: dict[str, tuple[str, bool]] = {}
+        self.page_size = sidecar.page_size if sidecar else PAGE_SIZE
+        self.profile = sidecar.profile if sidecar else "6.12"
+        self.mode = (sidecar.iommu_mode if sidecar else None) or "unknown"
+        self.area = self._area(sidecar)
+        self.system_map = self._system_map(sidecar)
+        self._ram = self.system_map.ram() if self.system_map else []
+        if sidecar:
+            for group in sidecar.groups:
+                for device in group.devices:
+                    self._group_of[device] = (f"group {group.number}", group.type.startswith("DMA"))
+
+    @staticmethod
+    def _area(sidecar: Sidecar | None) -> Area | None:
+        if sidecar is None or sidecar.cma_area is None:
+            return None
+        area = sidecar.cma_area
+        return Area(area.base_pfn, area.total_pages, area.start_extents)
+
+    @staticmethod
+    def _system_map(sidecar: Sidecar | None) -> SystemMap | None:
+        if sidecar is None or not sidecar.system_ram:
+            return None
+        return SystemMap.from_lines(PhysSpace("recorded machine"), sidecar.system_ram)
+
+    def device(self, name: str, *, translated: bool = False) -> DeviceFacts:
+        """Facts of one device; ``translated=True`` is evidence from the trace, remembered from then on."""
+        if translated and name and name not in self._learned:
+            self._learned.add(name)
+            self._facts.pop(name, None)
+        facts = self._facts.get(name)
+        if facts is None:
+            facts = self._facts[name] = self._look_up(name)
+        return facts
+
+    def may_be_ram(self, address: int) -> bool:
+        """False only if the sidecar lists the RAM and this physical address is not in it (a doorbell, say)."""
+        if self.system_map is None:
+            return True
+        return any(ram.start.value <= address < ram.stop for ram in self._ram)
+
+    def _look_up(self, name: str) -> DeviceFacts:
+        listed = self._sidecar.devices.get(name) if self._sidecar else None
+        group, in_dma_group = self._group_of.get(name, (f"device {name}", False))
+        return DeviceFacts(
+            mask=(1 << listed.dma_mask_bits) - 1 if listed else _DEFAULT_MASK,
+            coherent_mask=(1 << listed.coherent_mask_bits) - 1 if listed else _DEFAULT_MASK,
+            group=group,
+            translated=in_dma_group or name in self._learned,
+            is_iommu=_is_iommu(name),
+        )
+
+
+def _is_iommu(name: str) -> bool:
+    """An IOMMU's own queues and tables are DMA memory too, and nobody translates those."""
+    lowered = name.lower()
+    return any(word in lowered for word in ("smmu", "iommu", "dmar"))

@@ -1,0 +1,99 @@
+"""How much memory a design gets, and where it lies (rules 7 to 10).
+
+``equal`` gives every design the same B bytes for data and page tables and nothing else. ``machine`` gives it what the
+recorded machine had: the area, its start extents occupied, and the rest of RAM behind a page allocator.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from swiommu.address import PAGE_SIZE, align_down, align_up, order_of
+from swiommu.replay.requests import OpCode, RequestKind, Workload
+
+__all__ = ["BLOCK_LIMIT", "STEP", "MemoryPlan", "equal_plan", "machine_plan", "peak_live_bytes", "plan_of_size"]
+
+STEP = 2 << 20  # every B is a multiple of this
+BLOCK_LIMIT = 4 << 20  # the largest block of Linux' page allocator (order 10)
+_TOP = 1 << 32  # a region ends at or below this, where every device's default mask reaches
+
+
+@attrs.frozen
+class MemoryPlan:
+    """``bytes`` for data (and tables) from ``base`` on; ``start_extents`` (offset, count) pages are occupied there.
+
+    ``fallback`` says whether a page allocator stands behind the region (mode ``machine``).
+    """
+
+    mode: str
+    bytes: int
+    base: int
+    source: str
+    start_extents: tuple[tuple[int, int], ...]
+    fallback: bool
+
+
+def peak_live_bytes(workload: Workload) -> int:
+    """The true peak: requested bytes of the ALLOCs that the recorded kernel had served and not yet freed."""
+    live = peak = 0
+    for code, index, _ in workload.ops:
+        if code > OpCode.END:
+            continue
+        request = workload.requests[index]
+        if request.kind is RequestKind.ALLOC and not request.censored:
+            live += request.size if code == OpCode.BEGIN else -request.size
+            peak = max(peak, live)
+    return peak
+
+
+def _fallback_peak(workload: Workload) -> int:
+    """Peak bytes, in power-of-two blocks, of the ALLOCs that the area refused and another allocator served."""
+    live = peak = 0
+    for code, index, _ in workload.ops:
+        if code <= OpCode.END and workload.served[index].fell_back:
+            block = workload.page_size << order_of(workload.requests[index].size, workload.page_size)
+            live += block if code == OpCode.BEGIN else -block
+            peak = max(peak, live)
+    return peak
+
+
+def equal_plan(workload: Workload) -> MemoryPlan:
+    """B by rule 8: the area and what fell back out of it, else 1.25 times the true peak; at least 2 MiB."""
+    if workload.area is not None:
+        fell_back = _fallback_peak(workload)
+        size = workload.area.bytes + fell_back
+        source = f"recorded area {workload.area.bytes >> 20} MiB + peak of what fell back out of it"
+    else:
+        size = peak_live_bytes(workload) * 5 // 4
+        source = "1.25 x the peak of live ALLOC bytes (no contiguous area recorded)"
+    return plan_of_size(workload, max(align_up(size, STEP), STEP), source)
+
+
+def plan_of_size(workload: Workload, size: int, source: str = "asked for") -> MemoryPlan:
+    """Equal memory of ``size`` bytes (a multiple of 2 MiB)."""
+    return MemoryPlan("equal", size, _place(workload, size), source, _extents(workload), fallback=False)
+
+
+def machine_plan(workload: Workload) -> MemoryPlan:
+    """What the machine had: the area as it lay, or none at all, and RAM behind it."""
+    if workload.area is None:
+        return MemoryPlan("machine", 0, 0, "no contiguous area recorded", (), fallback=True)
+    base = workload.area.base_pfn * PAGE_SIZE
+    return MemoryPlan("machine", workload.area.bytes, base, "recorded area", _extents(workload), fallback=True)
+
+
+def _extents(workload: Workload) -> tuple[tuple[int, int], ...]:
+    return (workload.area.start_extents or ()) if workload.area else ()
+
+
+def _place(workload: Workload, size: int) -> int:
+    """Where B bytes lie: at the recorded area's base, moved down if the end would leave the 32-bit space.
+
+    Only the base's alignment to the largest allocation alignment matters for what fits; it is kept.
+    """
+    if workload.area is not None:
+        wanted = workload.area.base_pfn * PAGE_SIZE
+        excess = max(wanted + size - _TOP, 0)
+        return max(wanted - align_up(excess, STEP), wanted % STEP)
+    top = min(workload.system_map.top_of_ram(), _TOP) if workload.system_map else _TOP
+    return align_down(max(top - size, 0), STEP)

@@ -1,0 +1,77 @@
+"""The headline: the smallest memory at which a design loses nothing that the recorded kernel served (rule 7).
+
+Losing is not monotone in size: best fit that loses nothing in 158 MiB may lose again in 160. So the answer is the
+smallest size in steps of 2 MiB from the true peak upward, each step tried, as long as the steps are few; a run that
+loses stops at once, which keeps that cheap. Beyond that the size is doubled until it suffices and then bisected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from swiommu.address import align_up
+from swiommu.replay.designs import Design, Knobs
+from swiommu.replay.engine import loses_nothing
+from swiommu.replay.memory_plan import STEP, peak_live_bytes, plan_of_size
+from swiommu.replay.requests import Workload
+
+__all__ = ["Need", "bytes_needed", "smallest"]
+
+_SCAN = 64  # steps tried one by one: 128 MiB above the true peak
+_CEILING = 16  # times the peak: more than Robson's bound asks for any workload here
+
+
+@attrs.frozen
+class Need:
+    """``bytes`` that suffice (None: no size does, ``why`` says so)."""
+
+    bytes: int | None
+    why: str = ""
+
+
+def bytes_needed(workload: Workload, design: Design, knobs: Knobs | None = None) -> Need:
+    """The smallest B, a multiple of 2 MiB, at which the design loses nothing."""
+    if not workload.has_allocs:
+        return Need(None, "the trace has no ALLOC, so no memory for data is needed")
+    low = max(align_up(peak_live_bytes(workload), STEP), STEP)
+    enough = _memory_test(workload, design, knobs)
+    ceiling = max(low * _CEILING, 1 << 30)
+    found = smallest(enough, low, ceiling)
+    if found is None:
+        return Need(None, f"requests are lost at any size up to {ceiling >> 20} MiB: memory is not what they lack")
+    return Need(found)
+
+
+def _memory_test(workload: Workload, design: Design, knobs: Knobs | None) -> Callable[[int], bool]:
+    def enough(size: int) -> bool:
+        return loses_nothing(workload, design, plan_of_size(workload, size), knobs)
+
+    return enough
+
+
+def smallest(enough: Callable[[int], bool], low: int, ceiling: int) -> int | None:
+    """The smallest multiple of `STEP` from ``low`` on for which ``enough`` says yes; None if none up to ``ceiling``.
+
+    Exact for the first 64 steps; beyond, a size between a failing and a sufficing neighbour.
+
+    >>> smallest(lambda size: size >= 7 * STEP, STEP, 100 * STEP) == 7 * STEP
+    True
+    """
+    if not enough(ceiling):
+        return None
+    for step in range(_SCAN):
+        size = low + step * STEP
+        if size >= ceiling:
+            return ceiling
+        if enough(size):
+            return size
+    fails = low + (_SCAN - 1) * STEP
+    suffices = min(low + 2 * _SCAN * STEP, ceiling)
+    while not enough(suffices):
+        fails, suffices = suffices, min(suffices * 2, ceiling)
+    while suffices - fails > STEP:
+        middle = fails + align_up((suffices - fails) // 2, STEP)
+        fails, suffices = (fails, middle) if enough(middle) else (middle, suffices)
+    return suffices

@@ -1,0 +1,259 @@
+"""From events to requests: who asked for what, when it ended, and which kernel lines served it (rules 1 to 6).
+
+`workload_of` makes one pass over a trace's events. Ends are paired with begins by (device, address), and where several
+are live, by size and direction too, oldest first. Lines that tell how the kernel *served* a call are handled in
+`swiommu.replay.kernel_lines`. What cannot be paired is counted, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+from swiommu.address import align_down, align_up
+from swiommu.replay.book import Book
+from swiommu.replay.kernel_lines import AreaLines, MapLines
+from swiommu.replay.machine import Machine
+from swiommu.replay.requests import OpCode, RequestKind, Served, Workload
+from swiommu.replay.service import Context, MapLine
+from swiommu.replay.usermaps import UserMaps, parse_mark
+from swiommu.trace import Event, Kind, ScatterList, Trace
+
+__all__ = ["workload_of"]
+
+_ERROR = (1 << 64) - 1  # DMA_MAPPING_ERROR
+_DMA_KINDS = frozenset(
+    {Kind.DMA_MAP, Kind.DMA_UNMAP, Kind.DMA_MAP_SG, Kind.DMA_UNMAP_SG, Kind.DMA_ALLOC, Kind.DMA_FREE}
+)
+
+
+def workload_of(trace: Trace) -> Workload:
+    """The requests of a trace, with everything that could not be used counted; `Workload` says what is in it."""
+    return _Pairing(trace).run()
+
+
+class _Pairing:
+    """One pass over the events; a handler per kind, each given the event and its context."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.machine = Machine(trace.sidecar)
+        self.has_dma = not _DMA_KINDS.isdisjoint(trace.table.counts())
+        self.book = Book(self.machine)
+        self.maps = MapLines(self.book, has_dma=self.has_dma)
+        self.areas = AreaLines(self.book, has_dma=self.has_dma)
+        self.usermaps = UserMaps()
+        self.bounced: defaultdict[Context, int] = defaultdict(int)
+        self.iova_of: dict[int, int] = {}
+        self.invalidations: int | None = None
+
+    def run(self) -> Workload:
+        handlers: dict[Kind, Callable[[Event, Context], None]] = {
+            Kind.DMA_MAP: self.dma_map,
+            Kind.DMA_UNMAP: self.dma_unmap,
+            Kind.DMA_MAP_SG: self.dma_map_sg,
+            Kind.DMA_UNMAP_SG: self.dma_unmap_sg,
+            Kind.DMA_ALLOC: self.dma_alloc,
+            Kind.DMA_FREE: self.dma_free,
+            Kind.IOMMU_MAP: self.maps.map,
+            Kind.IOMMU_UNMAP: self.maps.unmap,
+            Kind.CMA_START: self.areas.start,
+            Kind.CMA_BUSY_RETRY: self.areas.retry,
+            Kind.CMA_FINISH: self.areas.done,
+            Kind.CMA_RELEASE: self.areas.release,
+            Kind.BOUNCED: self.swiotlb_bounced,
+            Kind.DMA_SYNC_CPU: self.dma_sync,
+            Kind.DMA_SYNC_DEVICE: self.dma_sync,
+            Kind.FLUSH_RANGE: self.flush,
+            Kind.FLUSH_ALL: self.flush,
+            Kind.MARK: self.mark,
+        }
+        start = stop = None
+        for event in self.trace.table:
+            start = event.time if start is None else min(start, event.time)
+            stop = event.time if stop is None else max(stop, event.time)
+            handler = handlers.get(event.kind)
+            if handler is None:
+                continue
+            context = (event.cpu, event.pid, event.context)
+            if event.kind is not Kind.DMA_UNMAP:  # which may be what a held unmap waits for
+                self.maps.settle(context)
+            handler(event, context)
+        self.maps.finish()
+        self.areas.finish()
+        return self.workload(start or 0, stop or 0)
+
+    # -- streaming DMA ----------------------------------------------------------------------------------------------
+
+    def dma_map(self, event: Event, context: Context) -> None:
+        failed = event.addr == _ERROR
+        lines = [] if failed else self.claim(context, event.addr, event.size)
+        bounced = self.bounced.pop(context, 0)
+        index = self.book.add(
+            RequestKind.MAP,
+            device=event.device,
+            time=event.time,
+            line=event.line,
+            size=event.size,
+            served=Served(maps=len(lines), bounced=0 if failed else bounced),
+            translated=bool(lines),
+            censored=failed,
+            direction=event.name,
+            pieces=((event.phys, event.size),),
+        )
+        self.book.enter((event.device, event.addr), index, event.time)
+
+    def dma_unmap(self, event: Event, context: Context) -> None:
+        unmapped = self.maps.is_of(context, event.addr)
+        self.maps.settle(context)
+        index = self.book.leave((event.device, event.addr), event)
+        if index is not None and (unmapped or self.book.served[index].maps):
+            self.book.served[index].unmaps += 1
+
+    def dma_map_sg(self, event: Event, context: Context) -> None:
+        sg = self.trace.table.sg(event.sg)
+        lines = self.claim_list(context, sg)
+        if lines:
+            pieces = tuple((line.paddr, line.size) for line in lines)
+        else:
+            pieces = tuple(zip(sg.phys_addrs, sg.sizes, strict=False))
+            self.book.counts["ambiguous"] += sg.truncated or len(sg.phys_addrs) != len(sg.sizes)
+        index = self.book.add(
+            RequestKind.MAP,
+            device=event.device,
+            time=event.time,
+            line=event.line,
+            size=sum(size for _, size in pieces) if sg.truncated else sum(sg.sizes),
+            served=Served(maps=len(lines), bounced=self.bounced.pop(context, 0)),
+            translated=bool(lines),
+            direction=event.name,
+            pieces=pieces,
+        )
+        if lines:
+            self.iova_of[index] = lines[0].iova
+        self.book.enter((event.device, sg.phys_addrs), index, event.time)
+
+    def dma_unmap_sg(self, event: Event, context: Context) -> None:
+        self.ended(self.book.leave((event.device, self.trace.table.sg(event.sg).phys_addrs), event), context)
+
+    def swiotlb_bounced(self, event: Event, context: Context) -> None:
+        self.bounced[context] += event.size
+
+    def dma_sync(self, event: Event, context: Context) -> None:
+        """A sync copies only in its own direction, and only what was bounced (swiotlb_sync_single_for_*)."""
+        del context
+        index = self.book.oldest((event.device, event.addr))
+        if index is None:
+            return
+        copies = "FROM_DEVICE" if event.kind == Kind.DMA_SYNC_CPU else "TO_DEVICE"
+        if self.book.served[index].bounced and event.name in {copies, "BIDIRECTIONAL"}:
+            self.book.served[index].synced += event.size
+
+    # -- coherent memory --------------------------------------------------------------------------------------------
+
+    def dma_alloc(self, event: Event, context: Context) -> None:
+        failed = event.extra == 0
+        lines = [] if failed else self.claim(context, event.addr, event.size)
+        calls = self.areas.claim(context, -(-event.size // self.machine.page_size))
+        pfn = next((call.pfn for call in reversed(calls) if call.pfn is not None), None)
+        index = self.book.add(
+            RequestKind.ALLOC,
+            device=event.device,
+            time=event.time,
+            line=event.line,
+            size=event.size,
+            served=Served(
+                pfn=pfn,
+                fell_back=bool(calls) and pfn is None and not failed,
+                busy_pfns=tuple(busy for call in calls for busy in call.busy),
+                maps=len(lines),
+            ),
+            translated=bool(lines),
+            censored=failed,
+            gfp=event.flags,
+            direction=event.name,
+        )
+        if lines:
+            self.iova_of[index] = lines[0].iova
+        if pfn is not None:
+            self.areas.owned(pfn, index)
+        self.book.enter(("alloc", event.device, event.extra), index, event.time)
+
+    def dma_free(self, event: Event, context: Context) -> None:
+        if event.size == 0 or event.extra == 0:
+            self.book.counts["freed_nothing"] += 1
+        else:
+            self.ended(self.book.leave(("alloc", event.device, event.extra), event), context)
+
+    # -- the rest ---------------------------------------------------------------------------------------------------
+
+    def flush(self, event: Event, context: Context) -> None:
+        del event, context
+        self.invalidations = (self.invalidations or 0) + 1
+
+    def mark(self, event: Event, context: Context) -> None:
+        mark = parse_mark(event.flags)
+        if mark is None:
+            return
+        if mark.refused:
+            self.book.counts["refused_usermaps"] += 1
+        elif not mark.is_map:
+            for index in self.usermaps.take(mark.iova, mark.size):
+                self.book.op(OpCode.END, index, event.time)
+        else:
+            lines = self.maps.ledger.claim(context, mark.iova, mark.iova + mark.size)
+            index = self.book.add(
+                RequestKind.USERMAP,
+                device="",
+                time=event.time,
+                line=event.line,
+                size=mark.size,
+                served=Served(maps=len(lines)),
+                translated=True,
+                iova=mark.iova,
+                pieces=tuple((line.paddr, line.size) for line in lines),
+            )
+            self.book.op(OpCode.BEGIN, index, event.time)
+            self.usermaps.add(index, mark.iova, mark.size)
+
+    def claim(self, context: Context, addr: int, size: int) -> list[MapLine]:
+        page = self.machine.page_size
+        return self.maps.ledger.claim(context, align_down(addr, page), align_up(addr + max(size, 1), page))
+
+    def claim_list(self, context: Context, sg: ScatterList) -> list[MapLine]:
+        if not sg.dma_addrs:
+            return []
+        page = self.machine.page_size
+        stop = max(addr + size for addr, size in zip(sg.dma_addrs, sg.sizes, strict=False)) if sg.sizes else 0
+        # A cut list does not say where it ends; its maps are the newest of the context above its first address.
+        return self.maps.ledger.claim(context, align_down(min(sg.dma_addrs), page), _ERROR if sg.truncated else stop)
+
+    def ended(self, index: int | None, context: Context) -> None:
+        """dma_unmap_sg and dma_free print before the unmap they cause."""
+        iova = None if index is None else self.iova_of.pop(index, None)
+        if index is not None and iova is not None:
+            self.maps.expect(context, iova)
+            self.book.served[index].unmaps += 1
+
+    def workload(self, start: int, stop: int) -> Workload:
+        account = self.trace.account
+        return Workload(
+            name=self.trace.name,
+            requests=self.book.requests,
+            served=self.book.served,
+            ops=[op for op in self.book.ops if op[0] is not OpCode.NOTHING],
+            occupancies=self.book.occupancies,
+            area=self.machine.area,
+            system_map=self.machine.system_map,
+            profile=self.machine.profile,
+            page_size=self.machine.page_size,
+            mode=self.machine.mode,
+            start_time=start,
+            stop_time=stop,
+            has_dma_events=self.has_dma,
+            invalidations=self.invalidations,
+            ignored=account.ignored_total,
+            lost_events=account.lost_total,
+            notes=list(self.trace.notes),
+            **self.book.counts,
+        )

@@ -1,0 +1,182 @@
+"""What a workload is: the requests of a recording, in order, without what the kernel did about them.
+
+A *request* is one driver call (`ALLOC`, `MAP`) or one user-space mapping (`USERMAP`). A design is shown requests
+only: time, device, kind, size, gfp flags, a MAP's physical pieces, direction, mask, and whether the recorded kernel
+translated the device. What the kernel answered stands apart, in `Served`, and is read by the ``as-recorded`` row and
+by the checks alone. Requests that failed when recorded are *censored*: their end, and so their demand, is unknown.
+
+The meaning of every field is fixed by the page "What compare means" in the docs (rules 1 to 6).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+import attrs
+
+from swiommu.memory import SystemMap
+
+__all__ = ["Area", "Occupancy", "Op", "OpCode", "Request", "RequestKind", "Served", "Workload", "may_block"]
+
+# gfp names that carry __GFP_DIRECT_RECLAIM: the allocation may sleep, so the area may serve it (gfpflags_allow_blocking).
+_BLOCKING = frozenset(
+    {
+        "GFP_KERNEL",
+        "GFP_KERNEL_ACCOUNT",
+        "GFP_NOIO",
+        "GFP_NOFS",
+        "GFP_USER",
+        "GFP_HIGHUSER",
+        "GFP_HIGHUSER_MOVABLE",
+        "GFP_TRANSHUGE",
+        "__GFP_RECLAIM",
+        "__GFP_DIRECT_RECLAIM",
+    }
+)
+
+
+def may_block(gfp: str) -> bool:
+    """Whether an allocation with these printed gfp flags may sleep (the kernel's ``gfpflags_allow_blocking``).
+
+    >>> may_block("GFP_KERNEL|__GFP_NOWARN"), may_block("GFP_ATOMIC"), may_block("GFP_NOWAIT")
+    (True, False, False)
+    """
+    return any(word in _BLOCKING for word in gfp.split("|"))
+
+
+class RequestKind(enum.StrEnum):
+    """The three things a driver, or user space, asks for."""
+
+    ALLOC = "ALLOC"
+    MAP = "MAP"
+    USERMAP = "USERMAP"
+
+
+@attrs.define(eq=False)
+class Request:
+    """One call, as a design sees it; sizes in bytes, ``time`` in nanoseconds of the trace's clock.
+
+    ``pieces`` are (physical address, bytes) pairs of a MAP; ``iova`` is set for a USERMAP only, which chooses its own.
+    ``mask`` is the highest bus address the device can issue; ``group`` names the devices that share a domain.
+    """
+
+    index: int
+    kind: RequestKind
+    device: str
+    group: str
+    size: int
+    time: int
+    line: int
+    mask: int
+    translated: bool
+    censored: bool
+    gfp: str = ""
+    direction: str = ""
+    pieces: tuple[tuple[int, int], ...] = ()
+    iova: int | None = None
+    is_iommu: bool = False
+
+
+@attrs.define(eq=False)
+class Served:
+    """What the recorded kernel did for one request; never shown to a design.
+
+    ``pfn`` is the page frame that the area gave (None: not from the area), ``busy_pfns`` the candidates that the log
+    shows as busy on the way, ``fell_back`` whether the area was asked in vain before another allocator answered.
+    ``bounced`` bytes went through a bounce buffer, ``synced`` bytes were copied again by syncs.
+    """
+
+    pfn: int | None = None
+    fell_back: bool = False
+    busy_pfns: tuple[int, ...] = ()
+    maps: int = 0
+    unmaps: int = 0
+    bounced: int = 0
+    synced: int = 0
+
+
+class OpCode(enum.IntEnum):
+    """What happens at one point of the replay; ``index`` counts requests, or occupancies for the last two."""
+
+    NOTHING = 0
+    BEGIN = 1
+    END = 2
+    OCCUPY = 3
+    VACATE = 4
+
+
+Op = tuple[int, int, int]
+"""(`OpCode`, index, time in ns)."""
+
+
+@attrs.frozen
+class Occupancy:
+    """Pages of the area that no request covers: the boot's own allocations, or another driver's (rule 2)."""
+
+    pfn: int
+    count: int
+    align: int
+    busy_pfns: tuple[int, ...] = ()
+    was_start_extent: bool = False
+
+
+@attrs.frozen
+class Area:
+    """The recorded contiguous area: its place, and the extents in use when the recording begins (pages)."""
+
+    base_pfn: int
+    total_pages: int
+    start_extents: tuple[tuple[int, int], ...] | None
+
+    @property
+    def bytes(self) -> int:
+        """Size in bytes (4 KiB pages)."""
+        return self.total_pages * 4096
+
+
+@attrs.define
+class Workload:
+    """Requests and operations of one recording, with the account of what could not be used.
+
+    ``served`` runs parallel to ``requests``. ``ops`` is in trace order. ``notes`` are sentences for the reader.
+    """
+
+    name: str
+    requests: Sequence[Request]
+    served: Sequence[Served]
+    ops: Sequence[Op]
+    occupancies: Sequence[Occupancy]
+    area: Area | None
+    system_map: SystemMap | None
+    profile: str
+    page_size: int
+    mode: str
+    start_time: int
+    stop_time: int
+    has_dma_events: bool
+    unmatched: int = 0
+    ambiguous: int = 0
+    unattributed_maps: int = 0
+    refused_usermaps: int = 0
+    msi_maps: int = 0
+    identity_maps: int = 0
+    freed_nothing: int = 0
+    invalidations: int | None = None
+    ignored: int = 0
+    lost_events: int = 0
+    notes: list[str] = attrs.field(factory=list)
+
+    @property
+    def censored(self) -> int:
+        """How many requests failed in the recording."""
+        return sum(request.censored for request in self.requests)
+
+    def count(self, kind: RequestKind) -> int:
+        """How many requests of one kind were made."""
+        return sum(request.kind is kind for request in self.requests)
+
+    @property
+    def has_allocs(self) -> bool:
+        """Whether there is any ALLOC: only then does a design need memory for data."""
+        return any(request.kind is RequestKind.ALLOC for request in self.requests)

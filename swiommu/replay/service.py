@@ -1,0 +1,171 @@
+"""Which kernel lines served which driver call: page-table maps and area allocations, until a call claims them.
+
+The kernel prints its own steps *before* the call that asked for them: the ``map`` lines of a ``dma_map_*``, the
+``cma_alloc`` of a ``dma_alloc``. `MapLedger` and `AreaLedger` hold such lines per context (CPU, PID, interrupt level)
+until the call comes by and claims them. What nobody claims is reported: a run of maps becomes a MAP of its own (the
+two-step IOVA API), an area allocation becomes background occupancy.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import attrs
+
+__all__ = ["AreaCall", "AreaLedger", "Context", "MapLedger", "MapLine"]
+
+Context = tuple[int, int, int]
+"""(CPU, PID, interrupt level): one line of execution."""
+
+
+@attrs.define(eq=False)
+class MapLine:
+    """One ``map`` line that no call has claimed; ``left`` bytes from ``iova`` on are still mapped."""
+
+    iova: int
+    left: int
+    paddr: int
+    size: int
+    context: Context
+    place: int
+    time: int
+    line: int
+
+
+@attrs.define(eq=False)
+class AreaCall:
+    """One finished ``cma_alloc``: pages, order, first pfn or None, and the candidates that were busy."""
+
+    count: int
+    align: int
+    pfn: int | None
+    busy: tuple[int, ...]
+    place: int
+
+
+class MapLedger:
+    """Unclaimed ``map`` lines, by context (to claim them) and by first still-mapped iova (to end them).
+
+    Both indexes are insertion-ordered dicts keyed by identity, so that no trace, however odd, makes a step linear.
+    """
+
+    def __init__(self) -> None:
+        self._by_context: defaultdict[Context, dict[int, MapLine]] = defaultdict(dict)
+        self._by_iova: defaultdict[int, dict[int, MapLine]] = defaultdict(dict)
+
+    def add(self, line: MapLine) -> None:
+        """Hold a line until someone claims it."""
+        self._by_context[line.context][id(line)] = line
+        self._by_iova[line.iova][id(line)] = line
+
+    def claim(self, context: Context, start: int, stop: int) -> list[MapLine]:
+        """The newest lines of this context that map inside [start, stop), oldest first; they are gone afterwards."""
+        held = self._by_context.get(context)
+        claimed: list[MapLine] = []
+        while held:
+            line = held[next(reversed(held))]
+            if not start <= line.iova < stop:
+                break
+            held.popitem()
+            self._forget_iova(line)
+            claimed.append(line)
+        claimed.reverse()
+        return claimed
+
+    def knows(self, iova: int) -> bool:
+        """Whether an unclaimed line is still mapped from exactly this iova on."""
+        return iova in self._by_iova
+
+    def unmap(self, iova: int, size: int) -> list[MapLine]:
+        """Lines that ended with this unmap; a line cut short stays, shortened."""
+        ended = []
+        position, stop = iova, iova + size
+        while position < stop and position in self._by_iova:
+            lines = self._by_iova[position]
+            line = lines[next(reversed(lines))]
+            self._forget_iova(line)
+            take = min(line.left, stop - position)
+            position += take
+            line.left -= take
+            if line.left:
+                line.iova = position
+                self._by_iova[position][id(line)] = line
+            else:
+                del self._by_context[line.context][id(line)]
+                ended.append(line)
+        return ended
+
+    def runs(self) -> Iterator[list[MapLine]]:
+        """What is left, as runs of neighbouring lines of one context whose iovas touch."""
+        for held in self._by_context.values():
+            run: list[MapLine] = []
+            for line in held.values():
+                if run and line.iova != run[-1].iova + run[-1].left:
+                    yield run
+                    run = []
+                run.append(line)
+            if run:
+                yield run
+
+    def _forget_iova(self, line: MapLine) -> None:
+        lines = self._by_iova[line.iova]
+        del lines[id(line)]
+        if not lines:
+            del self._by_iova[line.iova]
+
+
+# Failed attempts that one request may have behind it: device, NUMA node and default area (dma_alloc_contiguous).
+_ATTEMPTS = 3
+
+
+class AreaLedger:
+    """Area allocations by context until a ``dma_alloc`` of as many pages claims them."""
+
+    def __init__(self) -> None:
+        self._busy: defaultdict[Context, list[int]] = defaultdict(list)
+        self._finished: defaultdict[Context, list[AreaCall]] = defaultdict(list)
+
+    def start(self, context: Context) -> list[AreaCall]:
+        """A new call begins in this context: whatever still waits for a claim was nobody's, and is returned."""
+        self._busy.pop(context, None)
+        # A failed attempt may be followed by one in another area for the same request, so failures keep waiting.
+        waiting = self._finished.get(context, [])
+        orphans = [call for call in waiting if call.pfn is not None]
+        if waiting:
+            self._finished[context] = [call for call in waiting if call.pfn is None][-_ATTEMPTS:]
+        return orphans
+
+    def retry(self, context: Context, pfn: int) -> None:
+        """A candidate range held a page that could not be moved."""
+        self._busy[context].append(pfn)
+
+    def finish(self, context: Context, *, count: int, align: int, pfn: int | None, place: int) -> AreaCall:
+        """The call ended; ``pfn`` is None for a failure."""
+        call = AreaCall(count, align, pfn, tuple(self._busy.pop(context, ())), place)
+        self._finished[context].append(call)
+        return call
+
+    def claim(self, context: Context, pages: int) -> tuple[list[AreaCall], list[AreaCall]]:
+        """(calls made for a ``dma_alloc`` of so many pages, calls that waited but were for something else)."""
+        waiting = self._finished.pop(context, [])
+        mine: list[AreaCall] = []
+        others: list[AreaCall] = []
+        for call in reversed(waiting):
+            success_taken = any(taken.pfn is not None for taken in mine)
+            fits = call.count == pages and not (call.pfn is not None and success_taken)
+            (mine if fits else others).insert(0, call)
+        return mine, others
+
+    def take(self, pfn: int) -> AreaCall | None:
+        """The waiting call that got these pages, which waits no longer."""
+        for waiting in self._finished.values():
+            for call in waiting:
+                if call.pfn == pfn:
+                    waiting.remove(call)
+                    return call
+        return None
+
+    def rest(self) -> list[AreaCall]:
+        """Calls that no ``dma_alloc`` ever claimed."""
+        return [call for waiting in self._finished.values() for call in waiting]
