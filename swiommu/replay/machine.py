@@ -50,7 +50,7 @@ class Machine:
         if sidecar:
             for group in sidecar.groups:
                 for device in group.devices:
-                    self._group_of[device] = (f"group {group.number}", group.type.startswith("DMA"))
+                    self._group_of[device] = (f"group {group.id}", group.type.startswith("DMA"))
 
     @staticmethod
     def _area(sidecar: Sidecar | None) -> Area | None:
@@ -85,11 +85,11 @@ class Machine:
         listed = self._sidecar.devices.get(name) if self._sidecar else None
         group, in_dma_group = self._group_of.get(name, (f"device {name}", False))
         return DeviceFacts(
-            mask=(1 << listed.dma_mask_bits) - 1 if listed else _DEFAULT_MASK,
-            coherent_mask=(1 << listed.coherent_mask_bits) - 1 if listed else _DEFAULT_MASK,
+            mask=listed.dma_mask if listed else _DEFAULT_MASK,
+            coherent_mask=listed.coherent_mask if listed else _DEFAULT_MASK,
             group=group,
             translated=in_dma_group or name in self._learned,
-            is_iommu=_is_iommu(name),
+            is_iommu=_is_iommu(name) or bool(listed and listed.is_iommu),
         )
 
 

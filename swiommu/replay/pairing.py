@@ -117,13 +117,13 @@ class _Pairing:
             pieces = tuple((line.paddr, line.size) for line in lines)
         else:
             pieces = tuple(zip(sg.phys_addrs, sg.sizes, strict=False))
-            self.book.counts["ambiguous"] += sg.truncated or len(sg.phys_addrs) != len(sg.sizes)
+            self.book.counts["ambiguous"] += sg.is_cut or len(sg.phys_addrs) != len(sg.sizes)
         index = self.book.add(
             RequestKind.MAP,
             device=event.device,
             time=event.time,
             line=event.line,
-            size=sum(size for _, size in pieces) if sg.truncated else sum(sg.sizes),
+            size=sum(size for _, size in pieces) if sg.is_cut else sum(sg.sizes),
             served=Served(maps=len(lines), bounced=self.bounced.pop(context, 0)),
             translated=bool(lines),
             direction=event.name,
@@ -226,7 +226,7 @@ class _Pairing:
         page = self.machine.page_size
         stop = max(addr + size for addr, size in zip(sg.dma_addrs, sg.sizes, strict=False)) if sg.sizes else 0
         # A cut list does not say where it ends; its maps are the newest of the context above its first address.
-        return self.maps.ledger.claim(context, align_down(min(sg.dma_addrs), page), _ERROR if sg.truncated else stop)
+        return self.maps.ledger.claim(context, align_down(min(sg.dma_addrs), page), _ERROR if sg.is_cut else stop)
 
     def ended(self, index: int | None, context: Context) -> None:
         """dma_unmap_sg and dma_free print before the unmap they cause."""
