@@ -148,6 +148,12 @@ def register_allocator(name: str, factory: AllocatorFactory) -> None:
     """Make an allocator known by ``name``; `InvalidArgument` if the name is empty or taken.
 
     Allocators register themselves at run time through this one function: there is no central table.
+
+    >>> from swiommu.region import BestFit
+    >>> register_allocator("best_fit", BestFit)
+    Traceback (most recent call last):
+    ...
+    swiommu.errors.InvalidArgument: an allocator named 'best_fit' is registered already
     """
     if not name:
         raise InvalidArgument("an allocator needs a name")
