@@ -154,14 +154,13 @@ class TopDownIova:
         """Free runs lie inside the bounds, apart, merged and in their length class; reserved ones are not free."""
         dump = [(start, self._stops.get(start)) for start in self._starts]
         assert self._stops.keys() == set(self._starts), f"starts and stops differ: {dump}"
-        last = (self.start >> self._shift) - 1
+        last, top = (self.start >> self._shift) - 1, self.last + 1 >> self._shift
         for start in self._starts:
             stop = self._stops[start]
-            assert last < start < stop, f"run {start:#x} is empty, out of order or not merged: {dump}"
+            assert last < start < stop <= top, f"run {start:#x} is empty, out of order, outside or not merged: {dump}"
             assert start in self._by_class[(stop - start).bit_length()], f"run {start:#x} is in no class: {dump}"
             assert self._reserved.first_over(start, stop) is None, f"run {start:#x} is reserved: {dump}"
             last = stop
-        assert last <= self.last + 1 >> self._shift, f"a run leaves the bounds: {dump}"
         assert sum(map(len, self._by_class)) == len(self._starts), f"classes hold more than the runs: {dump}"
         assert all(starts == sorted(starts) for starts in self._by_class), f"a class is out of order: {dump}"
         self._reserved.check()

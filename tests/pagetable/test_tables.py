@@ -1,0 +1,61 @@
+import pytest
+
+from swiommu.address import PhysSpace
+from swiommu.errors import InvalidArgument, NoMemory, NotFound
+from swiommu.memory import Frames
+from swiommu.pagetable import CountingTables, FrameTables
+
+
+def frames(pages=4, **options):
+    return Frames(PhysSpace("ram").at(0x4000_0000), pages * 4096, **options)
+
+
+@pytest.mark.parametrize("make", [lambda: FrameTables(frames()), CountingTables], ids=["frames", "counting"])
+def test_pages_are_zeroed_distinct_and_known(make):
+    tables = make()
+    first, second = tables.alloc(), tables.alloc()
+    assert first != second
+    assert len(tables) == 2
+    tables.entries(first)[511] = 7
+    assert tables.entries(first)[511] == 7
+    assert not any(tables.entries(second))
+    tables.free(first)
+    again = tables.alloc()
+    assert again == first
+    assert not any(tables.entries(again))
+    for call in (tables.free, tables.entries):
+        with pytest.raises(NotFound) as caught:
+            call(0x123000)
+        assert str(caught.value) == "0x123000 is no table page"
+
+
+def test_frames_pay_and_get_back():
+    pool = frames(2)
+    tables = FrameTables(pool)
+    pages = [tables.alloc(), tables.alloc()]
+    assert pool.free_count == 0
+    with pytest.raises(NoMemory):
+        tables.alloc()
+    for page in pages:
+        tables.free(page)
+    assert pool.free_count == 2
+    pool.check()
+
+
+def test_a_frame_must_be_a_table_page():
+    with pytest.raises(InvalidArgument) as caught:
+        FrameTables(Frames(PhysSpace("ram").at(0), 1 << 20, page_size=16384))
+    assert str(caught.value) == "a table page is 4096 bytes, a frame 16384"
+
+
+def test_counting_has_a_limit_and_a_failure_to_order():
+    tables = CountingTables(limit=2)
+    tables.fail_nth(2)
+    tables.alloc()
+    with pytest.raises(NoMemory) as caught:
+        tables.alloc()
+    assert str(caught.value) == "no table page: this call was told to fail"
+    tables.alloc()
+    with pytest.raises(NoMemory) as caught:
+        tables.alloc()
+    assert str(caught.value) == "no table page: all 2 are in use"
