@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -26,7 +25,11 @@ from swiommu.replay import (
     replay,
     workload_of,
 )
-from swiommu.trace import Account, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from swiommu.trace import Account, Trace
 
 __all__ = ["Comparison", "MemoryMode", "compare"]
 
@@ -35,7 +38,7 @@ MemoryMode = Literal["equal", "machine"]
 
 @attrs.define
 class Comparison:
-    """The answer: ``rows[0]`` is the recording itself unless it was left out, then a row a design, in the order asked."""
+    """The answer: a row for the recording itself unless it was left out, then a row a design, in the order asked."""
 
     workload: Workload
     account: Account

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from swiommu.replay import AS_RECORDED, Outcome, RequestKind, Workload
 from swiommu.replay.as_recorded import recorded
-from swiommu.replay.ledger import Waste
-from swiommu.replay.need import Need
+
+if TYPE_CHECKING:
+    from swiommu.replay.ledger import Waste
+    from swiommu.replay.need import Need
 
 __all__ = ["Row", "recorded_row", "row_of"]
 
@@ -86,7 +88,8 @@ def recorded_row(workload: Workload) -> Row:
     """The first row: what the recorded kernel did."""
     facts = recorded(workload)
     why = dict.fromkeys(
-        ("failed_with_room", "walk_refs_per_mib", "exposure_us", "exposure_ops", "exposure_bytes"), _FROM_TRACE
+        ("failed_with_room", "table_bytes", "walk_refs_per_mib", "exposure_us", "exposure_ops", "exposure_bytes"),
+        _FROM_TRACE,
     )
     why |= facts.why | {"bytes_needed": "what it had is what it had: it lost nothing that it served", "cost": _NO_COST}
     if facts.waste is None:
@@ -113,7 +116,7 @@ def recorded_row(workload: Workload) -> Row:
         reserved_bytes=facts.reserved_bytes,
         lendable_bytes=facts.lendable_bytes,
         waste=facts.waste,
-        table_bytes=facts.table_bytes,
+        table_bytes=None,
         maps=facts.maps,
         maps_by_kind=_maps_by_kind(workload, [served.maps for served in workload.served]),
         unmaps=facts.unmaps,

@@ -1,16 +1,19 @@
-"""``swiommu verify``: how much of what the recorded kernel decided does the model predict?"""
+"""``swiommu verify``: how much of what the recorded kernel decided the model predicts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from swiommu.errors import InputError
 from swiommu.replay.checks import KEPT_MISMATCHES, DecisionClass
 from swiommu.replay.verify_cma import verify_cma
-from swiommu.trace import Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swiommu.trace import Trace
 
 __all__ = ["Verification", "verify"]
 

@@ -17,7 +17,7 @@ __all__ = ["main"]
 # Verb, module, and the line in --help (said here so that --help imports no verb).
 _VERBS = {
     "compare": ("swiommu.cli.compare", "One recorded trace, several designs, one verdict."),
-    "verify": ("swiommu.cli.verify", "How much of what the recorded kernel decided does the model predict?"),
+    "verify": ("swiommu.cli.verify", "How much of what the recorded kernel decided the model predicts."),
 }
 
 
@@ -44,7 +44,7 @@ class _Verbs(click.Group):
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="swiommu", message="%(prog)s %(version)s")
 def _swiommu() -> None:
-    """A software IOMMU: what would another memory design have done with your kernel's DMA trace?
+    """A software IOMMU: what another memory design would have done with your kernel's DMA trace.
 
     TRACE is a path (plain or gzip ftrace text, - for stdin) or the name of a bundled recording.
     """

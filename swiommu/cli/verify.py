@@ -1,4 +1,4 @@
-"""``swiommu verify``: how much of what the recorded kernel decided does the model predict?"""
+"""``swiommu verify``: how much of what the recorded kernel decided the model predicts."""
 
 from __future__ import annotations
 

@@ -26,7 +26,6 @@ class Recorded:
     unmaps: int
     invalidations: int | None
     bytes_copied: int
-    table_bytes: int | None
     lendable_bytes: int | None
     waste: Waste | None
     enforces: str
@@ -50,7 +49,6 @@ def recorded(workload: Workload) -> Recorded:
         unmaps=sum(served.unmaps for served in workload.served),
         invalidations=workload.invalidations if translated else 0,
         bytes_copied=tour.copied,
-        table_bytes=None if translated else 0,
         lendable_bytes=tour.mean_idle(why),
         waste=None,
         enforces=_enforces(workload),
@@ -59,7 +57,6 @@ def recorded(workload: Workload) -> Recorded:
     if translated and workload.invalidations is None:
         why["invalidations"] = "this kernel's IOMMU driver prints no invalidations"
     if translated:
-        why["table_bytes"] = "page tables are not in the trace"
         why["waste"] = "page tables are not in the trace"
     elif tour.copied:
         why["waste"] = "the size of the bounce pool is not in the trace"

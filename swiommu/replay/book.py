@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
-from swiommu.replay.machine import Machine
 from swiommu.replay.requests import Occupancy, Op, OpCode, Request, RequestKind, Served
-from swiommu.trace import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from swiommu.replay.machine import Machine
+    from swiommu.trace import Event
 
 __all__ = ["Book"]
 
@@ -92,8 +96,9 @@ class Book:
             self._live[key].append(index)
 
     def leave(self, key: Hashable, event: Event) -> int | None:
-        """The request that ends here: of the live ones under ``key`` the oldest that agrees in size and direction,
-        else the oldest; None, counted as unmatched, if there is none.
+        """The request that ends here, or None, counted as unmatched.
+
+        Of the live ones under ``key`` it is the oldest that agrees in size and direction, else the oldest.
         """
         candidates = self._live.get(key)
         if not candidates:

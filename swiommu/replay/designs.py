@@ -18,13 +18,18 @@ class Design:
     """One way to serve drivers.
 
     ``driver`` is ``none`` (no domain: bus = phys), ``linear`` or ``paged``; ``allocator`` names the region's allocator
-    and is empty where any frame will do. ``summary`` is the one line for people.
+    and is empty where any frame will do. ``delta`` is how far a linear domain's window shifts (bus = phys + delta,
+    bytes). ``summary`` is the one line for people.
+
+    >>> find_design("iommu-strict").has_hardware, find_design("software-iommu").has_hardware
+    (True, False)
     """
 
     name: str
     summary: str
     driver: str
     allocator: str = ""
+    delta: int = 0
 
     @property
     def has_hardware(self) -> bool:

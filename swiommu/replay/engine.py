@@ -7,6 +7,7 @@ request is probed and never held (rules 4 and 5). Everything observable is in th
 from __future__ import annotations
 
 from array import array
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -15,8 +16,10 @@ from swiommu.errors import SwiommuError
 from swiommu.replay.backends import Backend, Counters, make_backend
 from swiommu.replay.designs import Design, Knobs
 from swiommu.replay.ledger import Ledger
-from swiommu.replay.memory_plan import MemoryPlan
 from swiommu.replay.requests import OpCode, Request, RequestKind, Workload
+
+if TYPE_CHECKING:
+    from swiommu.replay.memory_plan import MemoryPlan
 
 __all__ = ["Outcome", "Status", "loses_nothing", "replay"]
 
@@ -48,7 +51,15 @@ class Outcome:
 def replay(
     workload: Workload, design: Design, plan: MemoryPlan, knobs: Knobs | None = None, *, keep_places: bool = False
 ) -> Outcome:
-    """Run the whole workload; ``keep_places`` keeps every request's handle (where it was put) in the outcome."""
+    """Run the whole workload; ``keep_places`` keeps every request's handle (where it was put) in the outcome.
+
+    >>> from swiommu.replay import find_design, machine_plan, workload_of
+    >>> from swiommu.trace import read_trace
+    >>> workload = workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))
+    >>> outcome = replay(workload, find_design("cma-bitmap"), machine_plan(workload))
+    >>> outcome.ledger.failed.total(), outcome.ledger.lost.total()
+    (27, 0)
+    """
     backend = make_backend(design, plan, workload, knobs or Knobs())
     run = _Run(workload, backend, design, keep_places=keep_places)
     run.all()
@@ -68,6 +79,12 @@ def loses_nothing(workload: Workload, design: Design, plan: MemoryPlan, knobs: K
     """Whether this memory is enough: stops at the first request that the recorded kernel served and this design fails.
 
     A MAP takes no memory where there is no translation (rule 10), so such designs are asked for ALLOCs only.
+
+    >>> from swiommu.replay import find_design, plan_of_size, workload_of
+    >>> from swiommu.trace import read_trace
+    >>> workload = workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))
+    >>> [loses_nothing(workload, find_design("cma-bitmap"), plan_of_size(workload, size << 20)) for size in (80, 82)]
+    [False, True]
     """
     backend = make_backend(design, plan, workload, knobs or Knobs())
     return _Run(workload, backend, design).until_loss()

@@ -7,12 +7,16 @@ themselves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from swiommu.replay.book import Book
 from swiommu.replay.requests import Occupancy, OpCode, RequestKind, Served
 from swiommu.replay.service import AreaCall, AreaLedger, Context, MapLedger, MapLine
-from swiommu.trace import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swiommu.replay.book import Book
+    from swiommu.trace import Event
 
 __all__ = ["AreaLines", "MapLines"]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import attrs
 
-from swiommu.replay.backends import Usage
 from swiommu.replay.requests import Request, RequestKind
+
+if TYPE_CHECKING:
+    from swiommu.replay.backends import Usage
 
 __all__ = ["Ledger", "Waste"]
 

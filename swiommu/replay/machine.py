@@ -6,12 +6,16 @@ no area. Whether a device was translated is then learned from the trace: it was,
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
 from swiommu.address import PAGE_SIZE, PhysSpace
 from swiommu.memory import SystemMap
 from swiommu.replay.requests import Area
-from swiommu.trace import Sidecar
+
+if TYPE_CHECKING:
+    from swiommu.trace import Sidecar
 
 __all__ = ["DeviceFacts", "Machine"]
 

@@ -34,7 +34,13 @@ class MemoryPlan:
 
 
 def peak_live_bytes(workload: Workload) -> int:
-    """The true peak: requested bytes of the ALLOCs that the recorded kernel had served and not yet freed."""
+    """The true peak: requested bytes of the ALLOCs that the recorded kernel had served and not yet freed.
+
+    >>> from swiommu.replay import workload_of
+    >>> from swiommu.trace import read_trace
+    >>> peak_live_bytes(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")))
+    79740928
+    """
     live = peak = 0
     for code, index, _ in workload.ops:
         if code > OpCode.END:
@@ -58,7 +64,13 @@ def _fallback_peak(workload: Workload) -> int:
 
 
 def equal_plan(workload: Workload) -> MemoryPlan:
-    """B by rule 8: the area and what fell back out of it, else 1.25 times the true peak; at least 2 MiB."""
+    """B by rule 8: the area and what fell back out of it, else 1.25 times the true peak; at least 2 MiB.
+
+    >>> from swiommu.replay import workload_of
+    >>> from swiommu.trace import read_trace
+    >>> equal_plan(workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))).bytes >> 20
+    84
+    """
     if workload.area is not None:
         fell_back = _fallback_peak(workload)
         size = workload.area.bytes + fell_back
@@ -70,12 +82,25 @@ def equal_plan(workload: Workload) -> MemoryPlan:
 
 
 def plan_of_size(workload: Workload, size: int, source: str = "asked for") -> MemoryPlan:
-    """Equal memory of ``size`` bytes (a multiple of 2 MiB)."""
+    """Equal memory of ``size`` bytes (a multiple of 2 MiB).
+
+    >>> from swiommu.replay import workload_of
+    >>> from swiommu.trace import read_trace
+    >>> plan_of_size(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")), 100 << 20).mode
+    'equal'
+    """
     return MemoryPlan("equal", size, _place(workload, size), source, _extents(workload), fallback=False)
 
 
 def machine_plan(workload: Workload) -> MemoryPlan:
-    """What the machine had: the area as it lay, or none at all, and RAM behind it."""
+    """What the machine had: the area as it lay, or none at all, and RAM behind it.
+
+    >>> from swiommu.replay import workload_of
+    >>> from swiommu.trace import read_trace
+    >>> plan = machine_plan(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")))
+    >>> plan.bytes >> 20, hex(plan.base), plan.start_extents
+    (64, '0xb9a00000', ((0, 192),))
+    """
     if workload.area is None:
         return MemoryPlan("machine", 0, 0, "no contiguous area recorded", (), fallback=True)
     base = workload.area.base_pfn * PAGE_SIZE

@@ -7,15 +7,19 @@ loses stops at once, which keeps that cheap. Beyond that the size is doubled unt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 
 from swiommu.address import align_up
-from swiommu.replay.designs import Design, Knobs
 from swiommu.replay.engine import loses_nothing
 from swiommu.replay.memory_plan import STEP, peak_live_bytes, plan_of_size
-from swiommu.replay.requests import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swiommu.replay.designs import Design, Knobs
+    from swiommu.replay.requests import Workload
 
 __all__ = ["Need", "bytes_needed", "smallest"]
 
@@ -32,7 +36,13 @@ class Need:
 
 
 def bytes_needed(workload: Workload, design: Design, knobs: Knobs | None = None) -> Need:
-    """The smallest B, a multiple of 2 MiB, at which the design loses nothing."""
+    """The smallest B, a multiple of 2 MiB, at which the design loses nothing.
+
+    >>> from swiommu.replay import find_design, workload_of
+    >>> from swiommu.trace import read_trace
+    >>> bytes_needed(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")), find_design("iommu-strict")).bytes >> 20
+    78
+    """
     if not workload.has_allocs:
         return Need(None, "the trace has no ALLOC, so no memory for data is needed")
     low = max(align_up(peak_live_bytes(workload), STEP), STEP)

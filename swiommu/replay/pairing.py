@@ -8,16 +8,20 @@ are live, by size and direction too, oldest first. Lines that tell how the kerne
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from swiommu.address import align_down, align_up
 from swiommu.replay.book import Book
 from swiommu.replay.kernel_lines import AreaLines, MapLines
 from swiommu.replay.machine import Machine
 from swiommu.replay.requests import OpCode, RequestKind, Served, Workload
-from swiommu.replay.service import Context, MapLine
 from swiommu.replay.usermaps import UserMaps, parse_mark
 from swiommu.trace import Event, Kind, ScatterList, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swiommu.replay.service import Context, MapLine
 
 __all__ = ["workload_of"]
 
@@ -28,7 +32,13 @@ _DMA_KINDS = frozenset(
 
 
 def workload_of(trace: Trace) -> Workload:
-    """The requests of a trace, with everything that could not be used counted; `Workload` says what is in it."""
+    """The requests of a trace, with everything that could not be used counted; `Workload` says what is in it.
+
+    >>> from swiommu.trace import read_trace
+    >>> workload = workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))
+    >>> len(workload.requests), workload.censored, workload.requests[0].size
+    (740, 27, 348160)
+    """
     return _Pairing(trace).run()
 
 
@@ -199,6 +209,7 @@ class _Pairing:
             self.book.counts["refused_usermaps"] += 1
         elif not mark.is_map:
             for index in self.usermaps.take(mark.iova, mark.size):
+                self.book.served[index].unmaps += 1
                 self.book.op(OpCode.END, index, event.time)
         else:
             lines = self.maps.ledger.claim(context, mark.iova, mark.iova + mark.size)

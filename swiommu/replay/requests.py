@@ -11,15 +11,18 @@ The meaning of every field is fixed by the page "What compare means" in the docs
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
-from swiommu.memory import SystemMap
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swiommu.memory import SystemMap
 
 __all__ = ["Area", "Occupancy", "Op", "OpCode", "Request", "RequestKind", "Served", "Workload", "may_block"]
 
-# gfp names that carry __GFP_DIRECT_RECLAIM: the allocation may sleep, so the area may serve it (gfpflags_allow_blocking).
+# gfp names that carry __GFP_DIRECT_RECLAIM: the allocation may sleep, so the area may serve it.
 _BLOCKING = frozenset(
     {
         "GFP_KERNEL",
@@ -123,7 +126,13 @@ class Occupancy:
 
 @attrs.frozen
 class Area:
-    """The recorded contiguous area: its place, and the extents in use when the recording begins (pages)."""
+    """The recorded contiguous area: its place, and the extents in use when the recording begins (pages).
+
+    ``start_extents`` are (offset, count) pairs, or None where nobody wrote them down.
+
+    >>> Area(0xb9a00, 16384, ((0, 192),)).bytes >> 20
+    64
+    """
 
     base_pfn: int
     total_pages: int

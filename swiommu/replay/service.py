@@ -9,9 +9,12 @@ two-step IOVA API), an area allocation becomes background occupancy.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["AreaCall", "AreaLedger", "Context", "MapLedger", "MapLine"]
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from swiommu.answers import Comparison, Row, Verification
 from swiommu.answers.verdict import mib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from swiommu.answers import Comparison, Row, Verification
 
 __all__ = ["clean", "print_comparison", "print_verification"]
 
@@ -19,9 +24,9 @@ _WIDEST = 200
 
 
 def clean(text: str) -> str:
-    """Text from a trace without control characters, so that it can't drive the terminal; at most 200 characters.
+    r"""Text from a trace without control characters, so that it can't drive the terminal; at most 200 characters.
 
-    >>> clean("nvme\\x1b[31m0")
+    >>> clean("nvme\x1b[31m0")
     'nvme?[31m0'
     """
     shown = "".join(char if char.isprintable() else "?" for char in text[: _WIDEST + 1])

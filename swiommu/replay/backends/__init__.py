@@ -5,16 +5,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from swiommu.replay.backends.base import Backend, Counters, Usage
-from swiommu.replay.designs import Design, Knobs
-from swiommu.replay.memory_plan import MemoryPlan
-from swiommu.replay.requests import Workload
+
+if TYPE_CHECKING:
+    from swiommu.replay.designs import Design, Knobs
+    from swiommu.replay.memory_plan import MemoryPlan
+    from swiommu.replay.requests import Workload
 
 __all__ = ["Backend", "Counters", "Usage", "make_backend"]
 
 
 def make_backend(design: Design, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> Backend:
-    """The machinery of one design over one memory, empty and ready for a replay."""
+    """The machinery of one design over one memory, empty and ready for a replay.
+
+    >>> from swiommu.replay import Knobs, equal_plan, find_design, workload_of
+    >>> from swiommu.trace import read_trace
+    >>> workload = workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))
+    >>> make_backend(find_design("cma-bitmap"), equal_plan(workload), workload, Knobs()).room() >> 20
+    83
+    """
     if design.driver == "paged":
         from swiommu.replay.backends.translated import PagedBackend
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import attrs
 
-from swiommu.replay.requests import Occupancy, Request
+if TYPE_CHECKING:
+    from swiommu.replay.requests import Occupancy, Request
 
 __all__ = ["Backend", "Counters", "Usage"]
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import TYPE_CHECKING
+
 import attrs
 
 from swiommu.address import PAGE_SIZE, PhysAddr, PhysSpace, align_up, order_of
 from swiommu.errors import NoMemory, NotSupported, OutOfRange, SwiommuError
-from swiommu.region import Bitmap, Chunk, Region, make_allocator
+from swiommu.region import Bitmap, Chunk, Region
 from swiommu.replay.backends.base import Counters, Usage
-from swiommu.replay.designs import Design, Knobs
 from swiommu.replay.memory_plan import BLOCK_LIMIT, MemoryPlan
 from swiommu.replay.requests import Occupancy, Request, RequestKind, Workload, may_block
+
+if TYPE_CHECKING:
+    from swiommu.replay.designs import Design, Knobs
 
 __all__ = ["Block", "RegionBackend"]
 
@@ -36,9 +41,9 @@ class RegionBackend:
         self.region = self._build(design, plan, workload) if plan.bytes else None
 
     def _build(self, design: Design, plan: MemoryPlan, workload: Workload) -> Region[PhysAddr]:
+        # Kernels differ in what they call a failure, and from 6.15 refuse early; best fit is of 2010 alone.
         options = {"profile": workload.profile} if design.allocator == "bitmap" else {}
-        allocator = make_allocator(design.allocator, plan.base, plan.bytes, **options)
-        region = Region(self.space.at(plan.base), plan.bytes, allocator=allocator)
+        region = Region(self.space.at(plan.base), plan.bytes, allocator=design.allocator, **options)
         for offset, count in _cut(plan.start_extents, self._released_later(workload)):
             region.reserve(region.start + offset * PAGE_SIZE, count * PAGE_SIZE)
         return region
@@ -51,6 +56,7 @@ class RegionBackend:
     # -- requests ---------------------------------------------------------------------------------------------------
 
     def begin(self, request: Request, busy: tuple[int, ...]) -> object:
+        """See `Backend.begin`; a handle is a chunk, a `Block`, or None for a direct MAP."""
         if request.kind is RequestKind.ALLOC:
             return self._alloc(request, busy)
         if request.kind is RequestKind.MAP:
@@ -58,6 +64,7 @@ class RegionBackend:
         raise NotSupported("user-space mappings need translation")
 
     def end(self, request: Request, handle: object) -> None:
+        """See `Backend.end`."""
         if request.kind is RequestKind.MAP:
             self._unmap(request, handle)
         elif isinstance(handle, Block):
@@ -67,6 +74,7 @@ class RegionBackend:
             self._give(handle)
 
     def probe(self, request: Request, busy: tuple[int, ...]) -> bool:
+        """See `Backend.probe`; asks the allocator, which changes nothing."""
         if request.kind is not RequestKind.ALLOC:
             return request.kind is RequestKind.MAP and self._reaches(request)
         if self._area_serves(request) and self._fits(request, busy):
@@ -141,7 +149,7 @@ class RegionBackend:
         return True
 
     def _set_busy(self, busy: tuple[int, ...], state: int) -> None:
-        """Pages that the log shows as immovable just now; only mainline's allocator migrates, so only it can meet them."""
+        """Pages that can't move just now; only mainline's allocator migrates, so only it can meet them."""
         allocator = self._region().allocator
         if isinstance(allocator, Bitmap) and self.plan.fallback:
             for pfn in busy:
@@ -170,6 +178,7 @@ class RegionBackend:
     # -- background, account ----------------------------------------------------------------------------------------
 
     def occupy(self, occupancy: Occupancy) -> object:
+        """See `Backend.occupy`."""
         if self.region is None:
             return None
         size = occupancy.count * PAGE_SIZE
@@ -183,6 +192,7 @@ class RegionBackend:
         return chunk
 
     def vacate(self, occupancy: Occupancy, handle: object) -> None:
+        """See `Backend.vacate`."""
         if self.region is None:
             return
         if isinstance(handle, Chunk):
@@ -194,6 +204,7 @@ class RegionBackend:
                 self.region.free(chunk)
 
     def usage(self) -> Usage:
+        """See `Backend.usage`; what is in use since before the trace is neither live nor idle."""
         idle = self.region.allocator.free_space if self.region else 0
         return Usage(
             internal=self._internal,
@@ -205,6 +216,7 @@ class RegionBackend:
         )
 
     def room(self) -> int:
+        """See `Backend.room`; what the page allocator behind the region has is not counted."""
         return self.region.allocator.free_space if self.region else 0
 
 
@@ -218,7 +230,7 @@ def _cut(extents: tuple[tuple[int, int], ...], parts: list[tuple[int, int]]) -> 
     for offset, count in extents:
         inside = {edge for o, c in parts for edge in (o, o + c) if offset < edge < offset + count}
         edges = [offset, *sorted(inside), offset + count]
-        cut += [(low, high - low) for low, high in zip(edges, edges[1:], strict=False)]
+        cut += [(low, high - low) for low, high in itertools.pairwise(edges)]
     return cut
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from swiommu.address import BusSpace, PhysAddr, PhysRange, align_up, PAGE_SIZE
+from typing import TYPE_CHECKING
+
+from swiommu.address import PAGE_SIZE, BusSpace, PhysAddr, PhysRange, align_up
 from swiommu.errors import AddressInUse
 from swiommu.iommu import LinearDomain, Mapping
 from swiommu.replay.backends.contiguous import RegionBackend
-from swiommu.replay.designs import Design, Knobs
-from swiommu.replay.memory_plan import MemoryPlan
-from swiommu.replay.requests import Request, Workload
+
+if TYPE_CHECKING:
+    from swiommu.replay.designs import Design, Knobs
+    from swiommu.replay.memory_plan import MemoryPlan
+    from swiommu.replay.requests import Request, Workload
 
 __all__ = ["LinearBackend"]
 
@@ -16,20 +20,23 @@ __all__ = ["LinearBackend"]
 class LinearBackend(RegionBackend):
     """Drivers talk to a domain: ``alloc`` takes a chunk of the region, a MAP is bound piece by piece.
 
-    The window is the whole space, so bus = phys. Where pieces of one group share bytes (an unmodified driver may map a
+    The window is the whole space, shifted by the design's delta (0: bus = phys). Where pieces of one group share bytes (an unmodified driver may map a
     page twice), the second is served by the window and not recorded again; nothing is enforced either way.
     """
 
     def __init__(self, design: Design, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> None:
         super().__init__(design, plan, workload, knobs)
         self._domains: dict[str, LinearDomain] = {}
+        self._delta = design.delta
         self.unrecorded = 0
 
     def _domain(self, group: str) -> LinearDomain:
         domain = self._domains.get(group)
         if domain is None:
-            window = PhysRange(self.space.at(0), self.space.limit)
-            domain = self._domains[group] = LinearDomain(BusSpace(group), self._region(), window=window)
+            first = max(0, -self._delta)
+            window = PhysRange(self.space.at(first), self.space.limit - abs(self._delta))
+            domain = LinearDomain(BusSpace(group), self._region(), window=window, delta=self._delta)
+            self._domains[group] = domain
         return domain
 
     def _take(self, request: Request, busy: tuple[int, ...]) -> object:
@@ -45,7 +52,7 @@ class LinearBackend(RegionBackend):
         handle.domain.release(handle)
 
     def _map(self, request: Request) -> object:
-        super()._map(request)  # refuses what the mask does not reach, all or nothing
+        super()._map(request)  # refuses what the device does not reach, all or nothing
         if self.region is None:
             return []
         domain = self._domain(request.group)
@@ -57,7 +64,13 @@ class LinearBackend(RegionBackend):
                 self.unrecorded += 1
         return bound
 
+    def _reaches(self, request: Request) -> bool:
+        return all(
+            0 <= phys + self._delta and phys + size - 1 + self._delta <= request.mask for phys, size in request.pieces
+        )
+
     def _unmap(self, request: Request, handle: object) -> None:
+        del request
         assert isinstance(handle, list)
         for mapping in handle:
             mapping.domain.release(mapping)

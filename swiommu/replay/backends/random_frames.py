@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from swiommu.address import AddressRange, PhysAddr, PhysRange
 from swiommu.errors import NoMemory
-from swiommu.iommu import Mapping
-from swiommu.memory import Frames
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swiommu.iommu import Mapping
+    from swiommu.memory import Frames
 
 __all__ = ["RandomFrames"]
 

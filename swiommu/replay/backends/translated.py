@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
@@ -13,9 +12,13 @@ from swiommu.iommu import Mapping, PagedDomain
 from swiommu.memory import Frames
 from swiommu.replay.backends.base import Counters, Usage
 from swiommu.replay.backends.random_frames import RandomFrames
-from swiommu.replay.designs import Knobs
-from swiommu.replay.memory_plan import MemoryPlan
 from swiommu.replay.requests import Occupancy, Request, RequestKind, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swiommu.replay.designs import Knobs
+    from swiommu.replay.memory_plan import MemoryPlan
 
 __all__ = ["PagedBackend"]
 
@@ -65,6 +68,7 @@ class PagedBackend:
     # -- requests ---------------------------------------------------------------------------------------------------
 
     def begin(self, request: Request, busy: tuple[int, ...]) -> object:
+        """See `Backend.begin`."""
         del busy  # any frame will do, so a page that can't move is in nobody's way
         if request.kind is RequestKind.ALLOC:
             handle = self._alloc(request)
@@ -77,6 +81,7 @@ class PagedBackend:
         return self._count(domain, lambda: domain.bind(pieces, limit=request.mask))
 
     def end(self, request: Request, handle: object) -> None:
+        """See `Backend.end`."""
         if request.kind is RequestKind.ALLOC:
             self._internal -= _charged(handle) - request.size
         if isinstance(handle, _Untranslated):
@@ -161,16 +166,19 @@ class PagedBackend:
     def occupy(self, occupancy: Occupancy) -> object:
         """There is no area, so nobody takes pages of it."""
         del occupancy
+        return None
 
     def vacate(self, occupancy: Occupancy, handle: object) -> None:
         """See `occupy`."""
 
     def usage(self) -> Usage:
+        """See `Backend.usage`."""
         return Usage(
             internal=self._internal, idle=0, tables=self._table_pages * PAGE_SIZE, pool=0, reserved=0, lendable=0
         )
 
     def room(self) -> int:
+        """See `Backend.room`."""
         return self.frames.free_count * PAGE_SIZE
 
 
