@@ -80,12 +80,9 @@ def read_trace(path: str | Path, *, name: str | None = None) -> Trace:
 
 def _resolve(path: str) -> str:
     """``path`` itself, or the file of the bundled recording of that name if there is no such file."""
-    if path == "-" or Path(path).exists():
+    if path == "-" or path not in bundled_names() or Path(path).exists():
         return path
-    if path in bundled_names():
-        return str(bundled_path(path))
-    known = " and ".join(bundled_names())
-    raise InputError(f"no such file, and no bundled recording of that name (there are {known})", path=path)
+    return str(bundled_path(path))
 
 
 def _refuse_useless(reading: Reading) -> None:

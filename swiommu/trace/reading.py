@@ -9,6 +9,7 @@ expression that takes the first place where a whole head fits. Every line ends i
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Final, NamedTuple
 
 from swiommu.trace.account import Account
@@ -28,6 +29,7 @@ _HEAD: Final = re.compile(
     r"(?:(?P<flags>[.a-zA-Z][.a-zA-Z][.shHzZ][.0-9a-f][.0-9a-f]?) +)?(?P<stamp>\d{1,9}\.\d{1,9}|\d{1,18}): +",
     re.ASCII,
 )
+_FRACTION: Final = re.compile(r"(\d{1,9}): +", re.ASCII)
 _LOST: Final = re.compile(
     r"CPU:(\d{1,6}) \[(?:LOST (?:(\d{1,18}) )?EVENTS|(?:(\d{1,18}) )?EVENTS DROPPED)\]\s*", re.ASCII
 )
@@ -35,40 +37,38 @@ _ENTRIES: Final = re.compile(r"#\s*entries-in-buffer/entries-written: (\d{1,18})
 
 
 class _Head(NamedTuple):
-    """What stands before the time stamp."""
+    """What stands before the event's name; ``time`` is that of the whole second in the fast path's heads."""
 
+    time: int
     cpu: int
     pid: int
     context: int
 
 
 def _columns_head(text: str, bracket: int) -> _Head | None:
-    """The head in the kernel's own columns, ``[`` at ``bracket``; None if it is not exactly that."""
-    pid, cpu, flags = text[17:25].rstrip(" "), text[bracket + 1 : bracket + 4], text[bracket + 6 :]
-    digits = pid + cpu
-    if text[16] != "-" or not pid or not (digits.isdecimal() and digits.isascii()):
+    """The head in the kernel's own columns up to the seconds' dot, ``[`` at ``bracket``; None if it is another."""
+    if len(text) != bracket + 18 or text[16] != "-" or text[bracket] != "[" or not text.isascii():
         return None
-    if text[bracket + 4 : bracket + 6] != "] " or " " in flags or flags[2] not in CONTEXTS:
+    pid, cpu, flags = text[17:25].rstrip(" "), text[bracket + 1 : bracket + 4], text[bracket + 6 : bracket + 11]
+    seconds = text[bracket + 12 : bracket + 17].lstrip(" ")
+    if not (pid.isdecimal() and cpu.isdecimal() and seconds.isdecimal()) or flags[2] not in CONTEXTS:
         return None
-    return _Head(int(cpu), int(pid), CONTEXTS[flags[2]])
+    if text[bracket + 4 : bracket + 6] != "] " or text[bracket + 11] != " " or text[-1] != "." or " " in flags:
+        return None
+    return _Head(int(seconds) * SECOND, int(cpu), int(pid), CONTEXTS[flags[2]])
 
 
-def _stamp(text: str) -> int | None:
-    """Nanoseconds of ``12.345678``, or the number itself of a clock that counts; None if it is neither."""
-    whole, dot, fraction = text.strip(" ").partition(".")
-    digits = whole + fraction
-    if not (digits.isdecimal() and digits.isascii() and whole) or len(whole) > (9 if dot else 18):
-        return None
-    if not dot:
-        return int(whole)
-    return int(whole) * SECOND + int(fraction.ljust(9, "0")) if 0 < len(fraction) <= 9 else None
+def _stamp(text: str) -> int:
+    """Nanoseconds of ``12.345678``, or the number itself of a clock that counts; the pattern has checked the digits."""
+    whole, dot, fraction = text.partition(".")
+    return int(whole) * SECOND + int(fraction.ljust(9, "0")) if dot else int(whole)
 
 
 class Reading:
     """One pass over a `Source`: fills ``table`` and ``account``, and remembers what the header said.
 
     ``ticks`` tells that time stamps were whole numbers, ``flagless`` that some lines had no flags; ``boot_rows``
-    are the rows at which a boot begins; ``shaped`` counts lines with a head.
+    are the rows at which a boot begins.
     """
 
     def __init__(self, source: Source) -> None:
@@ -78,10 +78,9 @@ class Reading:
         self.boot_rows = [0]
         self.ticks = False
         self.flagless = False
-        self.shaped = 0
         self.entries: tuple[int, int, int] | None = None
-        self._texts = TextReaders(self.table)
-        self._heads: dict[str, _Head | None] = {}
+        self._readers = TextReaders(self.table)
+        self._heads: dict[str, _Head] = {}
         self._rows: list[Row] = []
         self._last = 0
         self._number = 0
@@ -97,53 +96,40 @@ class Reading:
 
     def _batch(self, lines: list[str]) -> None:
         """The fast path; whatever it does not recognise completely goes to `_slow`."""
-        heads, events, texts = self._heads, self.account.events, self._texts
-        append, last = self._rows.append, self._last
-        shaped = 0
+        heads, readers = self._heads, self._readers
+        append, seen = self._rows.append, []
+        # With record-tgid, ten more columns stand before the CPU.
+        bracket = 35 if lines[-1][35:36] == "[" and lines[-1][25:26] != "[" else 25
+        dot, stop = bracket + 18, bracket + 24
         for number, line in enumerate(lines, self._number + 1):
-            bracket = 25 if line[25:26] == "[" else 35  # 35 with record-tgid
-            start = bracket + 11
-            colon = line.find(": ", start)
-            colon2 = line.find(":", colon + 2)
-            key = line[:start]
-            head = heads.get(key)
-            if head is None:
-                head = self._learn(key, bracket)
-            stamp = line[start:colon]
-            digits = stamp[1:-7].lstrip(" ") + stamp[-6:]
-            event = line[colon + 2 : colon2]
-            if (
-                head is None
-                or colon2 < 0
-                or stamp[-7:-6] != "."
-                or stamp[0] != " "
-                or not digits.isdecimal()
-                or not digits.isascii()
-                or not 6 < len(digits) < 16
-                or event not in KIND_OF
-            ):
-                self._last = last
+            head = heads.get(line[:dot]) or self._learn(line[:dot], bracket)
+            fraction = line[dot:stop]
+            colon = line.find(": ", stop + 2)
+            event = line[stop + 2 : colon]
+            reader = readers[event]
+            if not (head and reader and line[stop : stop + 2] == ": " and fraction.isdecimal() and line.isascii()):
                 self._slow(number, line)
-                last = self._last
                 continue
-            shaped += 1
-            time = int(digits) * 1000
-            fields = texts[event](line[colon2 + 1 :].lstrip(" "))
+            fields = reader(line[colon + 2 :])
             if fields is None:
-                self.account.refuse(number, why_unreadable(event, line[colon2 + 1 :].strip()))
+                self._slow(number, line)
                 continue
-            if time < last:
-                self._back(last - time)
-            last = time
-            events[event] = events.get(event, 0) + 1
-            append((number, time, *head, KIND_OF[event], *fields))
-        self._last = last
+            second, cpu, pid, context = head
+            time = second + int(fraction) * 1000
+            if time < self._last:
+                self._back(self._last - time)
+            self._last = time
+            seen.append(event)
+            append((number, time, cpu, pid, context, KIND_OF[event], *fields))
         self._number += len(lines)
-        self.shaped += shaped
+        self._count(seen)
+
+    def _count(self, seen: list[str]) -> None:
+        events = self.account.events
+        for event, count in Counter(seen).items():
+            events[event] = events.get(event, 0) + count
 
     def _learn(self, key: str, bracket: int) -> _Head | None:
-        if len(key) < bracket + 11:
-            return None
         head = _columns_head(key, bracket)
         if head is not None:
             if len(self._heads) >= _MAX_HEADS:
@@ -181,38 +167,39 @@ class Reading:
         self.account.lose(count)
         self._rows.append((number, self._last, cpu, 0, 0, Kind.LOST, 0, 0, 0, 0, count, 0, 0, 0, -1))
 
-    def _parts(self, line: str) -> tuple[_Head, int, str, str, str] | None:
-        """Head, time, event name, the colon after it (or nothing) and text; None without the shape of an event."""
-        bracket = 25 if line[25:26] == "[" else 35
-        head, colon = self._heads.get(line[: bracket + 11]), line.find(": ", bracket + 11)
-        time = _stamp(line[bracket + 11 : colon]) if head and colon > 0 else None
-        rest = line[colon + 2 :]
-        if head is None or time is None:
-            line = line.strip()
-            found = _HEAD.match(line, 0, _HEAD_LIMIT)
-            if found is None:
-                return None
-            flags = found["flags"]
+    def _parts(self, line: str) -> tuple[_Head, str] | None:
+        """The head with its time, and what follows; None without the shape of an event."""
+        for bracket in (25, 35):
+            head = _columns_head(line[: bracket + 18], bracket)
+            if head and (found := _FRACTION.match(line, bracket + 18)):
+                return head._replace(time=head.time + int(found[1].ljust(9, "0"))), line[found.end() :]
+        line = line.strip()
+        if found := _HEAD.match(line, 0, _HEAD_LIMIT):
+            flags, stamp = found["flags"], found["stamp"]
             self.flagless |= flags is None
-            head = _Head(int(found["cpu"]), int(found["pid"]), CONTEXTS[flags[2]] if flags else 0)
-            time, rest = _stamp(found["stamp"]), line[found.end() :]
-            self.ticks |= "." not in found["stamp"]
-        name, colon_found, text = rest.partition(":")
-        if time is None or not (name.isidentifier() and (colon_found or name in KIND_OF)):
-            return None
-        return head, time, name, colon_found, text.strip(" ")
+            self.ticks |= "." not in stamp
+            context = CONTEXTS[flags[2]] if flags else 0
+            return _Head(_stamp(stamp), int(found["cpu"]), int(found["pid"]), context), line[found.end() :]
+        return None
 
-    def _event(self, number: int, head: _Head, time: int, name: str, colon: str, text: str) -> None:
-        self.shaped += 1
-        if name not in KIND_OF:
+    def _event(self, number: int, head: _Head, rest: str) -> None:
+        """A line with a head, read, refused, ignored by name, or without the name of an event."""
+        name, colon, text = rest.partition(":")
+        name = name.rstrip()
+        if not name.isidentifier() or not (colon or name in KIND_OF):
+            self.account.unreadable += 1
+            self.account.unreadable_first = self.account.unreadable_first or number
+            return
+        reader, text = self._readers[name], text.strip()
+        if reader is None:
             self.account.ignore(name)
             return
-        fields = self._texts[name](text) if colon else None
+        fields = reader(text) if colon else None
         if fields is None:
             self.account.refuse(number, why_unreadable(name, text))
             return
-        if time < self._last:
-            self._back(self._last - time)
-        self._last = time
-        self.account.events[name] = self.account.events.get(name, 0) + 1
-        self._rows.append((number, time, *head, KIND_OF[name], *fields))
+        if head.time < self._last:
+            self._back(self._last - head.time)
+        self._last = head.time
+        self._count([name])
+        self._rows.append((number, head.time, head.cpu, head.pid, head.context, KIND_OF[name], *fields))

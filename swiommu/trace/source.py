@@ -6,16 +6,17 @@ decompressed or is of another kind is an `InputError` in one sentence.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
-import os
 import re
 import sys
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from swiommu.errors import InputError
+from swiommu.trace.bundled import bundled_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +53,16 @@ class _Readable(Protocol):
     def read1(self, size: int = ..., /) -> bytes: ...
 
 
+@contextlib.contextmanager
+def _standard_input() -> Iterator[io.BufferedReader]:
+    """Standard input with `peek`, left open: it is not ours to close, even if it is a test's `io.BytesIO`."""
+    reader = io.BufferedReader(cast("io.RawIOBase", sys.stdin.buffer))
+    try:
+        yield cast("io.BufferedReader", reader)
+    finally:
+        reader.detach()
+
+
 def looks_like(head: bytes) -> str:
     """What kind of text ``head``, the beginning of a file, seems to be; for the sentence of a refusal.
 
@@ -74,7 +85,8 @@ class Source:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.name = str(path)
+        self.name = "standard input" if str(path) == "-" else str(path)
+        self._path = str(path)
         self.lines = 0
         self.bytes = 0
         self.head = b""
@@ -99,15 +111,16 @@ class Source:
     def _refuse(self, reason: str) -> InputError:
         return InputError(reason, path=self.name, readable_lines=self.lines)
 
-    def _open(self) -> io.BufferedReader:
-        if self.name == "-":
-            return io.BufferedReader(io.FileIO(os.dup(sys.stdin.fileno())))
+    def _open(self) -> contextlib.AbstractContextManager[io.BufferedReader]:
+        if self._path == "-":
+            return _standard_input()
         try:
-            if Path(self.name).is_dir():
+            if Path(self._path).is_dir():
                 raise self._refuse("is a directory, not a trace")
-            return Path(self.name).open("rb")
+            return Path(self._path).open("rb")
         except FileNotFoundError:
-            raise self._refuse("no such file") from None
+            known = " and ".join(bundled_names())
+            raise self._refuse(f"no such file, and no bundled recording of that name (there are {known})") from None
         except PermissionError:
             raise self._refuse("may not be read (permission denied)") from None
 
@@ -131,26 +144,27 @@ class Source:
             raise self._refuse("is a binary file, not an ftrace text")
 
     def _batches(self, blocks: Iterator[bytes]) -> Iterator[list[str]]:
-        tail, skipping = b"", False
+        line: list[bytes] = []  # the pieces of a line that is not whole yet; a list, as a pipe may give single bytes
+        held, skipping = 0, False
         for block in blocks:
             text, feed, rest = block.rpartition(b"\n")
-            if not feed:
-                # The line goes on. Once it is too long only the fact is kept.
-                skipping = skipping or len(tail) + len(rest) > MAX_LINE
-                tail = b"" if skipping else tail + rest
-                continue
-            yield self._split(tail + text, skipping)
-            tail, skipping = rest, False
-        if tail or skipping:
+            if feed:
+                yield self._split(b"".join([*line, text]), skipping)
+                line, held, skipping = [], 0, False
+            held += len(rest)
+            if held > MAX_LINE:
+                skipping, line = True, []
+            elif not skipping:
+                line.append(rest)
+        if held:
             self.cut_tail = True
-            yield self._split(tail, skipping)
+            yield self._split(b"".join(line), skipping)
 
     def _split(self, text: bytes, skipping: bool) -> list[str]:
         # Only the first line can have grown over several blocks.
         first = text.find(b"\n")
-        skipping = skipping or (first if first >= 0 else len(text)) > MAX_LINE
-        if skipping:
-            text = text[first:] if first >= 0 else b""
+        if skipping or (first if first >= 0 else len(text)) > MAX_LINE:
+            skipping, text = True, text[first:] if first >= 0 else b""
         if b"\r" in text:
             text = text.replace(b"\r\n", b"\n").removesuffix(b"\r")
         lines = text.decode("utf-8", "backslashreplace").split("\n")
