@@ -25,6 +25,7 @@ __all__ = ["Need", "bytes_needed", "smallest"]
 
 _SCAN = 64  # steps tried one by one: 128 MiB above the true peak
 _CEILING = 16  # times the peak: more than Robson's bound asks for any workload here
+_REACH = 3 << 30  # no more than a region that every 32-bit device reaches whole
 
 
 @attrs.frozen
@@ -47,7 +48,7 @@ def bytes_needed(workload: Workload, design: Design, knobs: Knobs | None = None)
         return Need(None, "the trace has no ALLOC, so no memory for data is needed")
     low = max(align_up(peak_live_bytes(workload), STEP), STEP)
     enough = _memory_test(workload, design, knobs)
-    ceiling = max(low * _CEILING, 1 << 30)
+    ceiling = max(min(max(low * _CEILING, 1 << 30), _REACH), low)
     found = smallest(enough, low, ceiling)
     if found is None:
         return Need(None, f"requests are lost at any size up to {ceiling >> 20} MiB: memory is not what they lack")
