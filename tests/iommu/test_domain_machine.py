@@ -134,8 +134,17 @@ class DomainMachine(RuleBasedStateMachine):
             assert not set(wanted) & self.table.keys()
             self.table.update({at + i: (to + i, prot) for i in range(pages)})
 
+    @precondition(lambda self: self.live)
+    @rule(data=st.data(), pages=st.integers(1, 4))
+    def unmap_inside_a_mapping(self, data, pages):
+        owned = self.owned(data.draw(st.sampled_from(self.live)))
+        self.unmap_there(data.draw(st.sampled_from(owned)), pages)
+
     @rule(at=st.integers(0, PAGES - 1), pages=st.integers(1, 20))
     def unmap(self, at, pages):
+        self.unmap_there(at, pages)
+
+    def unmap_there(self, at, pages):
         pages = min(pages, PAGES - at)
         done = self.domain.unmap(self.bus.at(at * PAGE), pages * PAGE)
         if done > pages * PAGE:

@@ -96,7 +96,7 @@ def test_any_failing_call_below_leaves_nothing_behind(call):
             if call == "alloc":
                 domain.alloc(wanted)
             elif call == "bind":
-                domain.bind([piece(0x8000_0000, 8192), piece(0x9000_0000, 4096)])
+                domain.bind([piece(0x8000_1000, 2 * MIB), piece(0x9000_1000, 2 * MIB)])  # a leaf table each
             else:
                 domain.map(bus.at(0x1FF000), ram.at(0x8000_0000), wanted)
         except SwiommuError:
@@ -219,6 +219,17 @@ def test_inside_a_mapping_the_caller_may_remap_but_not_across_its_border():
     domain.release(mapping)
     domain.check()
     assert domain.frames.free_count == domain.frames.count - 1
+
+
+def test_release_steps_over_what_was_unmapped_by_hand():
+    for hole in range(3):
+        domain = paged()
+        mapping = domain.alloc(3 * 4096)
+        domain.unmap(mapping.iova.start + hole * 4096, 4096)
+        domain.release(mapping)
+        assert (domain.table.leaves[4096], domain.table.table_pages) == (0, 1)
+        assert domain.stats.invalidations == 2
+        domain.check()
 
 
 def test_page_zero_can_be_mapped_by_hand():
