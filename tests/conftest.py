@@ -85,7 +85,8 @@ def pytest_generate_tests(metafunc):
         "bitmap_oracle": lambda: oracles.get("cma-bitmap", []),
     }
     for name in files.keys() & set(metafunc.fixturenames):
-        metafunc.parametrize(name, files[name](), ids=lambda path: path.name.removesuffix(".gz"))
+        # Module scope: the tests of a module over one file run in a row, so that a module may keep what it read.
+        metafunc.parametrize(name, files[name](), ids=lambda path: path.name.removesuffix(".gz"), scope="module")
 
 
 @pytest.fixture(scope="session")
