@@ -115,6 +115,16 @@ def test_a_limit_inside_a_granule_counts_whole_granules():
     assert iova.alloc(PAGE, 0x3FFF, PAGE) == 0x3000
 
 
+def test_what_is_reserved_is_never_given_back():
+    iova = TopDownIova()
+    iova.reserve(0xFEE0_0000, 0xFEEF_FFFF)
+    iova.reserve(0xFEE0_0000, 0xFEE0_0FFF)  # again is allowed
+    with pytest.raises(NotFound) as caught:
+        iova.free(0xFEE0_0000, 0x1000)
+    assert str(caught.value) == "0x1000 bus bytes at 0xfee00000 are not all taken"
+    assert iova.alloc(0x0100_0000, 0xFEFF_FFFF, 1) == 0xFD00_0000
+
+
 def test_taking_what_is_taken():
     iova = TopDownIova()
     iova.take(0x3000, 0x1000)
