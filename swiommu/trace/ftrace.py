@@ -92,7 +92,7 @@ def _refuse_useless(reading: Reading) -> None:
         return
     if account.malformed:
         line, reason = account.examples[0]
-        count = f"{account.malformed} line{'s' * (account.malformed != 1)}"
+        count = _several(account.malformed, "line")
         raise InputError(f"{count} of known events, but none can be read ({reason})", path=path, line=line)
     if account.ignored:
         names = sorted(account.ignored, key=lambda name: (-account.ignored[name], name))
@@ -103,11 +103,15 @@ def _refuse_useless(reading: Reading) -> None:
         )
     if account.unreadable or account.overlong:
         raise InputError(
-            f"not an ftrace text: not one of {account.total_lines} lines has the shape of an event; "
+            f"not an ftrace text: no line of {account.total_lines} has the shape of an event; "
             f"it looks like {looks_like(reading.source.head)}",
             path=path,
         )
     raise InputError(f"a trace without events. Record with: {RECORD_COMMAND}", path=path)
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _notes(trace: Trace, reading: Reading) -> Iterator[str]:
@@ -117,10 +121,12 @@ def _notes(trace: Trace, reading: Reading) -> Iterator[str]:
     if reading.flagless:
         yield "some lines have no flags: what happened in interrupts is taken for the task's"
     if account.boots > 1:
-        yield f"the clock jumps back by over a second {account.boots - 1} times: the file holds {account.boots} boots"
+        jumps = _several(account.boots - 1, "time")
+        yield f"the clock jumps back by over a second {jumps}: the file holds {account.boots} boots"
     if account.lost_lines:
-        what = f"{account.lost_events} events" + (" and more" if account.lost_unknown else "")
-        yield f"the ring buffer lost {what} in {account.lost_lines} places: pairs across a gap can't be trusted"
+        what = _several(account.lost_events, "event") + (" and more" if account.lost_unknown else "")
+        places = _several(account.lost_lines, "place")
+        yield f"the ring buffer lost {what} in {places}: pairs across a gap can't be trusted"
     held, written = trace.entries_in_buffer, trace.entries_written
     if held is not None and written is not None:
         if written > held:

@@ -30,9 +30,7 @@ _HEAD: Final = re.compile(
     re.ASCII,
 )
 _FRACTION: Final = re.compile(r"(\d{1,9}): +", re.ASCII)
-_LOST: Final = re.compile(
-    r"CPU:(\d{1,6}) \[(?:LOST (?:(\d{1,18}) )?EVENTS|(?:(\d{1,18}) )?EVENTS DROPPED)\]\s*", re.ASCII
-)
+_LOST: Final = re.compile(r"CPU:(\d{1,6}) \[(?:LOST (?:(\d{1,18}) )?EVENTS|(?:(\d{1,18}) )?EVENTS DROPPED)\]", re.ASCII)
 _ENTRIES: Final = re.compile(r"#\s*entries-in-buffer/entries-written: (\d{1,18})/(\d{1,18})\s+#P:(\d{1,6})", re.ASCII)
 
 
@@ -155,7 +153,7 @@ class Reading:
             found = _ENTRIES.match(text)
             if found and self.entries is None:
                 self.entries = int(found[1]), int(found[2]), int(found[3])
-        elif lost := _LOST.fullmatch(text[:_HEAD_LIMIT]):
+        elif lost := _LOST.fullmatch(text):
             self._lost(number, int(lost[1]), int(lost[2] or lost[3] or 0))
         elif (parts := self._parts(line)) is None:
             account.unreadable += 1

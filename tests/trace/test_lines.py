@@ -149,7 +149,11 @@ def test_lost_events_become_rows(read, line, count):
     account = trace.account
     assert (account.lost_lines, account.lost_events, account.lost_total) == (1, count, count or 1)
     what = "117 events" if count else "0 events and more"
-    assert trace.notes == [f"the ring buffer lost {what} in 1 places: pairs across a gap can't be trusted"]
+    assert trace.notes == [f"the ring buffer lost {what} in 1 place: pairs across a gap can't be trusted"]
+
+
+def test_a_lost_line_with_more_behind_it_is_none(read):
+    assert read("CPU:3 [LOST 117 EVENTS]" + " " * 300 + "x").account.unreadable == 1
 
 
 def test_headers_and_blank_lines_are_counted_apart(read):
@@ -170,7 +174,7 @@ def test_a_clock_that_goes_back_is_disorder_or_another_boot(read):
     at = "           v4l-185     [000] ..... {:>12}: " + RELEASE
     trace = read(at.format("7.900000"), at.format("8.100000"), at.format("3.000000"), at.format("3.000001"))
     assert (trace.account.out_of_order, trace.boots, trace.boot_rows) == (1, 2, (0, 3))
-    assert trace.notes == ["the clock jumps back by over a second 1 times: the file holds 2 boots"]
+    assert trace.notes == ["the clock jumps back by over a second 1 time: the file holds 2 boots"]
 
 
 @pytest.mark.parametrize("size", [MAX_LINE + 1, 3 * MAX_LINE, 3 * MAX_LINE + 12345])

@@ -45,27 +45,27 @@ CONTENTS = [
     (b"PK\x03\x04\0", "is a zip archive: unpack it first"),
     (
         b'{"traceEvents": [\n]}\n',
-        "not an ftrace text: not one of 2 lines has the shape of an event; it looks like JSON",
+        "not an ftrace text: no line of 2 has the shape of an event; it looks like JSON",
     ),
     (
         b"[    0.000000] Linux version 6.12\n[    0.1] x\n",
-        "not an ftrace text: not one of 2 lines has the shape of an event; it looks like a kernel log (dmesg)",
+        "not an ftrace text: no line of 2 has the shape of an event; it looks like a kernel log (dmesg)",
     ),
     (
         b"swapper     0 [000]  1234.567890:      iommu:map: IOMMU: iova=0x1 - 0x2\n",
-        "not an ftrace text: not one of 1 lines has the shape of an event; it looks like `perf script` output",
+        "not an ftrace text: no line of 1 has the shape of an event; it looks like `perf script` output",
     ),
     (
         b"vtd_dmar_translate dev 00:01.00 iova 0x0\n",
-        "not an ftrace text: not one of 1 lines has the shape of an event; it looks like an IOMMU emulator's log",
+        "not an ftrace text: no line of 1 has the shape of an event; it looks like an IOMMU emulator's log",
     ),
     (
         b"<!DOCTYPE html>\n<html>\n",
-        "not an ftrace text: not one of 2 lines has the shape of an event; it looks like an HTML page",
+        "not an ftrace text: no line of 2 has the shape of an event; it looks like an HTML page",
     ),
     (
         b"dear diary\n",
-        "not an ftrace text: not one of 1 lines has the shape of an event; it looks like a text of another kind",
+        "not an ftrace text: no line of 1 has the shape of an event; it looks like a text of another kind",
     ),
     (b"# tracer: nop\n#\n", f"a trace without events. {RECORD}"),
     (b"\n", f"a trace without events. {RECORD}"),
