@@ -1,7 +1,7 @@
 """From a recording to numbers: requests out of events, designs, the replay itself, checks against the recording.
 
 `workload_of` pairs events into requests, `replay` runs them through a `Design` over a `MemoryPlan`, `bytes_needed`
-finds the smallest memory, `verify_cma` checks predictions against what the kernel did. What the numbers mean is fixed
+finds the smallest memory, `recorded_history` and `design_history` tell where buffers lay, `verify_cma` checks predictions against what the kernel did. What the numbers mean is fixed
 by "What compare means" in the docs. No printing and no verdicts here: those are answers.
 """
 
@@ -9,6 +9,16 @@ from __future__ import annotations
 
 from swiommu.replay.designs import AS_RECORDED, DEFAULT_DESIGNS, PRESETS, Design, Knobs, find_design
 from swiommu.replay.engine import Outcome, Status, loses_nothing, replay
+from swiommu.replay.history import (
+    NOBODY,
+    AreaHistory,
+    Drawing,
+    Rectangle,
+    Refusal,
+    design_history,
+    failure_times,
+    recorded_history,
+)
 from swiommu.replay.memory_plan import MemoryPlan, equal_plan, machine_plan, peak_live_bytes, plan_of_size
 from swiommu.replay.need import Need, bytes_needed
 from swiommu.replay.pairing import workload_of
@@ -18,27 +28,35 @@ from swiommu.replay.verify_cma import verify_cma
 __all__ = [
     "AS_RECORDED",
     "DEFAULT_DESIGNS",
+    "NOBODY",
     "PRESETS",
     "Area",
+    "AreaHistory",
     "Design",
+    "Drawing",
     "Knobs",
     "MemoryPlan",
     "Need",
     "Occupancy",
     "OpCode",
     "Outcome",
+    "Rectangle",
+    "Refusal",
     "Request",
     "RequestKind",
     "Served",
     "Status",
     "Workload",
     "bytes_needed",
+    "design_history",
     "equal_plan",
+    "failure_times",
     "find_design",
     "loses_nothing",
     "machine_plan",
     "peak_live_bytes",
     "plan_of_size",
+    "recorded_history",
     "replay",
     "verify_cma",
     "workload_of",

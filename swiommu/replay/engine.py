@@ -36,7 +36,10 @@ class Status:
 
 @attrs.frozen
 class Outcome:
-    """A run's result: the account, the operation counts, and per request its status and its number of maps."""
+    """A run's result: the account, the operation counts, and per request its status and its number of maps.
+
+    ``places`` and ``occupied`` hold the backend's handles by request and by occupancy, if they were to be kept.
+    """
 
     design: Design
     plan: MemoryPlan
@@ -46,6 +49,7 @@ class Outcome:
     status: bytearray
     maps: array[int]
     places: dict[int, object]
+    occupied: dict[int, object]
 
 
 def replay(
@@ -72,6 +76,7 @@ def replay(
         status=run.status,
         maps=run.maps,
         places=run.places,
+        occupied=run.occupied,
     )
 
 
@@ -101,6 +106,7 @@ class _Run:
         self.status = bytearray(len(workload.requests))
         self.maps = array("Q", bytes(8 * len(workload.requests)))
         self.places: dict[int, object] = {}
+        self.occupied: dict[int, object] = {}
         self._keep = keep_places
         self._live: dict[int, object] = {}
         self._occupied: dict[int, object] = {}
@@ -132,7 +138,9 @@ class _Run:
         elif code == OpCode.END:
             self._end(self.workload.requests[index])
         elif code == OpCode.OCCUPY:
-            self._occupied[index] = self.backend.occupy(self.workload.occupancies[index])
+            self._occupied[index] = handle = self.backend.occupy(self.workload.occupancies[index])
+            if self._keep and handle is not None:
+                self.occupied[index] = handle
         elif code == OpCode.VACATE:
             self.backend.vacate(self.workload.occupancies[index], self._occupied.pop(index, None))
 

@@ -1,0 +1,369 @@
+"""Where buffers lay and for how long: rectangles of time x address, for the recorded kernel or for a design's run.
+
+A history shows ALLOCs that a pool of memory served. What lies elsewhere (another allocator's blocks, memory that a
+MAP points at) is counted, not placed. A refused ALLOC keeps what was free at that moment, and the largest hole.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import attrs
+
+from swiommu.address import PAGE_SIZE, align_down, align_up
+from swiommu.iommu import Mapping
+from swiommu.region import Chunk
+from swiommu.replay.designs import AS_RECORDED
+from swiommu.replay.engine import Outcome, Status
+from swiommu.replay.memory_plan import STEP
+from swiommu.replay.requests import Occupancy, OpCode, RequestKind, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+__all__ = [
+    "NOBODY",
+    "AreaHistory",
+    "Drawing",
+    "Rectangle",
+    "Refusal",
+    "design_history",
+    "failure_times",
+    "recorded_history",
+]
+
+NOBODY = -1  # the request of memory that no request asked for: in use before the trace, or another driver's
+
+_MEASURED = 1000  # refusals whose holes are measured; a hostile trace can refuse without end
+_BANDS, _BINS = 32, 64  # the grid that small rectangles are merged into
+
+Extent = tuple[int, int]
+"""(start, size) in bytes."""
+
+
+class Rectangle(NamedTuple):
+    """``size`` bytes from ``start`` held from ``begin`` to ``end`` (ns); ``ended`` is False if the trace ends first."""
+
+    request: int
+    start: int
+    size: int
+    begin: int
+    end: int
+    ended: bool
+
+
+class Refusal(NamedTuple):
+    """An ALLOC that was not served at ``time``: bytes free then, and the largest hole among them."""
+
+    request: int
+    time: int
+    free: int
+    hole_start: int
+    hole: int
+
+
+class Drawing(NamedTuple):
+    """What to draw: ``merged`` rectangles stand for ``small`` ones that are too many and too small to draw singly."""
+
+    rectangles: list[Rectangle]
+    merged: list[Rectangle]
+    small: int
+
+
+@attrs.define
+class AreaHistory:
+    """The memory ``[base, base + size)`` from ``begin`` to ``end`` (ns of the trace's clock).
+
+    ``elsewhere`` counts served ALLOCs that lay outside of it, ``unmeasured`` refusals beyond the first thousand.
+
+    >>> from swiommu.replay import workload_of
+    >>> from swiommu.trace import read_trace
+    >>> history = recorded_history(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")))
+    >>> history.check()
+    >>> len(history.rectangles), len(history.refusals), history.elsewhere
+    (692, 27, 22)
+    """
+
+    name: str
+    base: int
+    size: int
+    begin: int
+    end: int
+    rectangles: Sequence[Rectangle]
+    refusals: Sequence[Refusal]
+    elsewhere: int
+    unmeasured: int = 0
+
+    def drawing(self, limit: int) -> Drawing:
+        """At most ``limit`` rectangles (1,024 or more): the largest as they are, the others merged over a grid."""
+        if len(self.rectangles) <= limit:
+            return Drawing(list(self.rectangles), [], 0)
+        largest = sorted(self.rectangles, key=lambda r: r.size * (r.end - r.begin + 1), reverse=True)
+        single = max(limit - _BANDS * _BINS // 2, 0)
+        return Drawing(largest[:single], self._merged(largest[single:]), len(largest) - single)
+
+    def _merged(self, small: Iterable[Rectangle]) -> list[Rectangle]:
+        """The cells of the grid that any of these touches, joined along time."""
+        band, width = max(-(-self.size // _BANDS), 1), max(-(-(self.end - self.begin) // _BINS), 1)
+        cells: set[tuple[int, int]] = set()
+        for rectangle in small:
+            first, last = (min((edge - self.begin) // width, _BINS - 1) for edge in (rectangle.begin, rectangle.end))
+            low, high = (
+                (rectangle.start - self.base) // band,
+                (rectangle.start + rectangle.size - 1 - self.base) // band,
+            )
+            cells.update((row, column) for row in range(low, high + 1) for column in range(first, last + 1))
+        merged = []
+        for row, column in sorted(cells):
+            if (row, column - 1) in cells:
+                continue
+            stop = column + 1
+            while (row, stop) in cells:
+                stop += 1
+            begin, end = (min(self.begin + edge * width, self.end) for edge in (column, stop))
+            start = self.base + row * band
+            merged.append(Rectangle(NOBODY, start, min(band, self.base + self.size - start), begin, end, ended=True))
+        return merged
+
+    def check(self) -> None:
+        """Every rectangle lies inside, and no two hold the same byte at the same time."""
+        events = []
+        for rectangle in self.rectangles:
+            assert self.base <= rectangle.start, f"{rectangle} begins before {self.base:#x}"
+            assert rectangle.start + rectangle.size <= self.base + self.size, f"{rectangle} leaves the memory"
+            assert self.begin <= rectangle.begin <= rectangle.end <= self.end, f"{rectangle} leaves the time"
+            if rectangle.begin < rectangle.end:
+                events += [(rectangle.begin, 1, rectangle.start, rectangle.size)]
+                events += [(rectangle.end, 0, rectangle.start, rectangle.size)]
+        held: list[Extent] = []
+        for time, is_begin, start, size in sorted(events):
+            if is_begin:
+                insort(held, (start, size))
+                for (low, length), (high, _) in pairwise(held):
+                    assert low + length <= high, f"at {time} ns {low:#x}+{length:#x} and {high:#x} overlap"
+            else:
+                held.remove((start, size))
+
+
+def recorded_history(workload: Workload) -> AreaHistory | None:
+    """The recorded contiguous area; None if the recording has none."""
+    area = workload.area
+    if area is None:
+        return None
+    base = area.base_pfn * PAGE_SIZE
+
+    def request(index: int) -> list[Extent]:
+        pfn = workload.served[index].pfn
+        return [] if pfn is None else [(pfn * PAGE_SIZE, align_up(workload.requests[index].size, PAGE_SIZE))]
+
+    def occupancy(index: int) -> list[Extent]:
+        occupied = workload.occupancies[index]
+        return [(occupied.pfn * PAGE_SIZE, occupied.count * PAGE_SIZE)]
+
+    tour = _Tour(workload, request, occupancy, lambda index: workload.requests[index].censored)
+    extents = [(base + offset * PAGE_SIZE, count * PAGE_SIZE) for offset, count in area.start_extents or ()]
+    return tour.run(AS_RECORDED, base, area.bytes, extents)
+
+
+def design_history(workload: Workload, outcome: Outcome) -> AreaHistory | None:
+    """A run's memory, from an outcome that kept its places; None if it placed nothing that could be drawn.
+
+    >>> from swiommu.replay import equal_plan, find_design, replay, workload_of
+    >>> from swiommu.trace import read_trace
+    >>> workload = workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))
+    >>> outcome = replay(workload, find_design("cma-bitmap"), equal_plan(workload), keep_places=True)
+    >>> history = design_history(workload, outcome)
+    >>> history.check()
+    >>> first = history.refusals[0]
+    >>> len(history.refusals), first.free >> 20, first.hole >> 20
+    (2, 26, 23)
+    """
+    plan, requests = outcome.plan, workload.requests
+
+    def request(index: int) -> list[Extent]:
+        return _extents_of(outcome.places[index]) if index in outcome.places else []
+
+    def occupancy(index: int) -> list[Extent]:
+        return _extents_of(outcome.occupied[index]) if index in outcome.occupied else []
+
+    def refused(index: int) -> bool:
+        return outcome.status[index] in {Status.LOST, Status.CENSORED}
+
+    lows = [
+        low for index in outcome.places if requests[index].kind is RequestKind.ALLOC for low in _span(request(index))
+    ]
+    if not lows:
+        return None
+    base, size = _frame(min(lows), max(lows), plan.base, plan.bytes)
+    extents = [(plan.base + offset * PAGE_SIZE, count * PAGE_SIZE) for offset, count in plan.start_extents]
+    if not outcome.design.has_area:
+        extents = []
+    return _Tour(workload, request, occupancy, refused).run(outcome.design.name, base, size, extents)
+
+
+def failure_times(workload: Workload, outcome: Outcome | None) -> list[int]:
+    """When each request failed (ns), in the recording or in a run.
+
+    >>> from swiommu.replay import workload_of
+    >>> from swiommu.trace import read_trace
+    >>> len(failure_times(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")), None))
+    27
+    """
+    if outcome is None:
+        return [request.time for request in workload.requests if request.censored]
+    failed = {Status.LOST, Status.CENSORED}
+    return [request.time for request in workload.requests if outcome.status[request.index] in failed]
+
+
+def _extents_of(handle: object) -> list[Extent]:
+    """Memory behind a backend's handle, neighbours joined: a chunk, a mapping's pieces, or a block with its frame."""
+    if isinstance(handle, Chunk):
+        return [(handle.start.value, handle.size)]
+    if isinstance(handle, Mapping):
+        return _joined((piece.start.value, piece.size) for piece in handle.pieces)
+    pfn, order = getattr(handle, "pfn", None), getattr(handle, "order", None)
+    if isinstance(pfn, int) and isinstance(order, int):
+        return [(pfn * PAGE_SIZE, PAGE_SIZE << order)]
+    return []
+
+
+def _joined(extents: Iterable[Extent]) -> list[Extent]:
+    joined: list[Extent] = []
+    for start, size in sorted(extents):
+        if joined and joined[-1][0] + joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], joined[-1][1] + size)
+        else:
+            joined.append((start, size))
+    return joined
+
+
+def _span(extents: Sequence[Extent]) -> list[int]:
+    return [edge for start, size in extents for edge in (start, start + size)]
+
+
+def _frame(low: int, high: int, base: int, size: int) -> Extent:
+    """The memory to show: the plan's, where everything lies in it; frames are numbered from 0 instead."""
+    for start in (base, 0):
+        if start <= low and high <= start + size:
+            return start, size
+    start = align_down(low, STEP)
+    return start, align_up(high, STEP) - start
+
+
+class _Tour:
+    """One walk over the operations that opens and closes rectangles; only order decides, not time."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        request: Callable[[int], list[Extent]],
+        occupancy: Callable[[int], list[Extent]],
+        refused: Callable[[int], bool],
+    ) -> None:
+        self.workload = workload
+        self.request, self.occupancy, self.refused = request, occupancy, refused
+        self._open: dict[tuple[bool, int], tuple[int, list[Extent]]] = {}
+        self._held: list[Extent] = []
+        self._live = self._elsewhere = self._unmeasured = 0
+        self._rectangles: list[Rectangle] = []
+        self._refusals: list[Refusal] = []
+
+    def run(self, name: str, base: int, size: int, extents: Sequence[Extent]) -> AreaHistory:
+        workload = self.workload
+        now = workload.start_time
+        self._start(extents, base, now)
+        for code, index, time in workload.ops:
+            now = max(now, time)
+            if code == OpCode.BEGIN and workload.requests[index].kind is RequestKind.ALLOC:
+                self._begin(index, now, base, size)
+            elif code == OpCode.END:
+                self._close((False, index), now)
+            elif code == OpCode.OCCUPY:
+                self._hold((True, index), now, self.occupancy(index))
+            elif code == OpCode.VACATE:
+                self._close((True, index), now)
+        stop = max(now, workload.stop_time)
+        for key in list(self._open):
+            self._close(key, stop, ended=False)
+        return AreaHistory(
+            name=name,
+            base=base,
+            size=size,
+            begin=workload.start_time,
+            end=stop,
+            rectangles=self._rectangles,
+            refusals=self._refusals,
+            elsewhere=self._elsewhere,
+            unmeasured=self._unmeasured,
+        )
+
+    def _start(self, extents: Sequence[Extent], base: int, now: int) -> None:
+        """What was in use when the trace began; parts that are given back later are held by their occupancy."""
+        area = self.workload.area
+        shift = base - area.base_pfn * PAGE_SIZE if area else 0
+        later: dict[int, Occupancy] = {
+            index: each for index, each in enumerate(self.workload.occupancies) if each.was_start_extent
+        }
+        parts = {index: (each.pfn * PAGE_SIZE + shift, each.count * PAGE_SIZE) for index, each in later.items()}
+        for number, extent in enumerate(_without(extents, list(parts.values())), 1):
+            self._hold((True, -number), now, [extent])
+        for index, (start, size) in parts.items():
+            if any(low <= start and start + size <= low + length for low, length in extents):
+                self._hold((True, index), now, [(start, size)])
+
+    def _begin(self, index: int, now: int, base: int, size: int) -> None:
+        if self.refused(index):
+            if len(self._refusals) < _MEASURED:
+                self._refusals.append(Refusal(index, now, size - self._live, *self._largest_hole(base, size)))
+            else:
+                self._unmeasured += 1
+            return
+        extents = self.request(index)
+        if extents:
+            self._hold((False, index), now, extents)
+        elif not self.workload.requests[index].censored:
+            self._elsewhere += 1
+
+    def _hold(self, key: tuple[bool, int], now: int, extents: list[Extent]) -> None:
+        if not extents:
+            return
+        self._open[key] = now, extents
+        for extent in extents:
+            insort(self._held, extent)
+            self._live += extent[1]
+
+    def _close(self, key: tuple[bool, int], now: int, *, ended: bool = True) -> None:
+        if key not in self._open:
+            return  # never served, or served elsewhere
+        begin, extents = self._open.pop(key)
+        is_occupancy, index = key
+        for extent in extents:
+            del self._held[bisect_left(self._held, extent)]
+            self._live -= extent[1]
+            request = NOBODY if is_occupancy else index
+            self._rectangles.append(Rectangle(request, *extent, begin, now, ended))
+
+    def _largest_hole(self, base: int, size: int) -> Extent:
+        """(start, bytes) of the largest run that nobody holds; the lowest of several."""
+        edges = [base, *_span(self._held), base + size]
+        holes = [(high - low, -low) for low, high in zip(edges[::2], edges[1::2], strict=True)]
+        length, negative = max(holes)
+        return -negative, length
+
+
+def _without(extents: Iterable[Extent], parts: Sequence[Extent]) -> list[Extent]:
+    """The extents less the parts.
+
+    >>> _without([(0, 192)], [(64, 32)])
+    [(0, 64), (96, 96)]
+    """
+    left = []
+    for start, size in extents:
+        at = start
+        for low, length in sorted(part for part in parts if start <= part[0] < start + size):
+            left.append((at, low - at))
+            at = low + length
+        left.append((at, start + size - at))
+    return [extent for extent in left if extent[1] > 0]
