@@ -257,7 +257,7 @@ class RadixTable:
             node.live += 1
             return 1
         count = min(count, mask + 1 - first)
-        if node.live and any(entries[first : first + count]):
+        if node.live and entries[first : first + count] != _ZEROES[:count]:
             raise self._in_use(node, next(i for i in range(first, first + count) if entries[i]))
         entries[first : first + count] = array("Q", self.format.leaf_run(paddr, depth, bits, count))
         node.live += count
