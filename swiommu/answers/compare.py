@@ -14,9 +14,9 @@ from swiommu.answers.verdict import verdict_of
 from swiommu.replay import (
     AS_RECORDED,
     DEFAULT_DESIGNS,
-    Design,
     Knobs,
     MemoryPlan,
+    Outcome,
     Workload,
     bytes_needed,
     equal_plan,
@@ -38,7 +38,10 @@ MemoryMode = Literal["equal", "machine"]
 
 @attrs.define
 class Comparison:
-    """The answer: a row for the recording itself unless it was left out, then a row a design, in the order asked."""
+    """The answer: a row for the recording itself unless it was left out, then a row a design, in the order asked.
+
+    ``outcomes`` has the runs behind the rows, by name, with the places of their buffers, if they were to be kept.
+    """
 
     workload: Workload
     account: Account
@@ -46,6 +49,8 @@ class Comparison:
     rows: Sequence[Row]
     verdict: str
     path: str
+    knobs: Knobs = attrs.field(factory=Knobs)
+    outcomes: dict[str, Outcome] = attrs.field(factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The document ``swiommu.compare/1``; byte counts are integers, addresses hex strings."""
@@ -94,6 +99,7 @@ def compare(
     memory: MemoryMode = "equal",
     knobs: Knobs | None = None,
     with_need: bool = True,
+    keep_outcomes: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Comparison:
     """What each design would have done with the requests of ``trace``; ``progress`` is told each step in a word.
@@ -111,19 +117,21 @@ def compare(
     workload = workload_of(trace)
     plan = equal_plan(workload) if memory == "equal" else machine_plan(workload)
     rows: list[Row] = []
+    outcomes: dict[str, Outcome] = {}
+    knobs = knobs or Knobs()
     for design in wanted:
         tell(design.name if design else AS_RECORDED)
-        row = _row(workload, design, plan, knobs, with_need=with_need)
+        if design is None:
+            rows.append(recorded_row(workload))
+            continue
+        outcome = replay(workload, design, plan, knobs, keep_places=keep_outcomes)
+        if keep_outcomes:
+            outcomes[design.name] = outcome
+        row = row_of(workload, outcome, bytes_needed(workload, design, knobs) if with_need else None)
         row.same_as = next((other.name for other in rows if _same(other, row)), None)
         rows.append(row)
-    return Comparison(workload, trace.account, plan, rows, verdict_of(workload, plan, rows), trace.path)
-
-
-def _row(workload: Workload, design: Design | None, plan: MemoryPlan, knobs: Knobs | None, *, with_need: bool) -> Row:
-    if design is None:
-        return recorded_row(workload)
-    need = bytes_needed(workload, design, knobs) if with_need else None
-    return row_of(workload, replay(workload, design, plan, knobs), need)
+    verdict = verdict_of(workload, plan, rows)
+    return Comparison(workload, trace.account, plan, rows, verdict, trace.path, knobs, outcomes)
 
 
 def _same(one: Row, other: Row) -> bool:
