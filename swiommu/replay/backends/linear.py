@@ -21,7 +21,8 @@ class LinearBackend(RegionBackend):
     """Drivers talk to a domain: ``alloc`` takes a chunk of the region, a MAP is bound piece by piece.
 
     The window is the whole space, shifted by the design's delta (0: bus = phys). Where pieces of one group share bytes (an unmodified driver may map a
-    page twice), the second is served by the window and not recorded again; nothing is enforced either way.
+    page twice), the second is served by the window and not recorded again; nor is a piece inside the region, which
+    is the allocator's. Nothing is enforced either way, and a device reaches the whole window.
     """
 
     def __init__(self, design: Design, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> None:
@@ -58,6 +59,10 @@ class LinearBackend(RegionBackend):
         domain = self._domain(request.group)
         bound: list[Mapping[PhysAddr]] = []
         for phys, size in request.pieces:
+            if self.region.start.value < phys + size and phys < self.region.stop:
+                # A page of the region that was lent to somebody: an ALLOC takes its place, whoever was told of it.
+                self.unrecorded += 1
+                continue
             try:
                 bound.append(domain.bind([PhysRange(self.space.at(phys), size)], limit=request.mask))
             except AddressInUse:
