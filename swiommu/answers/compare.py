@@ -49,8 +49,19 @@ class Comparison:
     rows: Sequence[Row]
     verdict: str
     path: str
+    with_need: bool = True
     knobs: Knobs = attrs.field(factory=Knobs)
     outcomes: dict[str, Outcome] = attrs.field(factory=dict)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was assumed because the recording doesn't tell: sentences for the reader."""
+        workload, notes = self.workload, list(self.workload.notes)
+        if not workload.has_dma_events and workload.requests:
+            notes.append("the trace has no dma events: each cma_alloc is taken for an ALLOC and each map for a MAP")
+        if workload.area is not None and workload.area.start_extents is None:
+            notes.append("the pages of the area in use when the trace began are not known: none are occupied")
+        return notes
 
     def to_json(self) -> dict[str, Any]:
         """The document ``swiommu.compare/1``; byte counts are integers, addresses hex strings."""
@@ -78,7 +89,7 @@ class Comparison:
                 "has_dma_events": workload.has_dma_events,
                 "duration_us": (workload.stop_time - workload.start_time) // 1000,
                 "account": self.account.as_dict(),
-                "notes": workload.notes,
+                "notes": self.notes,
             },
             "memory": {
                 "mode": plan.mode,
@@ -131,7 +142,7 @@ def compare(
         row.same_as = next((other.name for other in rows if _same(other, row)), None)
         rows.append(row)
     verdict = verdict_of(workload, plan, rows)
-    return Comparison(workload, trace.account, plan, rows, verdict, trace.path, knobs, outcomes)
+    return Comparison(workload, trace.account, plan, rows, verdict, trace.path, with_need, knobs, outcomes)
 
 
 def _same(one: Row, other: Row) -> bool:

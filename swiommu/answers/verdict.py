@@ -27,28 +27,35 @@ def mib(size: int) -> str:
     """
     if size == 0:
         return "0"
-    if size < 1 << 20:
-        return f"{-(-size // 1024)} KiB"
+    kib = -(-size // 1024)
+    if kib < 1024:
+        return f"{kib} KiB"
     whole = size / 2**20
-    return f"{whole:,.0f} MiB" if whole >= 100 or whole == int(whole) else f"{whole:.1f} MiB"
+    return f"{whole:,.0f} MiB" if whole >= 99.95 or whole == int(whole) else f"{whole:.1f} MiB"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "request"), counted(2000, "unmap")
+    ('1 request', '2,000 unmaps')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def verdict_of(workload: Workload, plan: MemoryPlan, rows: Sequence[Row]) -> str:
     """The sentences for these rows; what was not run is not judged."""
     designs = [row for row in rows if row.name != AS_RECORDED]
+    if not designs:
+        return "No design was asked for: this is what was recorded."
     without = _best([row for row in designs if not row.has_hardware], workload)
     with_ = _best([row for row in designs if row.has_hardware], workload)
-    sentences = [*_needs(without, with_), *_losses(without + with_, plan), *_hardware(without, with_)]
-    if not sentences:
-        sentences = [f"In {mib(plan.bytes)} ({plan.mode}) no request is lost by {_names(designs)}."] if designs else []
-    if workload.count(RequestKind.USERMAP) and without:
-        sentences.append("User-space mappings need translation: the other designs can't be compared on them.")
+    sentences = [*_needs(without, with_), *_losses(designs, plan), *_hardware(without, with_, workload)]
+    if workload.count(RequestKind.USERMAP) and any(row.not_applicable for row in designs):
+        sentences.append("User-space mappings need translation: designs without it can't be compared on them.")
     if workload.censored:
-        sentences.append(
-            f"{_count(workload.censored, 'request')} failed when recorded, and what the driver would have done next is "
-            "unknown: demand is understated."
-        )
-    return " ".join(sentences) or "Nothing was asked but what was recorded."
+        sentences.append(_censored(workload.censored, designs))
+    return " ".join(sentences)
 
 
 def _best(rows: Sequence[Row], workload: Workload) -> list[Row]:
@@ -56,10 +63,14 @@ def _best(rows: Sequence[Row], workload: Workload) -> list[Row]:
     return [row for row in rows if not any(_beats(other, row, workload) for other in rows)]
 
 
-def _beats(row: Row, other: Row, workload: Workload) -> bool:
+def _tie(row: Row, other: Row, workload: Workload) -> bool:
+    """Whether the losses are as good as equal: within one request, or 1 % of the offered bytes."""
     offered = sum(request.size for request in workload.requests)
-    tie = abs(row.lost - other.lost) <= 1 or abs(row.lost_bytes - other.lost_bytes) * 100 < offered
-    if not tie:
+    return abs(row.lost - other.lost) <= 1 or abs(row.lost_bytes - other.lost_bytes) * 100 < offered
+
+
+def _beats(row: Row, other: Row, workload: Workload) -> bool:
+    if not _tie(row, other, workload):
         return row.lost < other.lost
     if row.bytes_needed is None or other.bytes_needed is None:
         return row.bytes_needed is not None and other.bytes_needed is None
@@ -82,38 +93,66 @@ def _needs(without: Sequence[Row], with_: Sequence[Row]) -> list[str]:
     return [f"To lose nothing that the kernel served takes {' and '.join(parts)}{peak}."]
 
 
-def _losses(best: Sequence[Row], plan: MemoryPlan) -> list[str]:
-    """What is lost at the memory of the table, where something is."""
-    return [
-        f"In {mib(plan.bytes)} ({plan.mode}) {row.name} loses {_count(row.lost, 'request')}."
-        for row in best
-        if row.lost
-    ]
+def _losses(designs: Sequence[Row], plan: MemoryPlan) -> list[str]:
+    """What is lost at the memory of the table; that nothing is lost is said where no need says so."""
+    where = f"In {mib(plan.bytes)} ({plan.mode})" if plan.bytes else f"Without an area ({plan.mode})"
+    losing = [row for row in designs if row.lost and row.same_as is None]
+    if losing:
+        sentences = [f"{where} {_and([f'{row.name} loses {_lost(row)}' for row in losing])}."]
+        if any(row.lost_by_kind["MAP"] for row in losing if not row.has_hardware):
+            sentences.append("A MAP beyond its device's mask needs translation or a bounce buffer.")
+        return sentences
+    if any(row.bytes_needed is not None for row in designs):
+        return []
+    names = [row.name for row in designs if not row.not_applicable]
+    return [f"{where} {_and(names)} {'loses' if len(names) == 1 else 'lose'} nothing."] if names else []
 
 
-def _hardware(without: Sequence[Row], with_: Sequence[Row]) -> list[str]:
+def _lost(row: Row) -> str:
+    return _and([counted(number, kind) for kind, number in row.lost_by_kind.items() if number])
+
+
+def _censored(censored: int, designs: Sequence[Row]) -> str:
+    """Requests whose end nobody knows, and who could at least have begun them."""
+    sentence = (
+        f"{counted(censored, 'request')} failed when recorded, and what the driver would have done next is unknown: "
+        "demand is understated."
+    )
+    gaining = [row for row in designs if row.gained and row.same_as is None]
+    if not gaining:
+        return sentence
+    first, *others = gaining
+    parts = [f"{first.name} could have served {first.gained:,}", *(f"{row.name} {row.gained:,}" for row in others)]
+    return f"{sentence} Of these, {_and(parts)}."
+
+
+def _hardware(without: Sequence[Row], with_: Sequence[Row], workload: Workload) -> list[str]:
     """What translation buys and what it costs."""
     if not without or not with_:
         return []
     row = with_[0]
-    costs = [f"{_count(row.unmaps, 'unmap')} with {_count(row.invalidations or 0, 'invalidation')}"]
+    costs = [f"{counted(row.unmaps, 'unmap')} with {counted(row.invalidations or 0, 'invalidation')}"]
     if row.table_bytes:
         costs.append(f"{mib(row.table_bytes)} of page tables")
     if row.walk_refs_per_mib:
         costs.append(f"{row.walk_refs_per_mib:,.0f} page-table reads per MiB touched cold")
-    return [f"Translation buys {_bought(without[0], row)} and isolation; it costs {', '.join(costs)}."]
+    return [f"Translation buys {_bought(without[0], row, workload)}; it costs {_and(costs)}."]
 
 
-def _bought(without: Row, with_: Row) -> str:
-    """The memory that translation saves, if both needs are known."""
-    if without.bytes_needed is None or with_.bytes_needed is None:
-        return "reach" if with_.lost < without.lost else "no memory"
-    saved = without.bytes_needed - with_.bytes_needed
-    if abs(saved) * 100 < without.bytes_needed:
-        return "no memory (a tie)"
-    if saved < 0:
-        return f"no memory ({mib(-saved)} more are needed)"
-    return f"{mib(saved)} ({100 * saved / without.bytes_needed:.0f} %)"
+def _bought(without: Row, with_: Row, workload: Workload) -> str:
+    """Isolation always; requests that are lost without it; memory, if both needs are known."""
+    bought, instead = [], ""
+    if with_.lost < without.lost and not _tie(with_, without, workload):
+        bought.append(f"{counted(without.lost - with_.lost, 'request')} that {without.name} loses")
+    if without.bytes_needed is not None and with_.bytes_needed is not None:
+        saved = without.bytes_needed - with_.bytes_needed
+        if abs(saved) * 100 < without.bytes_needed:
+            instead = " but no memory (a tie)"
+        elif saved < 0:
+            instead = f" but no memory ({mib(-saved)} more are needed)"
+        else:
+            bought.append(f"{mib(saved)} ({100 * saved / without.bytes_needed:.0f} %)")
+    return f"{_and([*bought, 'isolation'])}{instead}"
 
 
 def _names(rows: Sequence[Row]) -> str:
@@ -121,5 +160,5 @@ def _names(rows: Sequence[Row]) -> str:
     return ", ".join(row.name for row in rows if row.same_as is None or len(rows) == 1)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))

@@ -74,7 +74,8 @@ def equal_plan(workload: Workload) -> MemoryPlan:
     if workload.area is not None:
         fell_back = _fallback_peak(workload)
         size = workload.area.bytes + fell_back
-        source = f"recorded area {workload.area.bytes >> 20} MiB + peak of what fell back out of it"
+        area = f"recorded area {workload.area.bytes >> 20} MiB"
+        source = f"{area} + peak of what fell back out of it" if fell_back else f"{area}; nothing fell back out of it"
     else:
         size = peak_live_bytes(workload) * 5 // 4
         source = "1.25 x the peak of live ALLOC bytes (no contiguous area recorded)"
