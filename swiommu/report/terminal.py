@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from swiommu.answers.verdict import mib
+from swiommu.answers.verdict import counted, mib
+from swiommu.replay import AS_RECORDED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
@@ -21,6 +21,7 @@ __all__ = ["clean", "print_comparison", "print_verification"]
 
 _NONE = "-"
 _WIDEST = 200
+_GAP = 2  # blanks between columns
 
 
 def clean(text: str) -> str:
@@ -35,18 +36,23 @@ def clean(text: str) -> str:
 
 def print_comparison(console: Console, answer: Comparison) -> None:
     """Table, verdict, notes."""
-    plan, workload = answer.plan, answer.workload
-    console.print(Text(f"{clean(workload.name)}: {_requests(answer)}", style="bold"))
-    console.print(Text(f"memory: {plan.mode}, {mib(plan.bytes)} ({clean(plan.source)})"))
+    plan = answer.plan
+    size = mib(plan.bytes) if plan.bytes else "none"
+    console.print(Text(f"{_title(answer.workload.name)}: {_requests(answer)}", style="bold"))
+    console.print(Text(f"memory: {plan.mode}, {size}: {clean(plan.source)}"))
     console.print()
-    console.print(_table(answer))
+    _print_table(console, _headings(answer), [_line(answer, row) for row in answer.rows])
     console.print()
     console.print(Text(answer.verdict))
     notes = list(_notes(answer))
     if notes:
         console.print()
     for note in notes:
-        console.print(Padding(Text(f"note: {clean(note)}", style="dim"), (0, 0)))
+        console.print(Text(f"note: {clean(note)}", style="dim"))
+
+
+def _title(name: str) -> str:
+    return "standard input" if name == "-" else clean(name)
 
 
 def _requests(answer: Comparison) -> str:
@@ -54,24 +60,22 @@ def _requests(answer: Comparison) -> str:
         kind: sum(request.kind == kind for request in answer.workload.requests) for kind in ("ALLOC", "MAP", "USERMAP")
     }
     parts = [f"{count:,} {kind}" for kind, count in kinds.items() if count]
-    return f"{len(answer.workload.requests):,} requests ({', '.join(parts) or 'none'})"
+    return f"{counted(len(answer.workload.requests), 'request')} ({', '.join(parts) or 'none'})"
 
 
-def _table(answer: Comparison) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    table.add_column("design", no_wrap=True)
-    for heading in ("needs", "failed", "lost", "gained", "waste", "tables", "maps", "unmaps", "refs/MiB", "isolates"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in answer.rows:
-        if row.same_as is not None:
-            table.add_row(row.name, f"= {row.same_as}", *[""] * 9)
-        else:
-            table.add_row(row.name, *_cells(row))
-    return table
+def _headings(answer: Comparison) -> list[str]:
+    """The first column names the row; ``needs`` is there only if somebody wanted to know."""
+    needs = ["needs"] if answer.with_need else []
+    return ["design", *needs, "failed", "lost", "gained", "waste", "tables", "maps", "unmaps", "refs/MiB", "isolates"]
+
+
+def _line(answer: Comparison, row: Row) -> list[str]:
+    if row.same_as is not None:
+        return [row.name, f"= {row.same_as}"]
+    return [row.name, *([_size(row.bytes_needed)] if answer.with_need else []), *_cells(row)]
 
 
 def _cells(row: Row) -> Iterator[str]:
-    yield _size(row.bytes_needed)
     yield f"{row.failed:,}"
     yield f"{row.lost:,}"
     yield f"{row.gained:,}"
@@ -79,7 +83,7 @@ def _cells(row: Row) -> Iterator[str]:
     yield _size(row.table_bytes)
     yield f"{row.maps:,}"
     yield f"{row.unmaps:,}"
-    yield _NONE if row.walk_refs_per_mib is None else f"{row.walk_refs_per_mib:,.1f}".removesuffix(".0")
+    yield _NONE if row.walk_refs_per_mib is None else f"{row.walk_refs_per_mib:,.0f}"
     yield row.enforces
 
 
@@ -87,52 +91,93 @@ def _size(size: int | None) -> str:
     return _NONE if size is None else mib(size)
 
 
+def _print_table(console: Console, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """One table, or several below each other where the console is too narrow; each has the first column.
+
+    A line that ends early says all that it has to say in its first columns.
+    """
+    full = [[*line, *[""] * (len(headings) - len(line))] for line in [headings, *lines]]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
+    left = 1
+    while left < len(headings):
+        right, room = left + 1, console.width - widths[0] - _GAP - widths[left]
+        while right < len(headings) and widths[right] + _GAP <= room:
+            room -= widths[right] + _GAP
+            right += 1
+        if left > 1:
+            console.print()
+        console.print(_part(headings, [line for line in lines if len(line) > left], slice(left, right)))
+        left = right
+
+
+def _part(headings: Sequence[str], lines: Sequence[Sequence[str]], columns: slice) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    table.add_column(headings[0], no_wrap=True)
+    for heading in headings[columns]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(line[0], *line[columns])
+    return table
+
+
 def _notes(answer: Comparison) -> Iterator[str]:
-    """What a reader must know to trust the numbers: everything that was not used, and why."""
+    """What a reader must know to trust the numbers: what was assumed, what was not used, what the table lacks."""
     workload, account = answer.workload, answer.account
-    yield from workload.notes
-    if not workload.has_dma_events and workload.requests:
-        yield "the trace has no dma events: each cma_alloc is taken for an ALLOC and each map for a MAP"
-    counted = (
-        (account.malformed, "lines of known events could not be read"),
-        (account.unreadable, "lines have no event shape"),
-        (account.overlong, "lines were longer than 1 MiB and skipped"),
-        (workload.lost_events, "events were lost when recording: what follows them may be wrong"),
-        (workload.ignored, "lines of events that are not used"),
-        (workload.unmatched, "ends without a begin (begun before the recording)"),
-        (workload.ambiguous, "scatter lists whose piece lengths are not in the trace"),
-        (workload.unattributed_maps, "MAPs whose device is not in the trace"),
-        (workload.refused_usermaps, "user mappings that the kernel refused"),
-        (account.out_of_order, "events out of order (kept in file order)"),
+    yield from answer.notes
+    lines = ("line", "lines")
+    sentences = (
+        (account.malformed, *lines, "of known events could not be read"),
+        (account.unreadable, *lines, "without the shape of an event"),
+        (account.overlong, *lines, "longer than 1 MiB, skipped"),
+        (workload.ignored, *lines, "of events that are not used"),
+        (workload.unmatched, "end", "ends", "without a begin (begun before the recording)"),
+        (workload.ambiguous, "scatter list", "scatter lists", "whose piece lengths are not in the trace"),
+        (workload.unattributed_maps, "MAP", "MAPs", "whose device is not in the trace"),
+        (workload.refused_usermaps, "user mapping", "user mappings", "refused by the kernel"),
+        (account.out_of_order, "event", "events", "out of order (kept in file order)"),
     )
-    for count, what in counted:
+    for count, one, many, what in sentences:
         if count:
-            yield f"{count:,} {what}"
-    if account.boots > 1:
-        yield f"{account.boots} boots in one file: each later one was replayed on the state of the one before"
+            yield f"{count:,} {one if count == 1 else many} {what}"
     for line, reason in account.examples:
         yield f"line {line}: {reason}"
+    if account.boots > 1:
+        yield f"{account.boots} boots in one file: each later one was replayed on the state of the one before"
+    yield from _gaps(answer)
+
+
+def _gaps(answer: Comparison) -> Iterator[str]:
+    """Why a cell holds no number. That a recording has no needs, tables and walks is true of every one."""
+    gaps: dict[tuple[str, str], list[str]] = {}
+    for row in answer.rows:
+        fields = {"waste": "waste"}
+        if answer.with_need and row.name != AS_RECORDED:
+            fields["needs"] = "bytes_needed"
+        for heading, field in fields.items():
+            if row.same_as is None and field in row.why:
+                gaps.setdefault((heading, row.why[field]), []).append(row.name)
+    yield from (f"no number for {heading} ({', '.join(names)}): {why}" for (heading, why), names in gaps.items())
 
 
 def print_verification(console: Console, answer: Verification) -> None:
     """A line a class, the undetermined with their causes, the first mismatches."""
-    console.print(Text(f"{clean(answer.name)}", style="bold"))
-    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    table.add_column("decisions", no_wrap=True)
-    for heading in ("total", "matched", "mismatched", "undetermined", "rate"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    console.print(Text(_title(answer.name), style="bold"))
+    lines = []
     for tally in answer.classes:
-        rate = f"{100 * tally.matched / tally.total:.2f} %" if tally.total else _NONE
+        # Rounded down: one mismatch in a million is not 100.00 %.
+        rate = f"{10_000 * tally.matched // tally.total / 100:.2f} %" if tally.total else _NONE
         numbers = (tally.total, tally.matched, tally.mismatched, tally.undetermined.total())
-        table.add_row(tally.name, *(f"{number:,}" for number in numbers), rate)
-    console.print(table)
+        lines.append([tally.name, *(f"{number:,}" for number in numbers), rate])
+    _print_table(console, ["decisions", "total", "matched", "mismatched", "undetermined", "rate"], lines)
     for tally in answer.classes:
         for cause, count in tally.undetermined.items():
             console.print(Text(f"undetermined: {count:,} {tally.name}: {clean(cause)}"))
         for mismatch in tally.mismatches:
             console.print(
                 Text(
-                    f"line {mismatch.line}: {mismatch.kind}: predicted {mismatch.predicted}, "
-                    f"recorded {mismatch.recorded}"
+                    f"line {mismatch.line}: {mismatch.kind}: predicted {clean(mismatch.predicted)}, "
+                    f"recorded {clean(mismatch.recorded)}"
                 )
             )
+        if tally.mismatched > len(tally.mismatches):
+            console.print(Text(f"... and {tally.mismatched - len(tally.mismatches):,} more mismatches of {tally.name}"))
