@@ -1,29 +1,62 @@
-"""What the verbs share: the TRACE argument, the console, JSON output."""
+"""What the verbs share: the TRACE argument, and how an answer gets to standard output."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
-__all__ = ["DEFAULT_TRACE", "console", "print_json", "progress", "trace_argument"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+__all__ = ["DEFAULT_TRACE", "print_json", "progress", "progress_done", "show", "trace_argument"]
 
 DEFAULT_TRACE = "arm64-6.12-cam-cma64M-s81"
 
-trace_argument = click.argument("trace", required=False, default=DEFAULT_TRACE, metavar="[TRACE]")
-
 _PIPED_WIDTH = 120
+_NARROWEST = 40
 
 
-def console() -> Console:
-    """Standard output; in a pipe as wide as the table needs, and never coloured there (rich honours NO_COLOR)."""
-    if sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, width=int(os.environ.get("COLUMNS") or _PIPED_WIDTH), soft_wrap=False)
+class _NotWritten(click.ClickException):
+    """The answer is there, but nobody can take it: a full disk, say."""
+
+    exit_code = 3
+
+
+def _not_empty(_ctx: click.Context, _param: click.Parameter, trace: str) -> str:
+    """An unset variable in a script would name the current directory."""
+    if not trace:
+        raise click.BadParameter("the name is empty.")
+    return trace
+
+
+trace_argument = click.argument("trace", required=False, default=DEFAULT_TRACE, metavar="[TRACE]", callback=_not_empty)
+
+
+def show(render: Callable[[Console], None]) -> None:
+    """Print what ``render`` puts on a console: styled on a terminal without NO_COLOR, else plain text.
+
+    It is as wide as the terminal, or as COLUMNS says; 120 in a pipe, never under 40. No line ends in blanks.
+    """
+    from rich.console import Console
+
+    page = io.StringIO()
+    styled = bool(sys.stdout and sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+    width = max(shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns, _NARROWEST)
+    render(Console(file=page, force_terminal=styled, width=width, highlight=False, markup=False, emoji=False))
+    _write("".join(f"{line.rstrip(' ')}\n" for line in page.getvalue().splitlines()))
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON document on stdout."""
+    _write(json.dumps(document, indent=2) + "\n")
 
 
 def progress(word: str) -> None:
@@ -38,6 +71,16 @@ def progress_done() -> None:
         click.echo("\r\x1b[K", nl=False, err=True)
 
 
-def print_json(document: dict[str, Any]) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(document, indent=2))
+def _write(text: str) -> None:
+    """All of the answer at once, so that what goes wrong with standard output goes wrong here and not at exit."""
+    out = sys.stdout
+    if out is None:  # closed by the caller, who wants the exit status only
+        return
+    try:
+        out.write(text.encode(out.encoding, "replace").decode(out.encoding))
+        out.flush()
+    except OSError as error:
+        # Python flushes once more at exit, and must find somebody who takes the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        if not isinstance(error, BrokenPipeError):  # `| head` has read what it wanted
+            raise _NotWritten(f"the answer can't be written: {error.strerror}") from None

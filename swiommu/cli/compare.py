@@ -7,8 +7,8 @@ from typing import Literal
 import click
 
 from swiommu.answers import compare
-from swiommu.cli.common import console, print_json, progress, progress_done, trace_argument
-from swiommu.replay import AS_RECORDED, DEFAULT_DESIGNS, Knobs
+from swiommu.cli.common import print_json, progress, progress_done, show, trace_argument
+from swiommu.replay import AS_RECORDED, DEFAULT_DESIGNS, Knobs, find_design
 from swiommu.report import print_comparison
 from swiommu.trace import read_trace
 
@@ -18,7 +18,11 @@ __all__ = ["command"]
 @click.command("compare")
 @trace_argument
 @click.option(
-    "--design", "designs", multiple=True, metavar="NAME", help="A design to run; repeat for several. Default: all."
+    "--design",
+    "designs",
+    multiple=True,
+    metavar="NAME",
+    help=f"A design to run; repeat for several. Default: all, which are {', '.join((AS_RECORDED, *DEFAULT_DESIGNS))}.",
 )
 @click.option(
     "--memory",
@@ -69,6 +73,9 @@ def command(
     that loses nothing the kernel served; lost/gained = served by the kernel but not by the design, and the other way
     round; waste = mean bytes charged that served nobody; refs/MiB = page-table reads to touch each leaf once.
     """
+    for name in designs:  # a slip of the pen shows before a long trace is read
+        if name != AS_RECORDED:
+            find_design(name)
     try:
         progress("reading")
         answer = compare(
@@ -84,5 +91,5 @@ def command(
     if as_json:
         print_json(answer.to_json())
     else:
-        print_comparison(console(), answer)
+        show(lambda console: print_comparison(console, answer))
     return 0

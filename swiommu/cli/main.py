@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import os
+import io
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -35,6 +35,12 @@ class _Verbs(click.Group):
         command: click.Command = importlib.import_module(_VERBS[cmd_name][0]).command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.Abort from None  # before click prints an empty line about it
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
         with formatter.section("Commands"):
@@ -55,25 +61,28 @@ def main() -> NoReturn:
     try:
         status = _swiommu.main(standalone_mode=False)
     except InputError as error:
-        _say(str(error))
+        _say(f"swiommu: {error}")
         status = 3
     except click.UsageError as error:
-        error.show()
-        status = 2
+        page = io.StringIO()
+        error.show(page)
+        _say(*page.getvalue().splitlines())
+        status = error.exit_code
     except click.ClickException as error:
-        _say(error.format_message())
-        status = 2
+        _say(f"swiommu: {error.format_message()}")
+        status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        _say("interrupted")
+        _say("swiommu: interrupted")
         status = 130
-    except BrokenPipeError:
-        # The reader of our output has gone (| head): nothing more can be said, and the flush at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+    except OSError as error:
+        _say(f"swiommu: {error}")
+        status = 3
+    except SystemExit:
+        status = 0  # click's way out when nobody reads the help any more; verbs look after their own output
     sys.exit(status or 0)
 
 
-def _say(sentence: str) -> None:
-    """One sentence on stderr; what a path or a trace put into it can't drive the terminal."""
-    shown = "".join(char if char.isprintable() else "?" for char in sentence)
-    click.echo(f"swiommu: {shown}", err=True)
+def _say(*lines: str) -> None:
+    """Lines on stderr; what a path or a trace put into them can't drive the terminal."""
+    for line in lines:
+        click.echo("".join(char if char.isprintable() else "?" for char in line), err=True)

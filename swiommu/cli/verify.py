@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from swiommu.answers import verify
-from swiommu.cli.common import console, print_json, progress, progress_done, trace_argument
+from swiommu.cli.common import print_json, progress, progress_done, show, trace_argument
 from swiommu.report import print_verification
 from swiommu.trace import read_trace
 
@@ -28,5 +28,5 @@ def command(*, trace: str, as_json: bool) -> int:
     if as_json:
         print_json(answer.to_json())
     else:
-        print_verification(console(), answer)
+        show(lambda console: print_verification(console, answer))
     return 1 if answer.mismatched else 0
