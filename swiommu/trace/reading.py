@@ -199,5 +199,5 @@ class Reading:
         if head.time < self._last:
             self._back(self._last - head.time)
         self._last = head.time
-        self._count([name])
+        self.account.events[name] = self.account.events.get(name, 0) + 1
         self._rows.append((number, head.time, head.cpu, head.pid, head.context, KIND_OF[name], *fields))
