@@ -113,6 +113,8 @@ class Source:
 
     def _open(self) -> contextlib.AbstractContextManager[io.BufferedReader]:
         if self._path == "-":
+            if sys.stdin is None:
+                raise self._refuse("is closed")
             return _standard_input()
         try:
             if Path(self._path).is_dir():

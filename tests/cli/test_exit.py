@@ -210,6 +210,17 @@ def test_full_disk(arguments, tmp_path):
     assert run.stderr.endswith(b"No space left on device\n")
 
 
+def test_closed_standard_input(tmp_path):
+    run = subprocess.run(
+        ["/bin/sh", "-c", '"$0" -m swiommu verify - <&-', sys.executable],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        check=False,
+    )
+    refused(run, "standard input: is closed")
+
+
 def test_closed_standard_output(tmp_path):
     run = subprocess.run(
         ["/bin/sh", "-c", '"$0" -m swiommu verify >&-', sys.executable],

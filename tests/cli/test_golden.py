@@ -31,3 +31,8 @@ def test_piped_text_is_plain(name):
 
 def test_every_golden_file_has_its_command():
     assert sorted(path.name for path in GOLDEN.iterdir()) == sorted([*FILES, "commands.json"])
+
+
+def test_readme_shows_what_is_printed():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"```\n{(GOLDEN / 'compare-camera.txt').read_text(encoding='utf-8')}```\n" in readme
