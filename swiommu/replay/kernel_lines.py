@@ -46,8 +46,8 @@ class MapLines:
             # The unmap of a dma_unmap_page comes just before it: this context's next event tells.
             self._held[context] = (event, self.book.hold(event.time))
         else:
-            for line in self.ledger.unmap(event.addr, event.size):
-                index = self.request([line])
+            for line in self.ledger.unmap(event.addr, event.size, place=len(self.book.ops)):
+                index = self.request([line], unmaps=1)
                 if index is not None:
                     self.book.op(OpCode.END, index, event.time)
 
@@ -69,8 +69,8 @@ class MapLines:
         if held is None:
             return
         event, place = held
-        ended = self.ledger.unmap(event.addr, event.size)
-        index = self.request(ended) if ended else None
+        ended = self.ledger.unmap(event.addr, event.size, place=place)
+        index = self.request(ended, unmaps=1) if ended else None
         if index is not None:
             self.book.patch(place, OpCode.END, index)
 
@@ -80,9 +80,9 @@ class MapLines:
             self.settle(context)
         for run in list(self.ledger.runs()):
             for lines in [run] if self.has_dma else [[line] for line in run]:
-                self.request(lines)
+                self.request(lines, unmaps=0)
 
-    def request(self, lines: Sequence[MapLine]) -> int | None:
+    def request(self, lines: Sequence[MapLine], *, unmaps: int) -> int | None:
         """A MAP of an unknown device, begun where its first line stands; None for doorbells and identity ranges."""
         first, counts = lines[0], self.book.counts
         if first.iova != first.paddr and not self.book.machine.may_be_ram(first.paddr):
@@ -98,7 +98,7 @@ class MapLines:
             time=first.time,
             line=first.line,
             size=sum(line.size for line in lines),
-            served=Served(maps=len(lines), unmaps=1),
+            served=Served(maps=len(lines), unmaps=unmaps),
             translated=True,
             pieces=tuple((line.paddr, line.size) for line in lines),
         )
@@ -133,7 +133,7 @@ class AreaLines:
         call = self.ledger.finish(context, count=event.size, align=event.extra, pfn=pfn, place=place)
         if self.has_dma:
             return
-        self.ledger.claim(context, event.size)
+        self.ledger.claim(context, event.size, at=event.addr, asks=True)
         index = self.book.add(
             RequestKind.ALLOC,
             device=event.name,
@@ -148,9 +148,9 @@ class AreaLines:
         if pfn is not None:
             self._by_pfn[pfn] = index
 
-    def claim(self, context: Context, pages: int) -> list[AreaCall]:
-        """The calls made for a dma_alloc of so many pages; others that waited in this context were background."""
-        mine, others = self.ledger.claim(context, pages)
+    def claim(self, context: Context, pages: int, *, at: int, asks: bool) -> list[AreaCall]:
+        """The calls made for a dma_alloc, as `AreaLedger.claim`; others that waited here were background."""
+        mine, others = self.ledger.claim(context, pages, at=at, asks=asks)
         for call in others:
             self._occupy(call)
         return mine

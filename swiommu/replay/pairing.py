@@ -7,14 +7,14 @@ are live, by size and direction too, oldest first. Lines that tell how the kerne
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from swiommu.address import align_down, align_up
 from swiommu.replay.book import Book
 from swiommu.replay.kernel_lines import AreaLines, MapLines
 from swiommu.replay.machine import Machine
-from swiommu.replay.requests import OpCode, RequestKind, Served, Workload
+from swiommu.replay.requests import OpCode, RequestKind, Served, Workload, may_block
+from swiommu.replay.service import BounceLedger
 from swiommu.replay.usermaps import UserMaps, parse_mark
 from swiommu.trace import Event, Kind, ScatterList, Trace
 
@@ -27,7 +27,15 @@ __all__ = ["workload_of"]
 
 _ERROR = (1 << 64) - 1  # DMA_MAPPING_ERROR
 _DMA_KINDS = frozenset(
-    {Kind.DMA_MAP, Kind.DMA_UNMAP, Kind.DMA_MAP_SG, Kind.DMA_UNMAP_SG, Kind.DMA_ALLOC, Kind.DMA_FREE}
+    {
+        Kind.DMA_MAP,
+        Kind.DMA_UNMAP,
+        Kind.DMA_MAP_SG,
+        Kind.DMA_UNMAP_SG,
+        Kind.DMA_MAP_SG_ERR,
+        Kind.DMA_ALLOC,
+        Kind.DMA_FREE,
+    }
 )
 
 
@@ -53,7 +61,7 @@ class _Pairing:
         self.maps = MapLines(self.book, has_dma=self.has_dma)
         self.areas = AreaLines(self.book, has_dma=self.has_dma)
         self.usermaps = UserMaps()
-        self.bounced: defaultdict[Context, int] = defaultdict(int)
+        self.bounces = BounceLedger()
         self.iova_of: dict[int, int] = {}
         self.invalidations: int | None = None
 
@@ -63,6 +71,7 @@ class _Pairing:
             Kind.DMA_UNMAP: self.dma_unmap,
             Kind.DMA_MAP_SG: self.dma_map_sg,
             Kind.DMA_UNMAP_SG: self.dma_unmap_sg,
+            Kind.DMA_MAP_SG_ERR: self.dma_map_sg_err,
             Kind.DMA_ALLOC: self.dma_alloc,
             Kind.DMA_FREE: self.dma_free,
             Kind.IOMMU_MAP: self.maps.map,
@@ -98,7 +107,7 @@ class _Pairing:
     def dma_map(self, event: Event, context: Context) -> None:
         failed = event.addr == _ERROR
         lines = [] if failed else self.claim(context, event.addr, event.size)
-        bounced = self.bounced.pop(context, 0)
+        bounced = self.bounces.claim(context, event.device, [event.phys])
         index = self.book.add(
             RequestKind.MAP,
             device=event.device,
@@ -133,8 +142,8 @@ class _Pairing:
             device=event.device,
             time=event.time,
             line=event.line,
-            size=sum(size for _, size in pieces) if sg.is_cut else sum(sg.sizes),
-            served=Served(maps=len(lines), bounced=self.bounced.pop(context, 0)),
+            size=sum(size for _, size in pieces) if len(sg.sizes) < sg.ents else sum(sg.sizes),
+            served=Served(maps=len(lines), bounced=self.bounces.claim(context, event.device, sg.phys_addrs)),
             translated=bool(lines),
             direction=event.name,
             pieces=pieces,
@@ -146,8 +155,26 @@ class _Pairing:
     def dma_unmap_sg(self, event: Event, context: Context) -> None:
         self.ended(self.book.leave((event.device, self.trace.table.sg(event.sg).phys_addrs), event), context)
 
+    def dma_map_sg_err(self, event: Event, context: Context) -> None:
+        """A list that failed; its lengths aren't printed, so each piece stands for the one byte that is certain."""
+        phys_addrs = self.trace.table.sg(event.sg).phys_addrs
+        self.bounces.claim(context, event.device, ())
+        self.book.counts["ambiguous"] += 1
+        index = self.book.add(
+            RequestKind.MAP,
+            device=event.device,
+            time=event.time,
+            line=event.line,
+            size=len(phys_addrs),
+            served=Served(),
+            censored=True,
+            direction=event.name,
+            pieces=tuple((phys, 1) for phys in phys_addrs),
+        )
+        self.book.enter((event.device, phys_addrs), index, event.time)
+
     def swiotlb_bounced(self, event: Event, context: Context) -> None:
-        self.bounced[context] += event.size
+        self.bounces.add(context, event.device, event.phys, event.size)
 
     def dma_sync(self, event: Event, context: Context) -> None:
         """A sync copies only in its own direction, and only what was bounced (swiotlb_sync_single_for_*)."""
@@ -164,7 +191,13 @@ class _Pairing:
     def dma_alloc(self, event: Event, context: Context) -> None:
         failed = event.extra == 0
         lines = [] if failed else self.claim(context, event.addr, event.size)
-        calls = self.areas.claim(context, -(-event.size // self.machine.page_size))
+        page = self.machine.page_size
+        calls = self.areas.claim(
+            context,
+            -(-event.size // page),
+            at=(lines[0].paddr if lines else event.addr) // page,
+            asks=not lines and event.size > page and may_block(event.flags),
+        )
         pfn = next((call.pfn for call in reversed(calls) if call.pfn is not None), None)
         index = self.book.add(
             RequestKind.ALLOC,
@@ -237,7 +270,8 @@ class _Pairing:
         page = self.machine.page_size
         stop = max(addr + size for addr, size in zip(sg.dma_addrs, sg.sizes, strict=False)) if sg.sizes else 0
         # A cut list does not say where it ends; its maps are the newest of the context above its first address.
-        return self.maps.ledger.claim(context, align_down(min(sg.dma_addrs), page), _ERROR if sg.is_cut else stop)
+        is_cut = len(sg.dma_addrs) < sg.ents
+        return self.maps.ledger.claim(context, align_down(min(sg.dma_addrs), page), _ERROR if is_cut else stop)
 
     def ended(self, index: int | None, context: Context) -> None:
         """dma_unmap_sg and dma_free print before the unmap they cause."""

@@ -1,22 +1,22 @@
 """Which kernel lines served which driver call: page-table maps and area allocations, until a call claims them.
 
-The kernel prints its own steps *before* the call that asked for them: the ``map`` lines of a ``dma_map_*``, the
-``cma_alloc`` of a ``dma_alloc``. `MapLedger` and `AreaLedger` hold such lines per context (CPU, PID, interrupt level)
-until the call comes by and claims them. What nobody claims is reported: a run of maps becomes a MAP of its own (the
-two-step IOVA API), an area allocation becomes background occupancy.
+The kernel prints its own steps *before* the call that asked for them: the ``map`` and bounce lines of a ``dma_map_*``,
+the ``cma_alloc`` of a ``dma_alloc``. `MapLedger`, `BounceLedger` and `AreaLedger` hold such lines per context (CPU,
+PID, interrupt level) until the call comes by and claims them. What nobody claims is reported: a run of maps becomes a
+MAP of its own (the two-step IOVA API), an area allocation becomes background occupancy.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["AreaCall", "AreaLedger", "Context", "MapLedger", "MapLine"]
+__all__ = ["AreaCall", "AreaLedger", "BounceLedger", "Context", "MapLedger", "MapLine"]
 
 Context = tuple[int, int, int]
 """(CPU, PID, interrupt level): one line of execution."""
@@ -63,16 +63,20 @@ class MapLedger:
         self._by_iova[line.iova][id(line)] = line
 
     def claim(self, context: Context, start: int, stop: int) -> list[MapLine]:
-        """The newest lines of this context that map inside [start, stop), oldest first; they are gone afterwards."""
-        held = self._by_context.get(context)
+        """The newest lines of this context that map from ``start`` on, below ``stop``; they are gone afterwards.
+
+        One call maps one range of bus addresses without a gap; lines that don't reach down to ``start`` are another's.
+        """
         claimed: list[MapLine] = []
-        while held:
-            line = held[next(reversed(held))]
-            if not start <= line.iova < stop:
+        for line in reversed(self._by_context.get(context, {}).values()):
+            if not start <= line.iova < stop or (claimed and line.iova + line.left != claimed[-1].iova):
                 break
-            held.popitem()
-            self._forget_iova(line)
             claimed.append(line)
+        if not claimed or claimed[-1].iova != start:
+            return []
+        for line in claimed:
+            del self._by_context[context][id(line)]
+            self._forget_iova(line)
         claimed.reverse()
         return claimed
 
@@ -80,13 +84,14 @@ class MapLedger:
         """Whether an unclaimed line is still mapped from exactly this iova on."""
         return iova in self._by_iova
 
-    def unmap(self, iova: int, size: int) -> list[MapLine]:
-        """Lines that ended with this unmap; a line cut short stays, shortened."""
+    def unmap(self, iova: int, size: int, *, place: int) -> list[MapLine]:
+        """Lines that ended with this unmap; a line cut short stays, shortened.
+
+        ``place`` is where the unmap stands: lines after it took over its addresses and are not meant.
+        """
         ended = []
         position, stop = iova, iova + size
-        while position < stop and position in self._by_iova:
-            lines = self._by_iova[position]
-            line = lines[next(reversed(lines))]
+        while position < stop and (line := self._newest(position, place)) is not None:
             self._forget_iova(line)
             take = min(line.left, stop - position)
             position += take
@@ -111,11 +116,35 @@ class MapLedger:
             if run:
                 yield run
 
+    def _newest(self, iova: int, place: int) -> MapLine | None:
+        lines = reversed(self._by_iova.get(iova, {}).values())
+        return next((line for line in lines if line.place < place), None)
+
     def _forget_iova(self, line: MapLine) -> None:
         lines = self._by_iova[line.iova]
         del lines[id(line)]
         if not lines:
             del self._by_iova[line.iova]
+
+
+class BounceLedger:
+    """Pieces that were bounced, by context, until the ``dma_map_*`` of these pieces claims them."""
+
+    def __init__(self) -> None:
+        self._waiting: defaultdict[Context, list[tuple[str, int, int]]] = defaultdict(list)
+
+    def add(self, context: Context, device: str, phys: int, size: int) -> None:
+        """A piece at ``phys`` was (or was about to be) copied."""
+        self._waiting[context].append((device, phys, size))
+
+    def claim(self, context: Context, device: str, pieces: Iterable[int]) -> int:
+        """Bytes bounced for pieces at these addresses; what else waited was of a call that failed without a line."""
+        wanted, bounced = Counter(pieces), 0
+        for owner, phys, size in reversed(self._waiting.pop(context, ())):
+            if owner == device and wanted[phys]:
+                wanted[phys] -= 1
+                bounced += size
+        return bounced
 
 
 # Failed attempts that one request may have behind it: device, NUMA node and default area (dma_alloc_contiguous).
@@ -149,14 +178,17 @@ class AreaLedger:
         self._finished[context].append(call)
         return call
 
-    def claim(self, context: Context, pages: int) -> tuple[list[AreaCall], list[AreaCall]]:
-        """(calls made for a ``dma_alloc`` of so many pages, calls that waited but were for something else)."""
+    def claim(self, context: Context, pages: int, *, at: int, asks: bool) -> tuple[list[AreaCall], list[AreaCall]]:
+        """(calls made for a ``dma_alloc`` of so many pages, calls that waited but were for something else).
+
+        ``at`` is the page frame it got; a request that does not ask the area (``asks``) has a call only if it is there.
+        """
         waiting = self._finished.pop(context, [])
         mine: list[AreaCall] = []
         others: list[AreaCall] = []
         for call in reversed(waiting):
             success_taken = any(taken.pfn is not None for taken in mine)
-            fits = call.count == pages and not (call.pfn is not None and success_taken)
+            fits = call.count == pages and (asks or call.pfn == at) and not (call.pfn is not None and success_taken)
             (mine if fits else others).insert(0, call)
         return mine, others
 
