@@ -41,6 +41,11 @@ class Comparison:
     """The answer: a row for the recording itself unless it was left out, then a row a design, in the order asked.
 
     ``outcomes`` has the runs behind the rows, by name, with the places of their buffers, if they were to be kept.
+
+    >>> from swiommu.trace import read_trace
+    >>> answer = compare(read_trace("arm64-6.12-cam-cma64M-s81"), ["cma-bitmap"], with_need=False)
+    >>> answer.plan.mode, answer.notes, answer.to_json()["schema"]
+    ('equal', [], 'swiommu.compare/1')
     """
 
     workload: Workload

@@ -26,6 +26,12 @@ class Row:
     """Measures of one design; bytes, counts and nanoseconds as the names say. ``why`` explains every None.
 
     The fields are those of the JSON schema ``swiommu.compare/1``; their meaning is fixed in "What compare means".
+
+    >>> from swiommu.answers import compare
+    >>> from swiommu.trace import read_trace
+    >>> row = compare(read_trace("arm64-6.12-cam-cma64M-s81"), ["cma-bitmap"], with_need=False).rows[0]
+    >>> row.lost, row.gained, row.waste.total == row.to_json()["waste_bytes"]
+    (0, 25, True)
     """
 
     name: str

@@ -20,7 +20,11 @@ __all__ = ["Verification", "verify"]
 
 @attrs.define
 class Verification:
-    """The tally of every decision class that the trace holds, in a fixed order."""
+    """The tally of every decision class that the trace holds, in a fixed order.
+
+    >>> Verification("nothing happened", []).mismatched
+    0
+    """
 
     name: str
     classes: Sequence[DecisionClass]

@@ -57,7 +57,14 @@ def _swiommu() -> None:
 
 
 def main() -> NoReturn:
-    """The entry point: runs a verb and turns bad input into one sentence on stderr and exit status 3."""
+    """The entry point: runs a verb and turns bad input into one sentence on stderr and exit status 3.
+
+    >>> from unittest.mock import patch
+    >>> with patch("sys.argv", ["swiommu", "--version"]):
+    ...     main()
+    Traceback (most recent call last):
+    SystemExit: 0
+    """
     try:
         status = _swiommu.main(standalone_mode=False)
     except InputError as error:

@@ -35,7 +35,19 @@ def clean(text: str) -> str:
 
 
 def print_comparison(console: Console, answer: Comparison) -> None:
-    """Table, verdict, notes."""
+    """Table, verdict, notes.
+
+    >>> from swiommu.answers import compare
+    >>> from swiommu.trace import read_trace
+    >>> from rich.console import Console
+    >>> trace = read_trace("arm64-6.12-cam-cma64M-s81")
+    >>> print_comparison(Console(width=90), compare(trace, ["cma-bitmap"], memory="machine", with_need=False))
+    arm64-6.12-cam-cma64M-s81: 740 requests (740 ALLOC)
+    memory: machine, 64 MiB: recorded area
+    ...
+    cma-bitmap      27     0       0  45.8 MiB       0     0       0         0        no
+    ...
+    """
     plan = answer.plan
     size = mib(plan.bytes) if plan.bytes else "none"
     console.print(Text(f"{_title(answer.workload.name)}: {_requests(answer)}", style="bold"))
@@ -160,7 +172,16 @@ def _gaps(answer: Comparison) -> Iterator[str]:
 
 
 def print_verification(console: Console, answer: Verification) -> None:
-    """A line a class, the undetermined with their causes, the first mismatches."""
+    """A line a class, the undetermined with their causes, the first mismatches.
+
+    >>> from swiommu.answers import verify
+    >>> from swiommu.trace import read_trace
+    >>> from rich.console import Console
+    >>> print_verification(Console(width=90), verify(read_trace("arm64-6.12-cam-cma64M-s81")))
+    arm64-6.12-cam-cma64M-s81
+    decisions  total  matched  mismatched  undetermined      rate
+    cma          740      740           0             0  100.00 %
+    """
     console.print(Text(_title(answer.name), style="bold"))
     lines = []
     for tally in answer.classes:
