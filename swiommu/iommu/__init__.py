@@ -6,16 +6,24 @@ invalidations. Nothing here copies data: bouncing has its own room. Page tables 
 
 from swiommu.iommu.domain import Attachable, Domain, DomainStats, Mapping
 from swiommu.iommu.drivers import LinearDomain, PagedDomain
+from swiommu.iommu.flush_queue import Exposure, FlushQueue
 from swiommu.iommu.gather import IotlbGather
 from swiommu.iommu.iova import IovaPolicy, TopDownIova
+from swiommu.iommu.iova_domain import IovaDomain, IovaStats
+from swiommu.iommu.linux_iova import LinuxIova
 
 __all__ = [
     "Attachable",
     "Domain",
     "DomainStats",
+    "Exposure",
+    "FlushQueue",
     "IotlbGather",
+    "IovaDomain",
     "IovaPolicy",
+    "IovaStats",
     "LinearDomain",
+    "LinuxIova",
     "Mapping",
     "PagedDomain",
     "TopDownIova",

@@ -66,14 +66,15 @@ class DomainStats:
     """What a domain has cost so far; one object for its whole life, always up to date.
 
     ``maps``: contiguous pieces mapped, ``unmaps``: releases, and unmap calls that met something,
-    ``invalidations``: commands,
-    ``table_pages``: now and at its peak, ``walk_refs``: table entries that cold walks read to touch every leaf
-    mapped, once, ``map_bytes``: bytes mapped, whole granules in a paged domain.
+    ``invalidations``: commands, of which ``flushes`` are of everything at once,
+    ``table_pages``: now and at its peak, those that wait for a flush included, ``walk_refs``: table entries that cold
+    walks read to touch every leaf mapped, once, ``map_bytes``: bytes mapped, whole granules in a paged domain.
     """
 
     maps: int = 0
     unmaps: int = 0
     invalidations: int = 0
+    flushes: int = 0
     table_pages: int = 0
     table_pages_peak: int = 0
     walk_refs: int = 0

@@ -17,7 +17,12 @@ __all__ = ["IovaPolicy", "TopDownIova"]
 
 
 class IovaPolicy(Protocol):
-    """Hands out ranges of bus addresses, as plain ints in bytes; sizes are rounded up to the policy's granule."""
+    """Hands out ranges of bus addresses, as plain ints in bytes; sizes are rounded up to the policy's granule.
+
+    ``cpu`` is the CPU that calls, for policies that keep caches per CPU.
+    """
+
+    cpu: int
 
     def alloc(self, size: int, limit_inclusive: int, align: int) -> int:
         """The start of ``size`` free bytes, none above ``limit_inclusive``, a multiple of ``align``; `NoSpace`."""
@@ -38,6 +43,10 @@ class IovaPolicy(Protocol):
         """Withhold ``low`` to ``high`` (inclusive) for good, widened to granules; `AddressInUse` if some is taken."""
         ...
 
+    def advance(self, now_ns: int) -> None:
+        """Let time pass, for policies that do things by the clock."""
+        ...
+
     def check(self) -> None:
         """`AssertionError` with a dump if the policy contradicts itself."""
         ...
@@ -55,7 +64,18 @@ class TopDownIova:
     ['0xfffff000', '0xffff8000', '0xffffe000', '0xfffc0000', '0xffffc000']
     """
 
-    __slots__ = ("_by_class", "_countdown", "_reserved", "_shift", "_starts", "_stops", "granule", "last", "start")
+    __slots__ = (
+        "_by_class",
+        "_countdown",
+        "_reserved",
+        "_shift",
+        "_starts",
+        "_stops",
+        "cpu",
+        "granule",
+        "last",
+        "start",
+    )
 
     def __init__(self, start: int = PAGE_SIZE, last: int = (1 << 48) - 1, *, granule: int = PAGE_SIZE) -> None:
         if not is_power_of_two(granule) or (start | last + 1) & (granule - 1) or not 0 <= start < last:
@@ -68,6 +88,7 @@ class TopDownIova:
         self.start = start
         self.last = last
         self.granule = granule
+        self.cpu = 0
         self._shift = granule.bit_length() - 1
         self._starts: list[int] = []
         self._stops: dict[int, int] = {}
@@ -149,6 +170,9 @@ class TopDownIova:
         for gap_start, gap_stop in wanted:
             self._carve(gap_start, gap_stop)
             self._reserved.add(gap_start, gap_stop)
+
+    def advance(self, now_ns: int) -> None:
+        """See `IovaPolicy.advance`; nothing here depends on time."""
 
     def check(self) -> None:
         """Free runs lie inside the bounds, apart, merged and in their length class; reserved ones are not free."""

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from swiommu.address import PhysAddr, PhysRange, Prot, align_up
 from swiommu.errors import InvalidArgument, SpaceMismatch, SwiommuError
+from swiommu.iommu.deferred_tables import DeferredTables
 from swiommu.iommu.domain import READ_WRITE, Domain, Mapping
+from swiommu.iommu.flush_queue import Exposure, FlushQueue
 from swiommu.iommu.gather import IotlbGather
 from swiommu.iommu.iova import TopDownIova
 from swiommu.layer import Paged
@@ -28,6 +30,9 @@ class PagedDomain(Domain[PhysAddr]):
 
     Table pages come from ``tables``, by default from the same frames; the root is taken at once, and `NoMemory`
     raised if there is none. ``flush``: "strict" is one invalidation per unmap, before the bus range can be used again.
+    "lazy" clears the entries at once, but bus ranges and table pages come back only after a flush of everything: when
+    one of the ``cpus`` has 255 unmaps waiting, or by a timer of 10 ms (`advance`). Frames come back at once, as Linux
+    does it: until the flush a device may still reach them, which ``exposure`` measures.
     Raises `InvalidArgument` for another flush or frames of another size than the format's smallest page,
     `SpaceMismatch` for frames of another space than ``output_space``.
 
@@ -57,9 +62,10 @@ class PagedDomain(Domain[PhysAddr]):
         tables: TableMemory | None = None,
         orders: Sequence[int] = (9, 0),
         flush: str = "strict",
+        cpus: int = 1,
     ) -> None:
-        if flush != "strict":
-            raise InvalidArgument(f"no flush policy {flush!r}: there is 'strict'")
+        if flush not in {"strict", "lazy"}:
+            raise InvalidArgument(f"no flush policy {flush!r}: there are 'strict' and 'lazy'")
         if frames.range.start.space is not output_space:
             raise SpaceMismatch(f"{frames.range!r} is no memory of the output space {output_space.name!r}")
         granule = format.levels[-1].pgsize
@@ -69,7 +75,12 @@ class PagedDomain(Domain[PhysAddr]):
             )
         last = min(space_in.limit, 1 << format.input_width) - 1
         self.iova = TopDownIova(granule, last) if iova is None else iova
-        self.table = RadixTable(format, FrameTables(frames) if tables is None else tables)
+        self.now = 0
+        self.exposure = Exposure()
+        self.flush_queue = FlushQueue(self._flush_all, self._free_flushed, cpus=cpus) if flush == "lazy" else None
+        self._cpus = cpus
+        self._deferred = DeferredTables(FrameTables(frames) if tables is None else tables)
+        self.table = RadixTable(format, self._deferred)
         layer = Paged(space_in.name, self.table)
         super().__init__(space_in, output_space, layer, format.pgsize_bitmap, last)
         self.frames = frames
@@ -120,15 +131,15 @@ class PagedDomain(Domain[PhysAddr]):
         return self._remember(Mapping(iova, self._pieces(runs), prot, self, owns_memory=False))
 
     def release(self, mapping: Mapping[PhysAddr]) -> None:
-        """Unmap, flush, then give back the bus range and the frames; see `Domain.release`."""
+        """Unmap, flush (or queue for it), then give back the bus range and the frames; see `Domain.release`."""
         start, stop = self._forget(mapping)
         gather = IotlbGather(self._flush)
-        at = start
+        at, cleared = start, 0
         while at < stop:
             done = self._take_out(at, stop - at, gather)
             at += done or self.granule  # steps over what was unmapped by hand
-        self._finish_unmap(gather)
-        self.iova.free(start, stop - start)
+            cleared += done
+        self._finish_unmap(gather, cleared, [(start, stop)])
         if mapping.owns_memory:
             shift = self.granule.bit_length() - 1
             for piece in mapping.pieces:
@@ -141,11 +152,14 @@ class PagedDomain(Domain[PhysAddr]):
         return None if found is None else PhysAddr(self._phys, found[0])
 
     def check(self) -> None:
-        """As `Domain.check`; the table and the policy are sound, the stats know the tables."""
+        """As `Domain.check`; the table, the policy and the queue are sound, the stats know the tables."""
         super().check()
         self.table.check()
         self.iova.check()
-        assert self.stats.table_pages == self.table.table_pages, f"{self.stats}, {self.table.table_pages} table pages"
+        if self.flush_queue is not None:
+            self.flush_queue.check()
+        pages = self.table.table_pages, len(self._deferred)
+        assert self.stats.table_pages == sum(pages), f"{self.stats}, table pages in use and waiting: {pages}"
 
     def _map(self, iova: int, paddr: int, size: int, prot: Prot, *, owned: bool) -> None:
         if not owned:
@@ -161,13 +175,36 @@ class PagedDomain(Domain[PhysAddr]):
         gather = IotlbGather(self._flush)
         done = self._take_out(iova, size, gather)
         if done:
-            self._finish_unmap(gather)
-            for start, stop in self._owned.gaps(iova, iova + done):
-                self.iova.free(start, stop - start)
+            self._finish_unmap(gather, done, list(self._owned.gaps(iova, iova + done)))
         return done
 
     def _destroy(self) -> None:
+        if self.flush_queue is not None and len(self.flush_queue):
+            self.flush_queue.fire(self.now)
         self.table.close()
+        self._deferred.free_now(self._deferred.collect())
+
+    # -- time, and who calls
+
+    @property
+    def cpu(self) -> int:
+        """The CPU that makes the calls that follow: its ring of waiting unmaps, its caches of bus addresses."""
+        return self.iova.cpu
+
+    @cpu.setter
+    def cpu(self, cpu: int) -> None:
+        if not 0 <= cpu < self._cpus:
+            raise InvalidArgument(f"no CPU {cpu}: there are {self._cpus}", cpu=cpu)
+        self.iova.cpu = cpu
+
+    def advance(self, now_ns: int) -> None:
+        """Let time pass up to ``now_ns``: a flush that is due by then happens when it is due. Time never goes back."""
+        if self.flush_queue is not None:
+            self.flush_queue.advance(now_ns)
+            self.exposure.passed(now_ns)
+            self._note_tables()
+        self.iova.advance(now_ns)
+        self.now = max(self.now, now_ns)
 
     # -- writing and clearing the table
 
@@ -196,8 +233,11 @@ class PagedDomain(Domain[PhysAddr]):
         except SwiommuError:
             if at > iova:
                 table.unmap(iova, at - iova)
+            self._note_tables()  # the peak; no device was told of these addresses, so nothing has to wait for a flush
+            self._deferred.free_now(self._deferred.collect())
             self._note_tables()
             raise
+        self.exposure.operation()
         stats = self.stats
         stats.maps += len(runs)
         stats.map_bytes += at - iova
@@ -211,17 +251,43 @@ class PagedDomain(Domain[PhysAddr]):
             done += run.size
         return done
 
-    def _finish_unmap(self, gather: IotlbGather) -> None:
-        gather.sync()
+    def _finish_unmap(self, gather: IotlbGather, cleared: int, ranges: list[tuple[int, int]]) -> None:
+        # `ranges` of bus addresses, and the tables that became empty, go back when no stale entry can lead there.
         self.stats.unmaps += 1
+        freelist = self._deferred.collect()
+        if self.flush_queue is None:
+            gather.sync()
+            self._give_back(ranges, freelist)
+        else:
+            self.exposure.operation()
+            if cleared:
+                self.exposure.unmapped(self.now, cleared)
+            self.flush_queue.queue((ranges, freelist), self.now, cpu=self.iova.cpu)
         self._note_tables()
+
+    def _give_back(self, ranges: list[tuple[int, int]], freelist: list[int]) -> None:
+        for start, stop in ranges:
+            self.iova.free(start, stop - start)
+        if freelist:
+            self._deferred.free_now(freelist)
+
+    def _free_flushed(self, unmapped: tuple[list[tuple[int, int]], list[int]], cpu: int) -> None:
+        caller, self.iova.cpu = self.iova.cpu, cpu
+        self._give_back(*unmapped)
+        self.iova.cpu = caller
 
     def _flush(self, _start: int, _last: int) -> None:
         self.stats.invalidations += 1
 
+    def _flush_all(self, now: int) -> None:
+        self.stats.invalidations += 1
+        self.stats.flushes += 1
+        self.exposure.flushed(now)
+
     def _note_tables(self) -> None:
-        self.stats.table_pages = self.table.table_pages
-        self.stats.table_pages_peak = self.table.table_pages_peak
+        pages = self.table.table_pages + len(self._deferred)
+        self.stats.table_pages = pages
+        self.stats.table_pages_peak = max(self.stats.table_pages_peak, pages)
 
     def _pieces(self, runs: list[tuple[int, int]]) -> tuple[PhysRange, ...]:
         space = self._phys

@@ -1,0 +1,60 @@
+"""Table pages that must outlive the unmap that emptied them: a walk of the IOMMU may still be in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from array import array
+
+    from swiommu.pagetable import TableMemory
+
+__all__ = ["DeferredTables"]
+
+
+class DeferredTables:
+    """A `TableMemory` over ``tables`` that holds back what is freed until its owner asks for it.
+
+    Source: the ``freelist`` of ``struct iommu_iotlb_gather``.
+
+    >>> from swiommu.pagetable import CountingTables
+    >>> tables = DeferredTables(CountingTables())
+    >>> page = tables.alloc(); tables.free(page)
+    >>> freelist = tables.collect(); len(freelist), len(tables)
+    (1, 1)
+    >>> tables.free_now(freelist); len(tables)
+    0
+    """
+
+    def __init__(self, tables: TableMemory) -> None:
+        self._tables = tables
+        self._freelist: list[int] = []
+        self._waiting = 0
+
+    def __len__(self) -> int:
+        """How many pages were freed by the table, but not yet given back."""
+        return self._waiting
+
+    def alloc(self) -> int:
+        """See `TableMemory.alloc`."""
+        return self._tables.alloc()
+
+    def entries(self, phys: int) -> array[int]:
+        """See `TableMemory.entries`."""
+        return self._tables.entries(phys)
+
+    def free(self, phys: int) -> None:
+        """Hold the page for `collect`."""
+        self._freelist.append(phys)
+        self._waiting += 1
+
+    def collect(self) -> list[int]:
+        """What was freed since the last call; it belongs to the caller, who ends with `free_now`."""
+        freelist, self._freelist = self._freelist, []
+        return freelist
+
+    def free_now(self, freelist: list[int]) -> None:
+        """Give these pages back."""
+        for phys in freelist:
+            self._tables.free(phys)
+        self._waiting -= len(freelist)

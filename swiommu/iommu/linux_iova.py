@@ -1,0 +1,188 @@
+"""The policy of Linux's dma-iommu: `IovaDomain` behind it, and 32-bit addresses first for PCI devices."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from swiommu.address import is_power_of_two
+from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
+from swiommu.iommu.iova_domain import IovaDomain
+from swiommu.iommu.ranges import RangeSet
+
+__all__ = ["LinuxIova"]
+
+_LAST_32BIT: Final = (1 << 32) - 1
+
+
+class LinuxIova:
+    """Bus addresses as ``iommu_dma_alloc_iova`` chooses them, from ``domain`` (default: a fresh `IovaDomain`).
+
+    A PCI device that could drive more is first given addresses below 4 GiB, without emptying the caches for it; when
+    that fails the first time it gets the full range from then on. ``forcedac`` (``iommu.forcedac=1``) leaves that
+    out, and so do devices that are not PCI (``pci`` False).
+
+    Who calls is told by two attributes, as the kernel would know it: ``cpu``, whose caches are used, and ``device``,
+    whose attempts below 4 GiB are meant. In a domain of one device neither has to be set.
+
+    >>> iova = LinuxIova()
+    >>> [hex(iova.alloc(pages * 4096, (1 << 48) - 1, 4096)) for pages in (1, 4, 1, 40, 2)]
+    ['0xfffff000', '0xffff8000', '0xffff7000', '0xfffc0000', '0xfffbe000']
+    >>> iova.free(0xFFFF8000, 4 * 4096)
+    >>> hex(iova.alloc(3 * 4096, (1 << 48) - 1, 4096)), hex(LinuxIova(forcedac=True).alloc(4096, (1 << 48) - 1, 1))
+    ('0xffff8000', '0xfffffffff000')
+    """
+
+    __slots__ = (
+        "_countdown",
+        "_full",
+        "_given",
+        "_padded",
+        "_reserved",
+        "_shift",
+        "_taken",
+        "cpu",
+        "device",
+        "domain",
+        "forcedac",
+        "granule",
+        "pci",
+    )
+
+    def __init__(self, domain: IovaDomain | None = None, *, pci: bool = True, forcedac: bool = False) -> None:
+        self.domain = IovaDomain() if domain is None else domain
+        self.granule = self.domain.granule
+        self.pci = pci
+        self.forcedac = forcedac
+        self.cpu = 0
+        self.device = ""
+        self._shift = self.granule.bit_length() - 1
+        self._full: set[str] = set()
+        self._given: dict[int, int] = {}
+        self._padded: dict[int, int] = {}
+        self._taken = RangeSet()
+        self._reserved = RangeSet()
+        self._countdown = 0
+
+    @property
+    def uses_full_range(self) -> bool:
+        """Whether ``device`` is past its attempts below 4 GiB."""
+        return self.forcedac or not self.pci or self.device in self._full
+
+    def fail_nth(self, n: int) -> None:
+        """Let the ``n``-th following `alloc` (1: the next) raise `NoSpace` and change nothing, once."""
+        self._countdown = n
+
+    def alloc(self, size: int, limit_inclusive: int, align: int = 1) -> int:
+        """See `IovaPolicy.alloc`. An ``align`` beyond the next power of two of the size widens the range to it.
+
+        Raises `NoSpace`; `InvalidArgument` for a size below 1 or an alignment that is no power of two.
+        """
+        if size < 1 or not is_power_of_two(align):
+            raise InvalidArgument(
+                f"{size} bus bytes with alignment {align}: at least 1 byte and a power of two are needed",
+                size=size,
+                align=align,
+            )
+        if self._countdown:
+            self._countdown -= 1
+            if not self._countdown:
+                raise NoSpace(f"no {size} bus bytes: this call was told to fail", size=size)
+        asked = pages = size + self.granule - 1 >> self._shift
+        step = align >> self._shift
+        if step > 1 << (pages - 1).bit_length():
+            pages = step  # the allocator aligns to the size only
+        pfn = self._alloc(pages, limit_inclusive)
+        self._given[pfn] = asked
+        if pages != asked:
+            self._padded[pfn] = pages
+        return pfn << self._shift
+
+    def free(self, iova: int, size: int) -> None:
+        """See `IovaPolicy.free`. What `alloc` gave goes back as a whole, what `take` took in any parts.
+
+        `NotFound` for anything else, with nothing changed.
+        """
+        pages = self._pages(iova, size)
+        pfn = iova >> self._shift
+        if self._given.get(pfn) == pages:
+            del self._given[pfn]
+            self.domain.free_iova_fast(pfn, self._padded.pop(pfn, pages), cpu=self.cpu)
+            return
+        if any(self._taken.gaps(pfn, pfn + pages)):
+            raise NotFound(f"{size:#x} bus bytes at {iova:#x} are not all taken", iova=iova, size=size)
+        for lo, hi in self.domain.overlapping(pfn, pfn + pages - 1):
+            self.domain.free_iova(lo)
+            if lo < pfn:
+                self.domain.reserve_iova(lo, pfn - 1)
+            if pfn + pages <= hi:
+                self.domain.reserve_iova(pfn + pages, hi)
+        self._taken.cut(pfn, pfn + pages)
+
+    def take(self, iova: int, size: int) -> None:
+        """See `IovaPolicy.take`; Linux knows no such call and leaves its caller to see to it.
+
+        Addresses that lie free in a cache are given back to the tree first, with everything else that the caches hold.
+        """
+        pages = self._pages(iova, size)
+        pfn = iova >> self._shift
+        if not self._is_free(pfn, pfn + pages - 1):
+            raise AddressInUse(f"{size:#x} bus bytes at {iova:#x} are not all free", iova=iova, size=size)
+        self.domain.reserve_iova(pfn, pfn + pages - 1)
+        self._taken.add(pfn, pfn + pages)
+
+    def reserve(self, low: int, high: int) -> None:
+        """See `IovaPolicy.reserve`; reserving what is reserved already is allowed."""
+        pages = self._pages(low, high + 1 - low)
+        pfn = low >> self._shift
+        gaps = list(self._reserved.gaps(pfn, pfn + pages))
+        if not all(self._is_free(start, stop - 1) for start, stop in gaps):
+            raise AddressInUse(f"{low:#x} to {high:#x} can't be reserved: part of it is taken", low=low, high=high)
+        self.domain.reserve_iova(pfn, pfn + pages - 1)
+        for start, stop in gaps:
+            self._reserved.add(start, stop)
+
+    def advance(self, now_ns: int) -> None:
+        """Let time pass; see `IovaDomain.advance`."""
+        self.domain.advance(now_ns)
+
+    def check(self) -> None:
+        """The allocator is sound, and holds exactly what was given, taken and reserved; or `AssertionError`."""
+        self.domain.check()
+        self._taken.check()
+        self._reserved.check()
+        dump = f"given {self._given}, taken {list(self._taken)}, reserved {list(self._reserved)}"
+        assert self._padded.keys() <= self._given.keys(), f"{self._padded} wider than what was given: {dump}"
+        given = [(pfn, pfn + self._padded.get(pfn, pages)) for pfn, pages in self._given.items()]
+        for start, stop in (*given, *self._taken, *self._reserved):
+            inside = [(max(lo, start), min(hi + 1, stop)) for lo, hi in self.domain.overlapping(start, stop - 1)]
+            assert sum(high - low for low, high in inside) == stop - start, (
+                f"{start:#x} to {stop:#x} is not all in the tree: {dump}, tree {self.domain.ranges()}"
+            )
+
+    def _alloc(self, pages: int, limit: int) -> int:
+        if limit > _LAST_32BIT and not self.uses_full_range:
+            try:
+                return self.domain.alloc_iova_fast(pages, _LAST_32BIT >> self._shift, flush_rcache=False, cpu=self.cpu)
+            except NoSpace:
+                self._full.add(self.device)
+        # The kernel shifts the limit down, and may pass a limit inside a granule by part of it; this does not.
+        last = (limit + 1 >> self._shift) - 1
+        try:
+            return self.domain.alloc_iova_fast(pages, max(last, 0), flush_rcache=True, cpu=self.cpu)
+        except NoSpace:
+            raise NoSpace(
+                f"no {pages << self._shift} free bus bytes at or below {limit:#x}",
+                size=pages << self._shift,
+                limit=limit,
+            ) from None
+
+    def _pages(self, iova: int, size: int) -> int:
+        if size < 1 or iova < 0:
+            raise InvalidArgument(f"a bus range of {size} bytes at {iova:#x}: at least 1 is needed", size=size)
+        return (iova + size + self.granule - 1 >> self._shift) - (iova >> self._shift)
+
+    def _is_free(self, lo: int, hi: int) -> bool:
+        if not self.domain.overlapping(lo, hi):
+            return True
+        self.domain.flush_rcaches()
+        return not self.domain.overlapping(lo, hi)
