@@ -19,6 +19,8 @@ from swiommu.replay.ledger import Ledger
 from swiommu.replay.requests import OpCode, Request, RequestKind, Workload
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from swiommu.replay.memory_plan import MemoryPlan
 
 __all__ = ["Outcome", "Status", "loses_nothing", "replay"]
@@ -80,10 +82,17 @@ def replay(
     )
 
 
-def loses_nothing(workload: Workload, design: Design, plan: MemoryPlan, knobs: Knobs | None = None) -> bool:
+def loses_nothing(
+    workload: Workload,
+    design: Design,
+    plan: MemoryPlan,
+    knobs: Knobs | None = None,
+    *,
+    kinds: Collection[RequestKind] = tuple(RequestKind),
+) -> bool:
     """Whether this memory is enough: stops at the first request that the recorded kernel served and this design fails.
 
-    A MAP takes no memory where there is no translation (rule 10), so such designs are asked for ALLOCs only.
+    Only requests of ``kinds`` are made.
 
     >>> from swiommu.replay import find_design, plan_of_size, workload_of
     >>> from swiommu.trace import read_trace
@@ -92,7 +101,7 @@ def loses_nothing(workload: Workload, design: Design, plan: MemoryPlan, knobs: K
     [False, True]
     """
     backend = make_backend(design, plan, workload, knobs or Knobs())
-    return _Run(workload, backend, design).until_loss()
+    return _Run(workload, backend, design).until_loss(kinds)
 
 
 class _Run:
@@ -119,13 +128,13 @@ class _Run:
             self._step(code, index)
         ledger.advance(self.workload.stop_time, backend.usage())
 
-    def until_loss(self) -> bool:
+    def until_loss(self, kinds: Collection[RequestKind]) -> bool:
         """Only what decides whether a request is lost: no probes, no account of time."""
         requests = self.workload.requests
         for code, index, _ in self.workload.ops:
             if code <= OpCode.END:
                 request = requests[index]
-                if request.censored or not (self._translates or request.kind is RequestKind.ALLOC):
+                if request.censored or request.kind not in kinds:
                     continue
             self._step(code, index)
             if self.ledger.failed:

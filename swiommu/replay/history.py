@@ -37,7 +37,7 @@ __all__ = [
 NOBODY = -1  # the request of memory that no request asked for: in use before the trace, or another driver's
 
 _MEASURED = 1000  # refusals whose holes are measured; a hostile trace can refuse without end
-_BANDS, _BINS = 32, 64  # the grid that small rectangles are merged into
+_BANDS, _BINS = 24, 40  # the grid that small rectangles are merged into
 
 Extent = tuple[int, int]
 """(start, size) in bytes."""
@@ -97,7 +97,7 @@ class AreaHistory:
     unmeasured: int = 0
 
     def drawing(self, limit: int) -> Drawing:
-        """At most ``limit`` rectangles (1,024 or more): the largest as they are, the others merged over a grid."""
+        """At most ``limit`` rectangles (480 or more): the largest as they are, the others merged over a grid."""
         if len(self.rectangles) <= limit:
             return Drawing(list(self.rectangles), [], 0)
         largest = sorted(self.rectangles, key=lambda r: r.size * (r.end - r.begin + 1), reverse=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DeviceFacts", "Machine"]
 
+_EVERYWHERE = (1 << 64) - 1  # a device that the trace doesn't name: nothing is known that would stop it
 _DEFAULT_MASK = (1 << 32) - 1  # dma_get_mask() of a device that set none
 
 
@@ -86,11 +87,12 @@ class Machine:
         return any(ram.start.value <= address < ram.stop for ram in self._ram)
 
     def _look_up(self, name: str) -> DeviceFacts:
+        default = _DEFAULT_MASK if name else _EVERYWHERE
         listed = self._sidecar.devices.get(name) if self._sidecar else None
         group, in_dma_group = self._group_of.get(name, (f"device {name}", False))
         return DeviceFacts(
-            mask=listed.dma_mask if listed else _DEFAULT_MASK,
-            coherent_mask=listed.coherent_mask if listed else _DEFAULT_MASK,
+            mask=listed.dma_mask if listed else default,
+            coherent_mask=listed.coherent_mask if listed else default,
             group=group,
             translated=in_dma_group or name in self._learned,
             is_iommu=_is_iommu(name) or bool(listed and listed.is_iommu),

@@ -14,6 +14,7 @@ import attrs
 from swiommu.address import align_up
 from swiommu.replay.engine import loses_nothing
 from swiommu.replay.memory_plan import STEP, peak_live_bytes, plan_of_size
+from swiommu.replay.requests import RequestKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +47,8 @@ def bytes_needed(workload: Workload, design: Design, knobs: Knobs | None = None)
     """
     if not workload.has_allocs:
         return Need(None, "the trace has no ALLOC, so no memory for data is needed")
+    if not design.has_hardware and not _maps_succeed(workload, design, knobs):
+        return Need(None, "MAPs are lost at any size: a device can't reach their pages, and no memory cures that")
     low = max(align_up(peak_live_bytes(workload), STEP), STEP)
     enough = _memory_test(workload, design, knobs)
     ceiling = max(min(max(low * _CEILING, 1 << 30), _REACH), low)
@@ -55,9 +58,16 @@ def bytes_needed(workload: Workload, design: Design, knobs: Knobs | None = None)
     return Need(found)
 
 
+def _maps_succeed(workload: Workload, design: Design, knobs: Knobs | None) -> bool:
+    """Without translation a MAP takes no memory (rule 10): whether all succeed is told by any size, once."""
+    return loses_nothing(workload, design, plan_of_size(workload, STEP), knobs, kinds=(RequestKind.MAP,))
+
+
 def _memory_test(workload: Workload, design: Design, knobs: Knobs | None) -> Callable[[int], bool]:
+    kinds = tuple(RequestKind) if design.has_hardware else (RequestKind.ALLOC,)
+
     def enough(size: int) -> bool:
-        return loses_nothing(workload, design, plan_of_size(workload, size), knobs)
+        return loses_nothing(workload, design, plan_of_size(workload, size), knobs, kinds=kinds)
 
     return enough
 

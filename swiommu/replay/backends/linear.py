@@ -20,9 +20,9 @@ __all__ = ["LinearBackend"]
 class LinearBackend(RegionBackend):
     """Drivers talk to a domain: ``alloc`` takes a chunk of the region, a MAP is bound piece by piece.
 
-    The window is the whole space, shifted by the design's delta (0: bus = phys). Where pieces of one group share bytes (an unmodified driver may map a
-    page twice), the second is served by the window and not recorded again; nor is a piece inside the region, which
-    is the allocator's. Nothing is enforced either way, and a device reaches the whole window.
+    The window is the whole space, shifted by the design's delta (0: bus = phys). Where pieces of one group share bytes
+    (an unmodified driver may map a page twice), the second is served by the window and not recorded again; nor is a
+    piece inside the region, which is the allocator's. Nothing is enforced either way: a device reaches the window.
     """
 
     def __init__(self, design: Design, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> None:
@@ -71,7 +71,7 @@ class LinearBackend(RegionBackend):
 
     def _reaches(self, request: Request) -> bool:
         return all(
-            0 <= phys + self._delta and phys + size - 1 + self._delta <= request.mask for phys, size in request.pieces
+            phys + self._delta >= 0 and phys + size - 1 + self._delta <= request.mask for phys, size in request.pieces
         )
 
     def _unmap(self, request: Request, handle: object) -> None:

@@ -1,7 +1,7 @@
 """Workloads for people without a trace: seeded scripts of cameras, codecs, network cards and disks.
 
-Each generator writes begins and ends on a `Script`; the same seed writes the same script, on every machine. Buffer sizes
-are those of real devices (their drivers' constants), arrivals are Poisson, lifetimes as told in each module.
+Each generator writes begins and ends on a `Script`; the same seed writes the same script, on every machine. Buffer
+sizes are those of real devices (their drivers' constants), arrivals are Poisson, lifetimes as told in each module.
 """
 
 from __future__ import annotations
