@@ -13,10 +13,11 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from rich.console import Console
 
-__all__ = ["DEFAULT_TRACE", "print_json", "progress", "progress_done", "show", "trace_argument"]
+__all__ = ["DEFAULT_TRACE", "print_json", "progress", "progress_done", "show", "trace_argument", "write_page"]
 
 DEFAULT_TRACE = "arm64-6.12-cam-cma64M-s81"
 
@@ -57,6 +58,14 @@ def show(render: Callable[[Console], None]) -> None:
 def print_json(document: dict[str, Any]) -> None:
     """One JSON document on stdout."""
     _write(json.dumps(document, indent=2) + "\n")
+
+
+def write_page(path: Path, page: str) -> None:
+    """A page into a file, as UTF-8; exit status 3 and a sentence if it can't be written."""
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise _NotWritten(f"{path} can't be written: {error.strerror}") from None
 
 
 def progress(word: str) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import click
 
 from swiommu.answers import compare
-from swiommu.cli.common import print_json, progress, progress_done, show, trace_argument
+from swiommu.cli.common import print_json, progress, progress_done, show, trace_argument, write_page
 from swiommu.replay import AS_RECORDED, DEFAULT_DESIGNS, Knobs, find_design
-from swiommu.report import print_comparison
+from swiommu.report import PlotlyJs, comparison_html, print_comparison
 from swiommu.trace import read_trace
 
 __all__ = ["command"]
@@ -55,6 +56,20 @@ __all__ = ["command"]
     help="How translating designs take frames: as Linux does, or single ones at random.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="For --frames random.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="OUT",
+    help="Also write a report with figures: one file that needs no network.",
+)
+@click.option(
+    "--plotlyjs",
+    type=click.Choice(["inline", "cdn"]),
+    default="inline",
+    show_default=True,
+    help="For --html: the drawing library in the file (5 MB), or fetched when it is opened.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document (swiommu.compare/1).")
 def command(
     *,
@@ -65,6 +80,8 @@ def command(
     align_order: int,
     frames: str,
     seed: int,
+    page: Path | None,
+    plotlyjs: PlotlyJs,
     as_json: bool,
 ) -> int:
     """What other designs would have done with the requests of TRACE, beside what the kernel did.
@@ -76,6 +93,8 @@ def command(
     for name in designs:  # a slip of the pen shows before a long trace is read
         if name != AS_RECORDED:
             find_design(name)
+    if page is not None and not page.parent.is_dir():
+        raise click.BadParameter(f"there is no directory {page.parent}", param_hint="--html")
     try:
         progress("reading")
         answer = compare(
@@ -84,8 +103,12 @@ def command(
             memory=memory,
             knobs=Knobs(align_order=align_order, frames=frames, seed=seed),
             with_need=with_need,
+            keep_outcomes=page is not None,
             progress=progress,
         )
+        if page is not None:
+            progress("report")
+            write_page(page, comparison_html(answer, plotlyjs=plotlyjs))
     finally:
         progress_done()
     if as_json:

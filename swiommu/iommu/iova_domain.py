@@ -11,7 +11,7 @@ order of the search, and because new ranges then go to the end of it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 import attrs
 
@@ -191,6 +191,27 @@ class IovaDomain:
         if last < len(self._keys) and self._hi[-self._keys[last]] >= pfn_lo:
             last += 1  # begins at or below pfn_lo and reaches into it
         return [(-key, self._hi[-key]) for key in reversed(self._keys[first:last])]
+
+    def copy(self) -> Self:
+        """An allocator of its own in the same state."""
+        twin = type(self)(self.granule, self.start_pfn, cpus=self.cpus)
+        twin.max32_alloc_size = self.max32_alloc_size
+        twin.cached32_node, twin.cached_node = self.cached32_node, self.cached_node
+        twin.stats, twin.now = attrs.evolve(self.stats), self.now
+        twin._keys, twin._hi, twin._cached = self._keys.copy(), self._hi.copy(), self._cached.copy()
+        twin._rcaches = [rcache.copy() for rcache in self._rcaches]
+        twin._depot_due, twin._countdown = self._depot_due.copy(), self._countdown
+        return twin
+
+    def decides_like(self, other: IovaDomain) -> bool:
+        """Whether the two will answer every call alike from here on."""
+        return (
+            self._keys == other._keys
+            and self._hi == other._hi
+            and self.max32_alloc_size == other.max32_alloc_size
+            and (self.cached32_node, self.cached_node) == (other.cached32_node, other.cached_node)
+            and all(mine.holds_like(its) for mine, its in zip(self._rcaches, other._rcaches, strict=True))
+        )
 
     def fail_nth(self, n: int) -> None:
         """Let the ``n``-th following allocation (1: the next) raise `NoSpace` and change nothing, once."""

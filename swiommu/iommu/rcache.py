@@ -80,6 +80,25 @@ class IovaRcache:
         while len(self.depot) > keep:
             yield from self.depot.pop()
 
+    def discard(self, pfn: int) -> None:
+        """Forget ``pfn``, wherever it is."""
+        for magazine in (*self.loaded, *self.prev, *self.depot):
+            if pfn in magazine:
+                magazine.remove(pfn)
+        self.depot = [magazine for magazine in self.depot if magazine]
+
+    def copy(self) -> IovaRcache:
+        """A cache of its own with the same contents."""
+        twin = IovaRcache(cpus=self.cpus, mag_size=self.mag_size)
+        twin.loaded = [magazine.copy() for magazine in self.loaded]
+        twin.prev = [magazine.copy() for magazine in self.prev]
+        twin.depot = [magazine.copy() for magazine in self.depot]
+        return twin
+
+    def holds_like(self, other: IovaRcache) -> bool:
+        """Whether both hold the same, in the same order."""
+        return (self.loaded, self.prev, self.depot) == (other.loaded, other.prev, other.depot)
+
     def __iter__(self) -> Iterator[int]:
         for magazine in (*self.loaded, *self.prev, *self.depot):
             yield from magazine

@@ -1,0 +1,240 @@
+"""Does the model of the bus address allocator choose what the recorded kernel chose? Every ``iova_alloc`` and its answer.
+
+Where another call to the same allocator falls between a call and its answer (an interrupt, or another CPU), the trace
+does not tell which of the two came first: both histories are carried on, as after a mismatch (see
+`swiommu.replay.verify_cma`), until an answer rules one of them out. Frees that the probes missed are put back first
+(`swiommu.replay.iova_calls`).
+
+Source: drivers/iommu/iova.c; the specification's decision class ``iova``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from swiommu.address import PAGE_SIZE
+from swiommu.errors import NoSpace, NotFound
+from swiommu.iommu import IovaDomain
+from swiommu.replay.checks import DecisionClass
+from swiommu.replay.iova_calls import IovaCall, read_calls
+from swiommu.trace import Kind, Sidecar, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from swiommu.replay.service import Context
+
+__all__ = ["verify_iova"]
+
+_WORLDS = 8  # how many histories are carried at most; a recording that needs more is beyond telling
+
+# The windows of the host bridge of the x86 machine (VGA, below and above the extended configuration space, 64-bit), as
+# its kernel reserves them where a recording shows it; on others this happens before there are probes.
+_HOST_BRIDGE: Final = ((0xA0, 0xBF), (0x80000, 0xAFFFF), (0xC0000, 0xFEBFF), (0x100000, 0x8FFFFF))
+
+
+def verify_iova(trace: Trace) -> DecisionClass | None:
+    """Predict every answer of every allocator; None if the trace has no probe lines of them.
+
+    Undetermined: answers whose call is not in the trace, allocators whose reservations nobody tells, allocators that
+    were in use before the trace began, everything after lost events.
+
+    >>> from swiommu.trace import read_trace
+    >>> verify_iova(read_trace("arm64-6.12-cam-cma64M-s81")) is None
+    True
+    """
+    calls = read_calls(trace.table)
+    if not calls:
+        return None
+    tally = DecisionClass("iova")
+    lost = min((event.line for event in trace.table if event.kind is Kind.LOST), default=None)
+    cpus = max(trace.table.cpu) + 1
+    allocators: dict[int, _Allocator] = {}
+    for call in calls:
+        if lost is not None and call.line > lost:
+            if call.kind is Kind.IOVA_ALLOC_RET:
+                tally.leave("events were lost before it")
+        elif call.kind is Kind.IOVA_INIT:
+            allocators[call.iovad] = _Allocator(tally, _Recorded(call.size, call.pfn, cpus=cpus), None)
+        else:
+            if call.iovad not in allocators:
+                allocators[call.iovad] = _unseen(tally, call, trace.sidecar, cpus)
+            allocators[call.iovad].do(call)
+    return tally
+
+
+def _unseen(tally: DecisionClass, first: IovaCall, sidecar: Sidecar | None, cpus: int) -> _Allocator:
+    """An allocator that was made before the probes were: its reservations are known from elsewhere, or not at all."""
+    domain = _Recorded(PAGE_SIZE, 1, cpus=cpus)
+    cause = None
+    if not first.iovad:
+        cause = "its call is not in the trace"
+    elif first.kind is Kind.IOVA_FREE:
+        cause = "the allocator was in use before the trace began"
+    elif sidecar is None:
+        cause = "no sidecar tells which ranges are reserved"
+    else:
+        for lo, hi in _reservations(sidecar):
+            domain.reserve_iova(lo, hi)
+    return _Allocator(tally, domain, cause)
+
+
+def _reservations(sidecar: Sidecar) -> Iterable[tuple[int, int]]:
+    """What every group reserves; a range of one group only (the identity range of x86) is far from all others."""
+    if sidecar.arch.startswith("x86"):
+        yield from _HOST_BRIDGE
+    common = set.intersection(*(set(group.reserved) for group in sidecar.groups)) if sidecar.groups else set()
+    for region in sorted(common, key=lambda region: region.start):
+        yield region.start // PAGE_SIZE, region.last // PAGE_SIZE
+
+
+class _Recorded(IovaDomain):
+    """An allocator that can be brought into the recorded state when it had predicted another."""
+
+    def undo(self, pfn: int, size: int, *, hit: bool, cpu: int) -> None:
+        """Give back what was predicted, to where it came from."""
+        if hit:
+            self.free_iova_fast(pfn, size, cpu=cpu)
+        else:
+            self.free_iova(pfn)
+
+    def force(self, pfn: int, size: int) -> None:
+        """Take the recorded range, out of a cache or out of the free space; not if it is taken already."""
+        if pfn in self._cached:
+            self._cached.remove(pfn)
+            for rcache in self._rcaches:
+                rcache.discard(pfn)
+            return
+        order = (size - 1).bit_length()
+        last = pfn + (1 << order if order < self.RANGE_CACHE_MAX_SIZE else size) - 1
+        if not self.overlapping(pfn, last):
+            self.reserve_iova(pfn, last)
+            if last < self.dma_32bit_pfn:
+                self.cached32_node = pfn
+            else:
+                self.cached_node = pfn
+
+
+@attrs.define
+class _Early:
+    """What a world answered a call that it took to come before the calls that fell into its window."""
+
+    pfn: int
+    hit: bool
+
+
+class _World:
+    """One possible state of an allocator; ``early`` are the calls that are answered, but not yet told so."""
+
+    def __init__(self, domain: _Recorded, early: dict[Context, _Early] | None = None) -> None:
+        self.domain = domain
+        self.early = {} if early is None else early
+
+    def fork(self) -> _World:
+        return _World(self.domain.copy(), self.early.copy())
+
+    def answer(self, call: IovaCall) -> _Early:
+        """The pfn, 0 for none."""
+        hits = self.domain.stats.hits
+        try:
+            pfn = self.domain.alloc_iova_fast(call.size, call.pfn, flush_rcache=call.flush, cpu=call.context[0])
+        except NoSpace:
+            pfn = 0
+        return _Early(pfn, self.domain.stats.hits > hits)
+
+    def adopt(self, call: IovaCall, said: _Early, pfn: int) -> None:
+        if said.pfn:
+            self.domain.undo(said.pfn, call.size, hit=said.hit, cpu=call.context[0])
+        if pfn:
+            self.domain.force(pfn, call.size)
+
+    def free(self, call: IovaCall) -> bool:
+        """Whether the range was allocated in this world."""
+        try:
+            self.domain.free_iova_fast(call.pfn, call.size, cpu=call.context[0])
+        except NotFound:
+            return False
+        return True
+
+    def is_like(self, other: _World) -> bool:
+        return self.early == other.early and self.domain.decides_like(other.domain)
+
+
+class _Allocator:
+    """One ``iovad``: its possible states, and the calls that have not been answered yet."""
+
+    def __init__(self, tally: DecisionClass, domain: _Recorded, cause: str | None) -> None:
+        self.tally = tally
+        self.worlds = [_World(domain)]
+        self.cause = cause
+        self.calls: dict[Context, IovaCall] = {}
+        self.forked: set[Context] = set()
+
+    def do(self, call: IovaCall) -> None:
+        """Whatever the recording says next of this allocator."""
+        if self.cause is not None:
+            if call.kind is Kind.IOVA_ALLOC_RET:
+                self.tally.leave(self.cause)
+        elif call.kind is Kind.IOVA_ALLOC:
+            self.abandon(call.context)
+            self.calls[call.context] = call
+        elif call.kind is Kind.IOVA_ALLOC_RET:
+            self.answered(call)
+        else:
+            self.changed()
+            if call.kind is Kind.IOVA_FREE:
+                self.worlds = [world for world in self.worlds if world.free(call)] or self.worlds
+            else:
+                for world in self.worlds:
+                    world.domain.reserve_iova(call.pfn, call.size)
+
+    def changed(self) -> None:
+        """Something happens while calls are under way: they may have been served before it, or will be after it."""
+        for context, call in self.calls.items():
+            if context in self.forked:
+                continue
+            self.forked.add(context)
+            early = [world.fork() for world in self.worlds[: _WORLDS // 2]]
+            for world in early:
+                world.early[context] = world.answer(call)
+            self.worlds = (early + self.worlds)[:_WORLDS]
+
+    def abandon(self, context: Context) -> None:
+        """A call whose answer is not in the trace."""
+        if self.calls.pop(context, None) is not None:
+            self.forked.discard(context)
+            for world in self.worlds:
+                world.early.pop(context, None)
+
+    def answered(self, ret: IovaCall) -> None:
+        """Compare every world's prediction with the record; worlds that are wrong where another is right end here."""
+        context = ret.context
+        call = self.calls.pop(context)
+        self.forked.discard(context)
+        self.changed()
+        said = [world.early.pop(context, None) or world.answer(call) for world in self.worlds]
+        right = [world for world, answer in zip(self.worlds, said, strict=True) if answer.pfn == ret.pfn]
+        predicted = ret.pfn if right else said[0].pfn
+        self.tally.judge("alloc", ret.line, predicted=_told(predicted), recorded=_told(ret.pfn))
+        if right:
+            self.worlds = _different(right)
+            return
+        doubted = [world.fork() for world in self.worlds[: _WORLDS // 2]]
+        for world, answer in zip(self.worlds, said, strict=True):
+            world.adopt(call, answer, ret.pfn)
+        self.worlds = (self.worlds + doubted)[:_WORLDS]
+
+
+def _told(pfn: int) -> str:
+    return f"pfn {pfn:#x}" if pfn else "none"
+
+
+def _different(worlds: list[_World]) -> list[_World]:
+    """One of each kind: most histories differ only until the calls in question are over."""
+    kept: list[_World] = []
+    for world in worlds:
+        if not any(world.is_like(other) for other in kept):
+            kept.append(world)
+    return kept
