@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from swiommu.address import Access, PhysAddr
 from swiommu.errors import DeviceFault, InvalidArgument, NoDevice, OutOfRange, SpaceMismatch
 
 if TYPE_CHECKING:
-    from swiommu.address import BusAddr
+    from swiommu.address import BusAddr, BusSpace, Space
     from swiommu.iommu import Domain
     from swiommu.layer import Run
     from swiommu.memory import SparseRam
 
-__all__ = ["BusDevice"]
+__all__ = ["Bus", "BusDevice"]
+
+
+class Bus(Protocol):
+    """What carries a device's accesses when no IOMMU is in the way, such as `swiommu.dma.DirectBus`."""
+
+    @property
+    def input_space(self) -> BusSpace:
+        """The addresses that devices drive."""
+        ...
+
+    @property
+    def output_space(self) -> Space:
+        """The memory that they lead to."""
+        ...
+
+    def translate(self, iova: BusAddr, size: int, access: Access) -> list[Run]:
+        """As `Domain.translate`."""
+        ...
 
 
 class BusDevice:
     """A device whose accesses end in ``ram``; ``dma_mask`` is the highest bus address it can drive (default: 32 bits).
 
+    They go through the domain that it is attached to; without one through ``bus``, if it sits on one.
     Bursts move ascending: what lies before the first failing byte is transferred, nothing at or after it, and the
     error says how much (``transferred``). `InvalidArgument` for a mask that is not of the form ``2**n - 1``.
 
@@ -36,12 +55,13 @@ class BusDevice:
     b'frame'
     """
 
-    def __init__(self, name: str, ram: SparseRam, *, dma_mask: int = (1 << 32) - 1) -> None:
+    def __init__(self, name: str, ram: SparseRam, *, dma_mask: int = (1 << 32) - 1, bus: Bus | None = None) -> None:
         if dma_mask < 1 or dma_mask & (dma_mask + 1):
             raise InvalidArgument(f"a DMA mask is 2**n - 1, not {dma_mask:#x}", dma_mask=dma_mask)
         self.name = name
         self.ram = ram
         self.dma_mask = dma_mask
+        self.bus = bus
         self.domain: Domain[Any] | None = None
 
     def read(self, addr: BusAddr, size: int) -> bytes:
@@ -68,12 +88,13 @@ class BusDevice:
             raise self._cut_short(fault, data[:done], len(data)) from fault
 
     def _reach(self, addr: BusAddr, size: int, access: Access) -> tuple[list[Run], DeviceFault | None]:
-        if self.domain is None:
+        path = self.domain or self.bus
+        if path is None:
             raise NoDevice(f"device {self.name!r} is not attached to a domain")
-        if self.domain.output_space is not self.ram.space:
+        if path.output_space is not self.ram.space:
             raise SpaceMismatch(
                 f"device {self.name!r} is on memory {self.ram.space.name!r}, its domain leads to "
-                f"{self.domain.output_space.name!r}"
+                f"{path.output_space.name!r}"
             )
         if size and addr.value + size - 1 > self.dma_mask:
             raise OutOfRange(
@@ -83,7 +104,7 @@ class BusDevice:
                 dma_mask=self.dma_mask,
             )
         try:
-            return self.domain.translate(addr, size, access), None
+            return path.translate(addr, size, access), None
         except DeviceFault as fault:
             return cast("list[Run]", fault.numbers["runs"]), fault
 

@@ -1,9 +1,19 @@
-"""The DMA front: what drivers call, and the backends that serve a device.
+"""The DMA front: what drivers call, by the kernel's names, and the backends that serve a device.
 
-Here live the slots of the bounce pool so far. Nothing here makes page tables or places chunks: that is the business
-of the rooms below.
+Here live `DmaDevice` (the calls), the backends direct, linear and iommu, the bounce pool and its copies, and the
+merging of scatter lists. Bouncing lives here and nowhere else. Nothing here makes page tables, chooses bus addresses
+or places chunks: that is the business of the rooms below.
 """
 
+from swiommu.dma.backend import Coherent, DmaBackend, DmaLimits, Part, Segment
+from swiommu.dma.bounce import BounceBuffers
+from swiommu.dma.direct import DirectBus, DirectDma
+from swiommu.dma.front import DmaDevice
+from swiommu.dma.iommu import IommuDma
+from swiommu.dma.kinds import DMA_BIT_MASK, DmaAttr, DmaDirection
+from swiommu.dma.linear import LinearDma
+from swiommu.dma.memory import CpuMemory, Scatterlist
+from swiommu.dma.merge import join_entries, pad_entries
 from swiommu.dma.swiotlb import (
     IO_TLB_DEFAULT_SLOTS,
     IO_TLB_SEGSIZE,
@@ -14,10 +24,28 @@ from swiommu.dma.swiotlb import (
 )
 
 __all__ = [
+    "DMA_BIT_MASK",
     "IO_TLB_DEFAULT_SLOTS",
     "IO_TLB_SEGSIZE",
     "IO_TLB_SHIFT",
     "IO_TLB_SIZE",
+    "BounceBuffers",
+    "Coherent",
+    "CpuMemory",
+    "DirectBus",
+    "DirectDma",
+    "DmaAttr",
+    "DmaBackend",
+    "DmaDevice",
+    "DmaDirection",
+    "DmaLimits",
+    "IommuDma",
+    "LinearDma",
+    "Part",
+    "Scatterlist",
+    "Segment",
     "Slots",
     "SwiotlbPool",
+    "join_entries",
+    "pad_entries",
 ]

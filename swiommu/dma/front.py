@@ -1,0 +1,326 @@
+"""What drivers call: the DMA API by the kernel's names, with the kernel's return values.
+
+The same driver runs on every backend. What a driver must expect is answered as the kernel answers it: the error value
+of a mapping, 0 segments, None for a NULL pointer, a negative errno; `DmaDevice.last_error` then says why. What a
+driver must never do (unmap what is not mapped, with another size or direction; direction NONE; an address of another
+bus) raises `InvalidArgument` or `NotFound`, where a kernel goes on with wrong data.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from swiommu.address import PAGE_SHIFT, PAGE_SIZE, BusAddr, PhysAddr, is_power_of_two
+from swiommu.dma.backend import Coherent, DmaLimits
+from swiommu.dma.book import Book, Streaming
+from swiommu.dma.kinds import DmaAttr, DmaDirection
+from swiommu.errors import AddressOverflow, InvalidArgument, NotFound, OutOfRange, SpaceMismatch, SwiommuError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swiommu.dma.backend import DmaBackend, Segment
+    from swiommu.dma.memory import CpuMemory, Scatterlist
+
+__all__ = ["DmaDevice"]
+
+
+class DmaDevice(DmaLimits):
+    r"""A device as its driver holds it (``struct device``), served by ``backend``. Sizes and offsets in bytes.
+
+    The masks say what the *driver* believes the device drives; until it sets them they are 32 bits. Memory addresses
+    are `PhysAddr` of the backend's memory, bus addresses are of its bus.
+
+    >>> from swiommu.address import BusSpace, PhysSpace
+    >>> from swiommu.dma import DirectBus, DirectDma, DmaDirection
+    >>> from swiommu.memory import Frames, SparseRam
+    >>> ram = SparseRam(PhysSpace("ram", width=40))
+    >>> soc = DirectBus(BusSpace("soc", width=40), ram.space)
+    >>> dev = DmaDevice("nic", DirectDma(soc, ram, [Frames(ram.space.at(0x4000_0000), 1 << 20)]))
+    >>> cpu, handle = dev.dma_alloc_coherent(256)
+    >>> handle, cpu.read(0, 4)
+    (BusAddr(soc:0x40000000), b'\x00\x00\x00\x00')
+    >>> address = dev.dma_map_single(ram.space.at(0x1_0000_0000), 1500, DmaDirection.TO_DEVICE)
+    >>> dev.dma_mapping_error(address), str(dev.last_error)
+    (-12, "device 'nic' does not reach 1500 bytes at physical 0x100000000: its mask is 0xffffffff")
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backend: DmaBackend,
+        *,
+        bus_dma_limit: int = 0,
+    ) -> None:
+        super().__init__(name, bus_dma_limit=bus_dma_limit)
+        self.backend = backend
+        self.last_error: SwiommuError | None = None
+        self._book = Book()
+        self._coherent: dict[int, tuple[int, Coherent]] = {}
+
+    # -- what the device can
+
+    def dma_set_mask(self, mask: int) -> int:
+        """Say how far streaming mappings may lie; 0, or -EIO if the platform can't serve such a device."""
+        if not self._accepts(mask):
+            return -errno.EIO
+        self.dma_mask = mask
+        return 0
+
+    def dma_set_coherent_mask(self, mask: int) -> int:
+        """Say how far coherent memory may lie; 0 or -EIO, as `dma_set_mask`."""
+        if not self._accepts(mask):
+            return -errno.EIO
+        self.coherent_dma_mask = mask
+        return 0
+
+    def dma_set_mask_and_coherent(self, mask: int) -> int:
+        """Both masks at once; 0 or -EIO."""
+        return self.dma_set_mask(mask) or self.dma_set_coherent_mask(mask)
+
+    def dma_get_required_mask(self) -> int:
+        """The smallest mask that needs no bouncing: up to the top of RAM; 32 bits with an IOMMU."""
+        return self.backend.required_mask()
+
+    def dma_addressing_limited(self) -> bool:
+        """Whether some memory is out of the device's reach."""
+        return self.highest(self.dma_mask) < self.dma_get_required_mask()
+
+    def dma_max_mapping_size(self) -> int:
+        """The longest single mapping that can succeed: short where it may have to bounce, else ``2**64 - 1``."""
+        return self.backend.max_mapping_size(self)
+
+    def dma_set_max_seg_size(self, size: int) -> None:
+        """The longest segment of a scatter list that the device takes; `InvalidArgument` below 1."""
+        if size < 1:
+            raise InvalidArgument(f"segments of at most {size} bytes can't be: at least 1 is needed", size=size)
+        self.max_seg_size = size
+
+    def dma_set_seg_boundary(self, mask: int) -> None:
+        """What no segment crosses: multiples of ``mask`` + 1, a power of two of pages; else `InvalidArgument`."""
+        if not is_power_of_two(mask + 1) or mask + 1 < PAGE_SIZE:
+            raise InvalidArgument(f"a segment boundary is 2**n - 1 and at least a page, not {mask:#x}", mask=mask)
+        self.seg_boundary_mask = mask
+
+    def dma_set_min_align_mask(self, mask: int) -> None:
+        """Low address bits that a mapping must keep; `InvalidArgument` unless ``2**n - 1``."""
+        if not is_power_of_two(mask + 1):
+            raise InvalidArgument(f"a mask is 2**n - 1, not {mask:#x}", mask=mask)
+        self.min_align_mask = mask
+
+    # -- coherent memory
+
+    def dma_alloc_coherent(self, size: int) -> tuple[CpuMemory, BusAddr] | None:
+        """Zeroed memory that processor and device both see, at least ``size`` bytes; None if there is none.
+
+        `InvalidArgument` for less than 1 byte.
+        """
+        if size < 1:
+            raise InvalidArgument(f"{size} bytes can't be allocated: at least 1 is needed", size=size)
+        try:
+            memory = self.backend.alloc(self, size)
+        except SwiommuError as error:
+            self._note(error)
+            return None
+        memory.cpu.zero()
+        self._coherent[memory.address] = (size, memory)
+        return memory.cpu, self._bus(memory.address)
+
+    def dma_free_coherent(self, size: int, cpu: CpuMemory | None, handle: BusAddr) -> None:
+        """Give it back; None is ignored. `NotFound` for another handle, `InvalidArgument` for another size or pointer.
+
+        The size is that of the allocation; the kernel frees what it is told to.
+        """
+        if cpu is None:
+            return
+        held = self._coherent.get(self._value(handle))
+        if held is None:
+            raise NotFound(f"no coherent memory is at bus address {handle.value:#x}", address=handle.value)
+        if held[0] != size or held[1].cpu is not cpu:
+            raise InvalidArgument(
+                f"{held[0]} bytes were allocated at {handle.value:#x}, not {size} bytes of that pointer", size=size
+            )
+        del self._coherent[handle.value]
+        held[1].give_back()
+
+    # -- one buffer
+
+    def dma_map_single(
+        self, phys: PhysAddr, size: int, direction: DmaDirection, attributes: DmaAttr = DmaAttr.NONE
+    ) -> BusAddr:
+        """Let the device see ``size`` bytes at ``phys``; its address for them, or the error value.
+
+        Ask `dma_mapping_error`. Raises `InvalidArgument` (empty, NONE), `SpaceMismatch`, `AddressOverflow`.
+        """
+        start, size = self._memory(phys, size)
+        self._require(direction)
+        try:
+            part = self.backend.map(self, start, size, direction, attributes)
+        except SwiommuError as error:
+            self._note(error)
+            return self._bus(self._error_value)
+        if part.address == self._error_value:
+            # As narrow as its bus, the last address is the error value: it can't be told to anybody.
+            self.backend.unmap(part, direction, DmaAttr.SKIP_CPU_SYNC)
+            self._note(OutOfRange(f"bus address {part.address:#x} is the error value", address=part.address))
+            return self._bus(self._error_value)
+        self._book.add(Streaming(part.address, size, direction, (part,)))
+        return self._bus(part.address)
+
+    dma_map_phys = dma_map_single
+
+    def dma_map_page(
+        self, pfn: int, offset: int, size: int, direction: DmaDirection, attributes: DmaAttr = DmaAttr.NONE
+    ) -> BusAddr:
+        """As `dma_map_single`, of a page; registers are no pages: MMIO is `InvalidArgument`."""
+        if attributes & DmaAttr.MMIO:
+            raise InvalidArgument(f"page {pfn:#x} can't be mapped as MMIO: use dma_map_resource", pfn=pfn)
+        start = self.backend.ram.space.at((pfn << PAGE_SHIFT) + offset)
+        return self.dma_map_single(start, size, direction, attributes)
+
+    def dma_map_resource(
+        self, phys: PhysAddr, size: int, direction: DmaDirection, attributes: DmaAttr = DmaAttr.NONE
+    ) -> BusAddr:
+        """Let the device see another device's registers; a direct bus answers ``phys`` itself, without its offset."""
+        return self.dma_map_single(phys, size, direction, attributes | DmaAttr.MMIO)
+
+    def dma_unmap_single(
+        self, address: BusAddr, size: int, direction: DmaDirection, attributes: DmaAttr = DmaAttr.NONE
+    ) -> None:
+        """End a mapping; what the device wrote is in memory then. `NotFound`, or `InvalidArgument` for another size."""
+        self._require(direction)
+        self._end(self._book.find(self._value(address), size, direction), attributes)
+
+    dma_unmap_phys = dma_unmap_single
+    dma_unmap_page = dma_unmap_single
+    dma_unmap_resource = dma_unmap_single
+
+    def dma_mapping_error(self, address: BusAddr) -> int:
+        """-ENOMEM for the error value (all ones, as wide as the bus), else 0."""
+        return -errno.ENOMEM if self._value(address) == self._error_value else 0
+
+    def dma_sync_single_for_cpu(self, address: BusAddr, size: int, direction: DmaDirection) -> None:
+        """Let the processor read what the device wrote to part of a mapping; `NotFound` beyond one mapping."""
+        self._require(direction)
+        mapping = self._book.holding(self._value(address), size)
+        self.backend.sync_for_cpu(mapping.parts[0], address.value - mapping.start, size, direction)
+
+    def dma_sync_single_for_device(self, address: BusAddr, size: int, direction: DmaDirection) -> None:
+        """Let the device read what the processor wrote to part of a mapping; `NotFound` beyond one mapping."""
+        self._require(direction)
+        mapping = self._book.holding(self._value(address), size)
+        self.backend.sync_for_device(mapping.parts[0], address.value - mapping.start, size, direction)
+
+    # -- scatter lists
+
+    def dma_map_sg(
+        self, sg: Sequence[Scatterlist], nents: int, direction: DmaDirection, attributes: DmaAttr = DmaAttr.NONE
+    ) -> int:
+        """Map the first ``nents`` entries; how many segments the device gets, at most as many, 0 on any error.
+
+        Segments stand in the first entries' ``dma_address`` and ``dma_length``.
+        """
+        entries = self._entries(sg, nents, direction)
+        memory = [self._memory(entry.phys, entry.length) for entry in entries]
+        try:
+            parts, segments = self.backend.map_sg(self, memory, direction, attributes)
+        except SwiommuError as error:
+            self._note(error)
+            return 0
+        self._tell(entries, segments)
+        total = sum(entry.length for entry in entries)
+        self._book.add(Streaming(segments[0].address, total, direction, parts, nents))
+        return len(segments)
+
+    def dma_unmap_sg(
+        self, sg: Sequence[Scatterlist], nents: int, direction: DmaDirection, attributes: DmaAttr = DmaAttr.NONE
+    ) -> None:
+        """End it, with the ``nents`` that was *given* to `dma_map_sg`, not the number that it answered."""
+        mapping = self._mapped(sg, nents, direction)
+        self._end(mapping, attributes)
+        self._tell(sg[:nents], ())
+
+    def dma_sync_sg_for_cpu(self, sg: Sequence[Scatterlist], nents: int, direction: DmaDirection) -> None:
+        """`dma_sync_single_for_cpu` for all of a list."""
+        for part in self._mapped(sg, nents, direction).parts:
+            self.backend.sync_for_cpu(part, 0, part.size, direction)
+
+    def dma_sync_sg_for_device(self, sg: Sequence[Scatterlist], nents: int, direction: DmaDirection) -> None:
+        """`dma_sync_single_for_device` for all of a list."""
+        for part in self._mapped(sg, nents, direction).parts:
+            self.backend.sync_for_device(part, 0, part.size, direction)
+
+    # -- books
+
+    @property
+    def live(self) -> tuple[int, int]:
+        """How many streaming mappings and coherent allocations the driver holds; a driver that is done holds none."""
+        return len(self._book), len(self._coherent)
+
+    def check(self) -> None:
+        """The books are sound; `AssertionError` with a dump."""
+        self._book.check()
+
+    # -- inside
+
+    @property
+    def _error_value(self) -> int:
+        return self.backend.bus.limit - 1
+
+    def _accepts(self, mask: int) -> bool:
+        if not is_power_of_two(mask + 1) or mask < 1:
+            raise InvalidArgument(f"a DMA mask is 2**n - 1, not {mask:#x}", mask=mask)
+        return self.backend.supports(mask)
+
+    def _note(self, error: SwiommuError) -> None:
+        """Keep why, as the kernel only says that; what no driver may ask for goes on as an error."""
+        if isinstance(error, InvalidArgument):
+            raise error
+        self.last_error = error
+
+    def _bus(self, value: int) -> BusAddr:
+        return BusAddr(self.backend.bus, value)
+
+    def _value(self, address: BusAddr) -> int:
+        if getattr(address, "space", None) is not self.backend.bus:
+            raise SpaceMismatch(f"{address!r} is no address of the bus {self.backend.bus.name!r}")
+        return address.value
+
+    def _memory(self, phys: PhysAddr, size: int) -> tuple[int, int]:
+        if getattr(phys, "space", None) is not self.backend.ram.space:
+            raise SpaceMismatch(f"{phys!r} is no address of the memory {self.backend.ram.space.name!r}")
+        if size < 1:
+            raise InvalidArgument(f"{size} bytes can't be mapped: at least 1 is needed", size=size)
+        if phys.value + size > phys.space.limit:
+            raise AddressOverflow(f"{size} bytes at {phys!r} leave the memory", phys=phys.value, size=size)
+        return phys.value, size
+
+    @staticmethod
+    def _require(direction: DmaDirection) -> None:
+        if direction == DmaDirection.NONE:
+            raise InvalidArgument("a mapping has a direction, and NONE is none")
+
+    def _entries(self, sg: Sequence[Scatterlist], nents: int, direction: DmaDirection) -> Sequence[Scatterlist]:
+        self._require(direction)
+        if not 1 <= nents <= len(sg):
+            raise InvalidArgument(f"{nents} entries of a scatter list of {len(sg)}", nents=nents)
+        return sg[:nents]
+
+    def _mapped(self, sg: Sequence[Scatterlist], nents: int, direction: DmaDirection) -> Streaming:
+        entries = self._entries(sg, nents, direction)
+        first = entries[0].dma_address
+        if first is None:
+            raise NotFound("the scatter list is not mapped")
+        return self._book.find(self._value(first), sum(entry.length for entry in entries), direction, nents)
+
+    def _tell(self, entries: Sequence[Scatterlist], segments: Sequence[Segment]) -> None:
+        for entry in entries:
+            entry.dma_address, entry.dma_length = None, 0
+        for entry, segment in zip(entries, segments, strict=False):
+            entry.dma_address, entry.dma_length = self._bus(segment.address), segment.length
+
+    def _end(self, mapping: Streaming, attributes: DmaAttr) -> None:
+        self._book.remove(mapping)
+        for part in mapping.parts:
+            self.backend.unmap(part, mapping.direction, attributes)
