@@ -37,6 +37,15 @@ class FreeRuns:
         if count:
             self._insert(0, count)
 
+    def __deepcopy__(self, memo: object) -> FreeRuns:
+        # The generic way looks at every number; histories of an area are copied often.
+        other = FreeRuns(0, bucket=self._bucket)
+        other.count, other.total = self.count, self.total
+        other._starts = [starts.copy() for starts in self._starts]
+        other._lengths = [lengths.copy() for lengths in self._lengths]
+        other._firsts, other._longest = self._firsts.copy(), self._longest.copy()
+        return other
+
     def find(self, need: int, *, step: int, offset: int, start: int) -> int | None:
         """The lowest clear ``b >= start`` with room for ``need`` bits and ``(b + offset) % step == 0``, if any.
 

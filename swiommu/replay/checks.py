@@ -53,6 +53,17 @@ class DecisionClass:
         if len(self.mismatches) < KEPT_MISMATCHES:
             self.mismatches.append(Mismatch(kind, line, predicted, recorded))
 
+    def copy(self) -> DecisionClass:
+        """The same tally, to be gone on with apart."""
+        return DecisionClass(
+            self.name,
+            self.matched,
+            self.mismatched,
+            self.undetermined.copy(),
+            self.mismatches.copy(),
+            self.by_kind.copy(),
+        )
+
     def leave(self, cause: str) -> None:
         """Count one decision that the trace does not determine, with the cause."""
         self.undetermined[cause] += 1

@@ -5,8 +5,8 @@ retry, which names the range that was given up) and its pages are taken from tha
 CPUs interleave as they did. Only then is the result read, and the recorded state adopted.
 
 A record that contradicts the prediction leaves two possible worlds: the model is wrong, or the record is. Both are
-carried on until a later line rules one of them out, so that one bad record costs one mismatch, not a cascade; a wrong
-rule still mismatches again and again, in every world.
+carried on, each predicting for itself, and the history with the fewest contradictions is the answer, so that one bad
+record costs one mismatch, not a cascade; a wrong rule still mismatches again and again, in every world.
 
 Source: mm/cma.c (``cma_alloc``, ``cma_release``); the specification's decision class ``cma``.
 """
@@ -25,13 +25,14 @@ from swiommu.replay.checks import DecisionClass
 from swiommu.trace import Event, Kind, Sidecar, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable, Iterator
 
     from swiommu.replay.service import Context
 
 __all__ = ["verify_cma"]
 
-_WORLDS = 8  # how many histories are carried at most; a recording that needs more is beyond telling
+_WORLDS = 16  # how many histories are carried at most; a recording that needs more is beyond telling
+_BEHIND = 4  # contradictions more than the best history has, at which one is given up
 _NO_ROOM = (-errno.ENOMEM, -errno.EBUSY)
 
 
@@ -48,14 +49,13 @@ def verify_cma(trace: Trace) -> DecisionClass | None:
     """
     if Kind.CMA_FINISH not in trace.table.counts():
         return None
-    tally = DecisionClass("cma")
     cause = _undescribed(trace.sidecar)
     if cause is None and trace.sidecar is not None:
-        _Checker(tally, _World.of(trace.sidecar), _area_name(trace)).run(trace)
-    else:
-        for event in trace.table:
-            if event.kind in {Kind.CMA_FINISH, Kind.CMA_BUSY_RETRY}:
-                tally.leave(cause or "")
+        return _Checker(_World.of(trace.sidecar), _area_name(trace)).run(trace)
+    tally = DecisionClass("cma")
+    for event in trace.table:
+        if event.kind in {Kind.CMA_FINISH, Kind.CMA_BUSY_RETRY}:
+            tally.leave(cause or "")
     return tally
 
 
@@ -86,11 +86,16 @@ class _Call:
 
 
 class _World:
-    """One possible state of the area, with the calls under way in it."""
+    """One possible history: the state of the area, the calls under way in it, and what it said of each decision.
+
+    ``impossible`` counts lines that can't be true in it: pages given that were taken, pages released that were free.
+    """
 
     def __init__(self, area: Bitmap) -> None:
         self.area = area
         self.calls: dict[Context, _Call] = {}
+        self.tally = DecisionClass("cma")
+        self.adopted = self.doubted = self.impossible = 0
 
     @classmethod
     def of(cls, sidecar: Sidecar) -> _World:
@@ -103,7 +108,26 @@ class _World:
         return cls(area)
 
     def fork(self) -> _World:
-        return copy.deepcopy(self)
+        other = copy.copy(self)
+        other.area = copy.deepcopy(self.area)
+        other.calls = {context: attrs.evolve(call) for context, call in self.calls.items()}
+        other.tally = self.tally.copy()
+        return other
+
+    @property
+    def contradictions(self) -> int:
+        """What speaks against this history."""
+        return self.tally.mismatched + self.impossible
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """The better, the less; of equals, who always believed the records or always the model is less contrived."""
+        return self.contradictions, min(self.adopted, self.doubted)
+
+    def state(self) -> Hashable:
+        """Histories of equal state predict the same from here on."""
+        calls = tuple(sorted((context, attrs.astuple(call)) for context, call in self.calls.items()))
+        return tuple(self.area.free_runs()), self.area.available, calls
 
     # -- what the kernel does ---------------------------------------------------------------------------------------
 
@@ -132,12 +156,11 @@ class _World:
         """It ended as predicted: the candidate stays taken."""
         del self.calls[context]
 
-    def adopt(self, context: Context, pfn: int | None) -> None:
+    def adopt(self, context: Context, pfn: int | None, count: int) -> None:
         """It ended otherwise: the recorded range is taken instead, whatever we thought of it."""
-        call = self.calls.pop(context)
-        self._give(call)
+        self.abandon(context)
         if pfn is not None:
-            self._force(pfn, call.count)
+            self._force(pfn, count)
 
     def abandon(self, context: Context) -> None:
         """A call whose end is not in the trace."""
@@ -145,18 +168,14 @@ class _World:
         if call is not None:
             self._give(call)
 
-    def can_release(self, pfn: int, count: int) -> bool:
-        """Whether all these pages are taken in this world."""
-        first = pfn - self.area.base_pfn
-        return not any(bit < first + count and first < bit + length for bit, length in self.area.free_runs())
-
     def release(self, pfn: int, count: int) -> None:
         """``cma_release``; pages that are free already stay so."""
         stop = min(pfn + count, self.area.base_pfn + self.area.count)
         start = max(pfn, self.area.base_pfn)
         if start >= stop:
             return
-        free = self._free_inside(start, stop)
+        free = sum(high - low for low, high in self._free_inside(start, stop))
+        self.impossible += free > 0
         self.area.release(start, stop - start)
         self.area.available -= free
 
@@ -173,28 +192,29 @@ class _World:
             call.candidate = None
 
     def _force(self, pfn: int, count: int) -> None:
+        free = list(self._free_inside(pfn, pfn + count))
+        self.impossible += sum(high - low for low, high in free) < count
+        for low, high in free:
+            self.area.reserve(low * PAGE_SIZE, (high - low) * PAGE_SIZE)
+
+    def _free_inside(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         base = self.area.base_pfn
         for bit, length in self.area.free_runs():
-            low, high = max(base + bit, pfn), min(base + bit + length, pfn + count)
+            low, high = max(base + bit, start), min(base + bit + length, stop)
             if low < high:
-                self.area.reserve(low * PAGE_SIZE, (high - low) * PAGE_SIZE)
-
-    def _free_inside(self, start: int, stop: int) -> int:
-        base = self.area.base_pfn
-        spans = ((max(base + bit, start), min(base + bit + length, stop)) for bit, length in self.area.free_runs())
-        return sum(high - low for low, high in spans if low < high)
+                yield low, high
 
 
 class _Checker:
     """Walks the events, asks every world, judges by what was recorded."""
 
-    def __init__(self, tally: DecisionClass, world: _World, name: str) -> None:
-        self.tally = tally
+    def __init__(self, world: _World, name: str) -> None:
         self.worlds = [world]
+        self.undetermined = world.tally.undetermined
         self.name = name
         self.lost = False
 
-    def run(self, trace: Trace) -> None:
+    def run(self, trace: Trace) -> DecisionClass:
         handlers: dict[Kind, Callable[[Event, Context], None]] = {
             Kind.CMA_START: self.start,
             Kind.CMA_BUSY_RETRY: self.retry,
@@ -211,10 +231,14 @@ class _Checker:
                 self.set_aside(event)
             else:
                 handler(event, (event.cpu, event.pid, event.context))
+        tally = self.worlds[0].tally
+        tally.undetermined = self.undetermined
+        return tally
 
     def set_aside(self, event: Event) -> None:
         if event.kind in {Kind.CMA_FINISH, Kind.CMA_BUSY_RETRY}:
-            self.tally.leave("events were lost before it" if self.lost else "an area that the sidecar doesn't describe")
+            cause = "events were lost before it" if self.lost else "an area that the sidecar doesn't describe"
+            self.undetermined[cause] += 1
 
     def start(self, event: Event, context: Context) -> None:
         for world in self.worlds:
@@ -223,58 +247,76 @@ class _Checker:
     def retry(self, event: Event, context: Context) -> None:
         if not self.known(context):
             return
-        recorded = f"pfn {event.addr:#x}"
-        right = self.judge("busy retry", event, context, recorded)
-        if right:
-            for world in self.worlds:
-                world.retry_from(context, event.addr)
-            return
-        doubted = [world.fork() for world in self.worlds[: _WORLDS // 2]]
-        for world in self.worlds:
+
+        def believe(world: _World) -> None:
             world.retry_from(context, event.addr)
-        for world in doubted:
+
+        def doubt(world: _World) -> None:
             candidate = world.calls[context].candidate
             world.retry_from(context, event.addr if candidate is None else candidate)
-        self.worlds = (self.worlds + doubted)[:_WORLDS]
+
+        self.decide("busy retry", event, context, f"pfn {event.addr:#x}", believe, doubt)
 
     def finish(self, event: Event, context: Context) -> None:
+        pfn = event.addr if event.err == 0 else None
+
+        def believe(world: _World) -> None:
+            world.adopt(context, pfn, event.size)
+
         if not self.known(context):
-            return
-        if event.err not in {0, *_NO_ROOM}:
-            self.tally.leave(f"migration failed with errno {event.err}")
+            for world in self.worlds:
+                believe(world)
+        elif event.err in {0, *_NO_ROOM}:
+            recorded = f"errno {event.err}" if pfn is None else f"pfn {pfn:#x}"
+            self.decide("alloc", event, context, recorded, believe, lambda world: world.settle(context))
+        else:
+            self.undetermined[f"migration failed with errno {event.err}"] += 1
             for world in self.worlds:
                 world.abandon(context)
-            return
-        pfn = event.addr if event.err == 0 else None
-        if self.judge("alloc", event, context, f"errno {event.err}" if pfn is None else f"pfn {pfn:#x}"):
-            for world in self.worlds:
-                world.settle(context)
-            return
-        doubted = [world.fork() for world in self.worlds[: _WORLDS // 2]]
-        for world in self.worlds:
-            world.adopt(context, pfn)
-        for world in doubted:
-            world.settle(context)
-        self.worlds = (self.worlds + doubted)[:_WORLDS]
 
-    def judge(self, kind: str, event: Event, context: Context, recorded: str) -> bool:
-        """Compare every world's prediction with the record; worlds that are wrong where another is right end here."""
-        predictions = [world.predict(context) for world in self.worlds]
-        right = [world for world, said in zip(self.worlds, predictions, strict=True) if said == recorded]
-        self.tally.judge(kind, event.line, predicted=recorded if right else predictions[0], recorded=recorded)
-        if right:
-            self.worlds = right
-        return bool(right)
+    def decide(
+        self,
+        kind: str,
+        event: Event,
+        context: Context,
+        recorded: str,
+        believe: Callable[[_World], None],
+        doubt: Callable[[_World], None],
+    ) -> None:
+        """Every world predicts; one that is contradicted goes on as two, with the record and without it."""
+        worlds = []
+        for world in self.worlds:
+            predicted = world.predict(context)
+            world.tally.judge(kind, event.line, predicted=predicted, recorded=recorded)
+            if predicted != recorded:
+                other = world.fork()
+                doubt(other)
+                other.doubted += 1
+                worlds.append(other)
+                world.adopted += 1
+            believe(world)
+            worlds.append(world)
+        self.worlds = worlds
+        self.prune()
+
+    def prune(self) -> None:
+        """Of worlds in the same state the best remains, and of the rest those that may still be true."""
+        if len(self.worlds) == 1:
+            return
+        best: dict[Hashable, _World] = {}
+        for world in sorted(self.worlds, key=lambda world: world.rank):
+            best.setdefault(world.state(), world)
+        worlds = list(best.values())[:_WORLDS]
+        self.worlds = [world for world in worlds if world.contradictions < worlds[0].contradictions + _BEHIND]
 
     def known(self, context: Context) -> bool:
         if context in self.worlds[0].calls:
             return True
-        self.tally.leave("its start is not in the trace")
+        self.undetermined["its start is not in the trace"] += 1
         return False
 
     def release(self, event: Event, context: Context) -> None:
         del context
-        possible = [world for world in self.worlds if world.can_release(event.addr, event.size)]
-        self.worlds = possible or self.worlds
         for world in self.worlds:
             world.release(event.addr, event.size)
+        self.prune()
