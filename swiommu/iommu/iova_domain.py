@@ -10,6 +10,7 @@ order of the search, and because new ranges then go to the end of it.
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_left
 from typing import TYPE_CHECKING, ClassVar, Final, Self
 
@@ -95,22 +96,20 @@ class IovaDomain:
         """
         self._enter(size, limit_pfn, cpu)
         order = (size - 1).bit_length()
+        size = self.rounded(size)
         if order < self.RANGE_CACHE_MAX_SIZE:
-            if size < 1 << (self.RANGE_CACHE_MAX_SIZE - 1):
-                size = 1 << order
             # The kernel computes this bound without a sign; a limit below the size finds nothing here instead.
             pfn = self._rcaches[order].get(cpu, limit_pfn + 1 - size)
             if pfn:
                 self._cached.remove(pfn)
                 self.stats.hits += 1
                 return pfn
-        try:
-            return self._alloc(size, limit_pfn, aligned=True)
-        except NoSpace:
-            if not flush_rcache:
-                raise
-        self.flush_rcaches()
-        return self._alloc(size, limit_pfn, aligned=True)
+        return self._alloc_or_flush(size, limit_pfn, flush_rcache=flush_rcache)
+
+    @classmethod
+    def rounded(cls, size: int) -> int:
+        """How many pages `alloc_iova_fast` takes for ``size``: below 32 the next power of two."""
+        return 1 << (size - 1).bit_length() if size < 1 << (cls.RANGE_CACHE_MAX_SIZE - 1) else size
 
     def free_iova_fast(self, pfn: int, size: int, *, cpu: int = 0) -> None:
         """Give back what `alloc_iova_fast` gave for ``size``: to the caches of ``cpu``, or if too large to the tree.
@@ -194,13 +193,16 @@ class IovaDomain:
 
     def copy(self) -> Self:
         """An allocator of its own in the same state."""
-        twin = type(self)(self.granule, self.start_pfn, cpus=self.cpus)
-        twin.max32_alloc_size = self.max32_alloc_size
-        twin.cached32_node, twin.cached_node = self.cached32_node, self.cached_node
-        twin.stats, twin.now = attrs.evolve(self.stats), self.now
-        twin._keys, twin._hi, twin._cached = self._keys.copy(), self._hi.copy(), self._cached.copy()
-        twin._rcaches = [rcache.copy() for rcache in self._rcaches]
-        twin._depot_due, twin._countdown = self._depot_due.copy(), self._countdown
+        twin = copy.copy(self)
+        # What the two would share is copied one level down; deepcopy would go through every number.
+        vars(twin).update(
+            stats=attrs.evolve(self.stats),
+            _keys=self._keys.copy(),
+            _hi=self._hi.copy(),
+            _cached=self._cached.copy(),
+            _rcaches=[rcache.copy() for rcache in self._rcaches],
+            _depot_due=self._depot_due.copy(),
+        )
         return twin
 
     def decides_like(self, other: IovaDomain) -> bool:
@@ -231,6 +233,15 @@ class IovaDomain:
     def _require_cpu(self, cpu: int) -> None:
         if not 0 <= cpu < self.cpus:
             raise InvalidArgument(f"no CPU {cpu}: there are {self.cpus}", cpu=cpu)
+
+    def _alloc_or_flush(self, size: int, limit_pfn: int, *, flush_rcache: bool) -> int:
+        try:
+            return self._alloc(size, limit_pfn, aligned=True)
+        except NoSpace:
+            if not flush_rcache:
+                raise
+        self.flush_rcaches()
+        return self._alloc(size, limit_pfn, aligned=True)
 
     def _alloc(self, size: int, limit_pfn: int, *, aligned: bool) -> int:
         """``__alloc_and_insert_iova_range``; its limit is exclusive."""

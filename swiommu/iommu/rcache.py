@@ -80,12 +80,13 @@ class IovaRcache:
         while len(self.depot) > keep:
             yield from self.depot.pop()
 
-    def discard(self, pfn: int) -> None:
-        """Forget ``pfn``, wherever it is."""
+    def replace(self, pfn: int, by: int) -> bool:
+        """Put ``by`` in the place of ``pfn``; whether it was there. For checkers that follow a recording."""
         for magazine in (*self.loaded, *self.prev, *self.depot):
             if pfn in magazine:
-                magazine.remove(pfn)
-        self.depot = [magazine for magazine in self.depot if magazine]
+                magazine[magazine.index(pfn)] = by
+                return True
+        return False
 
     def copy(self) -> IovaRcache:
         """A cache of its own with the same contents."""

@@ -91,12 +91,13 @@ def _survey(table: EventTable) -> tuple[bool, dict[int, int]]:
 
 @attrs.define
 class _Expected:
-    """Frees that must come next in a context, and the place in the calls for those of them that don't."""
+    """Frees that must come next in a context, each with the CPU it waited on, and the place for them in the calls."""
 
     iovad: int
-    ranges: deque[_Range]
+    ranges: dict[_Range, int]
     place: list[IovaCall]
     trigger: Event
+    seen: bool = False
 
 
 class _Ring:
@@ -127,6 +128,7 @@ class _Reader:
         self.asked: dict[Context, Event] = {}
         self.given: dict[Context, tuple[int, int]] = {}
         self.before: dict[Context, Event] = {}
+        self.flushing: dict[int, Event] = {}
         self.unowned: dict[Context, Event] = {}
         self.full: dict[Context, tuple[int, _Range]] = {}
         self.expected: dict[Context, _Expected] = {}
@@ -149,6 +151,7 @@ class _Reader:
             if _is_flush_all(event):
                 self.flush_all(event, context)
             elif event.kind not in _IN_BETWEEN:
+                self.flushing.pop(event.cpu, None)
                 if event.kind is not Kind.IOVA_FREE:
                     self.settle(context, event)
                 handler = handlers.get(event.kind)
@@ -200,18 +203,17 @@ class _Reader:
             self.by_device[event.device] = iovad
 
     def free(self, event: Event, context: Context) -> None:
-        """Recorded, so it happened here; those before it in the same sequence that were not recorded did, too."""
+        """Recorded, so it happened here."""
         unowned = self.unowned.pop(context, None)
         if unowned is not None:
             self.unmapped(unowned, context, event.extra)
         freed, expected = (event.addr, event.size), self.expected.get(context)
         if expected is not None and expected.iovad == event.extra and freed in expected.ranges:
-            while (missed := expected.ranges.popleft()) != freed:
-                self.restore(expected, context, missed)
-            expected.place = self.note(event, context, event.extra, *freed)
+            del expected.ranges[freed]
+            expected.seen = True
         else:
             self.forget(event.extra, freed)
-            self.note(event, context, event.extra, *freed)
+        self.note(event, context, event.extra, *freed)
         self.live.get(event.extra, {}).pop(event.addr, None)
 
     def forget(self, iovad: int, freed: _Range) -> None:
@@ -242,7 +244,9 @@ class _Reader:
             if iovad is not None:
                 self.unmapped(unowned, context, iovad)
         expected = self.expected.pop(context, None)
-        if expected is not None:
+        if expected is not None and expected.seen:
+            self.keep_waiting(expected)
+        elif expected is not None:
             for missed in expected.ranges:
                 self.restore(expected, context, missed)
         waiting = self.full.pop(context, None)
@@ -260,12 +264,12 @@ class _Reader:
         """The range was taken out of the page table: it is freed now, or waits for a flush."""
         gone = (event.addr // PAGE_SIZE, event.size // PAGE_SIZE)
         if self.strict:
-            self.expect(event, context, iovad, [gone])
+            self.expect(event, context, iovad, {gone: context[0]})
             return
         ring = self.ring(iovad, context[0])
         flushed = ring.take(self.flushes[iovad])
         if flushed:
-            self.expect(event, context, iovad, flushed)
+            self.expect(event, context, iovad, dict.fromkeys(flushed, context[0]))
         if len(ring.waiting) >= _RING:
             self.full[context] = (iovad, gone)
         else:
@@ -273,8 +277,8 @@ class _Reader:
 
     def flush_all(self, event: Event, context: Context) -> None:
         """By a CPU whose ring was full, which then empties its own; or by the timer, which empties all."""
-        expected = self.expected.get(context)
-        if expected is not None and _is_flush_all(expected.trigger) and expected.trigger.extra == event.extra:
+        begun = self.flushing.setdefault(event.cpu, event)
+        if begun is not event and begun.extra == event.extra:
             return  # another tag of the same flush
         waiting = self.full.pop(context, None)
         self.settle(context, None)
@@ -284,19 +288,24 @@ class _Reader:
         self.flushes[iovad] += 1
         rings = self.rings.get(iovad, {})
         cpus = sorted(rings) if waiting is None else [context[0]]
-        flushed = [gone for cpu in cpus for gone in self.ring(iovad, cpu).take(self.flushes[iovad])]
+        flushed = {gone: cpu for cpu in cpus for gone in self.ring(iovad, cpu).take(self.flushes[iovad])}
         self.expect(event, context, iovad, flushed)
         if waiting is not None:
             self.enqueue(context, *waiting)
 
-    def expect(self, event: Event, context: Context, iovad: int, ranges: list[_Range]) -> None:
+    def expect(self, event: Event, context: Context, iovad: int, ranges: dict[_Range, int]) -> None:
         self.groups.append([])
-        self.expected[context] = _Expected(iovad, deque(ranges), self.groups[-1], event)
+        self.expected[context] = _Expected(iovad, ranges, self.groups[-1], event)
 
     def restore(self, expected: _Expected, context: Context, missed: _Range) -> None:
         event = expected.trigger
         expected.place.append(IovaCall(Kind.IOVA_FREE, event.line, event.time, context, expected.iovad, *missed))
         self.live.get(expected.iovad, {}).pop(missed[0], None)
+
+    def keep_waiting(self, expected: _Expected) -> None:
+        """The probes saw this sequence, so what it lacks was unmapped before the flush, but queued after it."""
+        for gone, cpu in reversed(expected.ranges.items()):
+            self.ring(expected.iovad, cpu).waiting.appendleft((self.flushes[expected.iovad], gone))
 
     def ring(self, iovad: int, cpu: int) -> _Ring:
         return self.rings.setdefault(iovad, {}).setdefault(cpu, _Ring())

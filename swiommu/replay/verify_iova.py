@@ -1,4 +1,4 @@
-"""Does the model of the bus address allocator choose what the recorded kernel chose? Every ``iova_alloc`` and its answer.
+"""Does the model of the bus address allocator choose what the recorded kernel chose? Every answer to ``iova_alloc``.
 
 Where another call to the same allocator falls between a call and its answer (an interrupt, or another CPU), the trace
 does not tell which of the two came first: both histories are carried on, as after a mismatch (see
@@ -93,6 +93,10 @@ def _reservations(sidecar: Sidecar) -> Iterable[tuple[int, int]]:
 class _Recorded(IovaDomain):
     """An allocator that can be brought into the recorded state when it had predicted another."""
 
+    def alloc_after_miss(self, size: int, limit_pfn: int, *, flush_rcache: bool) -> int:
+        """The second half of `alloc_iova_fast`, for a call that found the caches without what it wants."""
+        return self._alloc_or_flush(self.rounded(size), limit_pfn, flush_rcache=flush_rcache)
+
     def undo(self, pfn: int, size: int, *, hit: bool, cpu: int) -> None:
         """Give back what was predicted, to where it came from."""
         if hit:
@@ -100,51 +104,86 @@ class _Recorded(IovaDomain):
         else:
             self.free_iova(pfn)
 
-    def force(self, pfn: int, size: int) -> None:
-        """Take the recorded range, out of a cache or out of the free space; not if it is taken already."""
-        if pfn in self._cached:
-            self._cached.remove(pfn)
-            for rcache in self._rcaches:
-                rcache.discard(pfn)
-            return
+    def exchange(self, pfn: int, size: int, recorded: int) -> bool:
+        """Put a predicted ``pfn`` in the place of the ``recorded`` one if that is in the same cache: an order error."""
         order = (size - 1).bit_length()
-        last = pfn + (1 << order if order < self.RANGE_CACHE_MAX_SIZE else size) - 1
-        if not self.overlapping(pfn, last):
-            self.reserve_iova(pfn, last)
-            if last < self.dma_32bit_pfn:
-                self.cached32_node = pfn
-            else:
-                self.cached_node = pfn
+        if recorded not in self._cached or not self._rcaches[order].replace(recorded, pfn):
+            return False
+        self._cached.remove(recorded)
+        self._cached.add(pfn)
+        return True
+
+    def force(self, pfn: int, size: int) -> None:
+        """Take the recorded range out of the free space; not if it is taken already."""
+        last = pfn + self.rounded(size) - 1
+        if self.overlapping(pfn, last):
+            return
+        self.reserve_iova(pfn, last)
+        if last < self.dma_32bit_pfn:
+            self.cached32_node = pfn
+        else:
+            self.cached_node = pfn
 
 
 @attrs.define
-class _Early:
-    """What a world answered a call that it took to come before the calls that fell into its window."""
+class _Answer:
+    """A pfn, 0 for none, and whether it came out of a cache."""
 
     pfn: int
     hit: bool
 
 
 class _World:
-    """One possible state of an allocator; ``early`` are the calls that are answered, but not yet told so."""
+    """One possible state of an allocator.
 
-    def __init__(self, domain: _Recorded, early: dict[Context, _Early] | None = None) -> None:
+    ``early`` are answers that the trace has not come to yet, ``missed`` are calls that found nothing in the caches and
+    have not searched the tree yet.
+    """
+
+    def __init__(self, domain: _Recorded) -> None:
         self.domain = domain
-        self.early = {} if early is None else early
+        self.early: dict[Context, _Answer] = {}
+        self.missed: set[Context] = set()
 
     def fork(self) -> _World:
-        return _World(self.domain.copy(), self.early.copy())
+        twin = _World(self.domain.copy())
+        twin.early, twin.missed = self.early.copy(), self.missed.copy()
+        return twin
 
-    def answer(self, call: IovaCall) -> _Early:
-        """The pfn, 0 for none."""
-        hits = self.domain.stats.hits
+    def answer(self, call: IovaCall) -> _Answer:
+        """What `alloc_iova_fast` says, or has said already."""
+        early = self.early.pop(call.context, None)
+        if early is not None:
+            return early
+        domain, hits = self.domain, self.domain.stats.hits
         try:
-            pfn = self.domain.alloc_iova_fast(call.size, call.pfn, flush_rcache=call.flush, cpu=call.context[0])
+            if call.context in self.missed:
+                self.missed.remove(call.context)
+                pfn = domain.alloc_after_miss(call.size, call.pfn, flush_rcache=call.flush)
+            else:
+                pfn = domain.alloc_iova_fast(call.size, call.pfn, flush_rcache=call.flush, cpu=call.context[0])
         except NoSpace:
             pfn = 0
-        return _Early(pfn, self.domain.stats.hits > hits)
+        return _Answer(pfn, domain.stats.hits > hits)
 
-    def adopt(self, call: IovaCall, said: _Early, pfn: int) -> None:
+    def forget(self, context: Context) -> None:
+        """A call whose answer is not in the trace."""
+        self.early.pop(context, None)
+        self.missed.discard(context)
+
+    def before(self, call: IovaCall) -> list[_World]:
+        """The worlds in which the call, or its look into the caches, comes before what happens next."""
+        early = self.fork()
+        answer = early.early[call.context] = early.answer(call)
+        if answer.hit:
+            return [early]
+        looked = self.fork()
+        looked.missed.add(call.context)
+        return [early, looked]
+
+    def adopt(self, call: IovaCall, said: _Answer, pfn: int) -> None:
+        if said.pfn and pfn and self.domain.exchange(said.pfn, call.size, pfn):
+            return
         if said.pfn:
             self.domain.undo(said.pfn, call.size, hit=said.hit, cpu=call.context[0])
         if pfn:
@@ -159,7 +198,7 @@ class _World:
         return True
 
     def is_like(self, other: _World) -> bool:
-        return self.early == other.early and self.domain.decides_like(other.domain)
+        return self.early == other.early and self.missed == other.missed and self.domain.decides_like(other.domain)
 
 
 class _Allocator:
@@ -196,17 +235,15 @@ class _Allocator:
             if context in self.forked:
                 continue
             self.forked.add(context)
-            early = [world.fork() for world in self.worlds[: _WORLDS // 2]]
-            for world in early:
-                world.early[context] = world.answer(call)
-            self.worlds = (early + self.worlds)[:_WORLDS]
+            early = [before for world in self.worlds for before in world.before(call)]
+            self.worlds = _different(early + self.worlds)[:_WORLDS]
 
     def abandon(self, context: Context) -> None:
         """A call whose answer is not in the trace."""
         if self.calls.pop(context, None) is not None:
             self.forked.discard(context)
             for world in self.worlds:
-                world.early.pop(context, None)
+                world.forget(context)
 
     def answered(self, ret: IovaCall) -> None:
         """Compare every world's prediction with the record; worlds that are wrong where another is right end here."""
@@ -214,7 +251,7 @@ class _Allocator:
         call = self.calls.pop(context)
         self.forked.discard(context)
         self.changed()
-        said = [world.early.pop(context, None) or world.answer(call) for world in self.worlds]
+        said = [world.answer(call) for world in self.worlds]
         right = [world for world, answer in zip(self.worlds, said, strict=True) if answer.pfn == ret.pfn]
         predicted = ret.pfn if right else said[0].pfn
         self.tally.judge("alloc", ret.line, predicted=_told(predicted), recorded=_told(ret.pfn))
