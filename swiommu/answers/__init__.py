@@ -6,7 +6,18 @@ An answer is a value with `to_json()`; printing it is the business of `swiommu.r
 from __future__ import annotations
 
 from swiommu.answers.compare import Comparison, compare
+from swiommu.answers.cost import CostVector, read_cost_vector
+from swiommu.answers.many import Comparisons
 from swiommu.answers.row import Row
 from swiommu.answers.verify import Verification, verify
 
-__all__ = ["Comparison", "Row", "Verification", "compare", "verify"]
+__all__ = [
+    "Comparison",
+    "Comparisons",
+    "CostVector",
+    "Row",
+    "Verification",
+    "compare",
+    "read_cost_vector",
+    "verify",
+]

@@ -14,6 +14,8 @@ from swiommu.answers.verdict import verdict_of
 from swiommu.replay import (
     AS_RECORDED,
     DEFAULT_DESIGNS,
+    GENERATED,
+    Design,
     Knobs,
     MemoryPlan,
     Outcome,
@@ -25,11 +27,13 @@ from swiommu.replay import (
     replay,
     workload_of,
 )
+from swiommu.trace import Account
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from swiommu.trace import Account, Trace
+    from swiommu.answers.cost import CostVector
+    from swiommu.trace import Trace
 
 __all__ = ["Comparison", "MemoryMode", "compare"]
 
@@ -62,6 +66,8 @@ class Comparison:
     def notes(self) -> list[str]:
         """What was assumed because the recording doesn't tell: sentences for the reader."""
         workload, notes = self.workload, list(self.workload.notes)
+        if workload.mode == GENERATED:
+            notes.append("a generated workload: nothing was recorded, so every request counts as served")
         if not workload.has_dma_events and workload.requests:
             notes.append("the trace has no dma events: each cma_alloc is taken for an ALLOC and each map for a MAP")
         if workload.area is not None and workload.area.start_extents is None:
@@ -109,45 +115,75 @@ class Comparison:
 
 
 def compare(
-    trace: Trace,
-    designs: Sequence[str] = (AS_RECORDED, *DEFAULT_DESIGNS),
+    source: Trace | Workload,
+    designs: Sequence[str | Design] = (AS_RECORDED, *DEFAULT_DESIGNS),
     *,
     memory: MemoryMode = "equal",
     knobs: Knobs | None = None,
     with_need: bool = True,
+    cost: CostVector | None = None,
+    need_isolation: bool = False,
     keep_outcomes: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Comparison:
-    """What each design would have done with the requests of ``trace``; ``progress`` is told each step in a word.
+    """What each design would have done with the requests of ``source``; ``progress`` is told each step in a word.
 
-    ``memory`` is rule 8 (``equal``) or rule 9 (``machine``). `InputError` for an unknown design.
+    ``source`` is a trace or a generated workload; of the latter there is no recording, so ``as-recorded`` is left out.
+    ``memory`` is rule 8 (``equal``) or rule 9 (``machine``); ``need_isolation`` keeps designs that can't enforce it out
+    of the verdict; ``keep_outcomes`` keeps the runs, with the places of all buffers. `InputError` for an unknown
+    design.
 
     >>> from swiommu.trace import read_trace
     >>> answer = compare(read_trace("arm64-6.12-cam-cma64M-s81"), ["cma-bitmap"], memory="machine", with_need=False)
     >>> answer.rows[0].failed, answer.rows[0].lost
     (27, 0)
     """
-    tell = progress or (lambda _: None)
-    wanted = [None if name == AS_RECORDED else find_design(name) for name in dict.fromkeys(designs)]
+    tell, knobs = progress or (lambda _: None), knobs or Knobs()
+    wanted = [_design(design) for design in dict.fromkeys(designs)]
     tell("requests")
-    workload = workload_of(trace)
+    workload = source if isinstance(source, Workload) else workload_of(source)
     plan = equal_plan(workload) if memory == "equal" else machine_plan(workload)
     rows: list[Row] = []
     outcomes: dict[str, Outcome] = {}
-    knobs = knobs or Knobs()
     for design in wanted:
-        tell(design.name if design else AS_RECORDED)
         if design is None:
-            rows.append(recorded_row(workload))
+            if workload.mode != GENERATED:
+                rows.append(recorded_row(workload))
             continue
+        tell(design.name)
         outcome = replay(workload, design, plan, knobs, keep_places=keep_outcomes)
         if keep_outcomes:
             outcomes[design.name] = outcome
-        row = row_of(workload, outcome, bytes_needed(workload, design, knobs) if with_need else None)
+        need = bytes_needed(workload, design, knobs) if with_need else None
+        row = _priced(row_of(workload, outcome, need), cost)
         row.same_as = next((other.name for other in rows if _same(other, row)), None)
         rows.append(row)
-    verdict = verdict_of(workload, plan, rows)
-    return Comparison(workload, trace.account, plan, rows, verdict, trace.path, with_need, knobs, outcomes)
+    return Comparison(
+        workload=workload,
+        account=Account() if isinstance(source, Workload) else source.account,
+        plan=plan,
+        rows=rows,
+        verdict=verdict_of(workload, plan, rows, cost=cost, need_isolation=need_isolation),
+        path=workload.name if isinstance(source, Workload) else source.path,
+        with_need=with_need,
+        knobs=knobs,
+        outcomes=outcomes,
+    )
+
+
+def _design(design: str | Design) -> Design | None:
+    if isinstance(design, Design):
+        return design
+    return None if design == AS_RECORDED else find_design(design)
+
+
+def _priced(row: Row, cost: CostVector | None) -> Row:
+    """The row with its cost, if there are prices."""
+    counts = row.priced()
+    if cost is not None and counts is not None:
+        row.cost = cost.answer(counts)
+        del row.why["cost"]
+    return row
 
 
 def _same(one: Row, other: Row) -> bool:

@@ -67,6 +67,7 @@ class Row:
     exposure_ops: int | None
     exposure_bytes: int | None
     enforces: str
+    walk_refs: int | None = None
     cost: dict[str, Any] | None = None
     why: dict[str, str] = attrs.field(factory=dict)
 
@@ -77,6 +78,18 @@ class Row:
         values["waste_bytes"] = None if waste is None else waste.total
         values["waste"] = None if waste is None else attrs.asdict(waste)
         return values
+
+    def priced(self) -> dict[str, float] | None:
+        """How often everything that can have a price happened; None for a row from the trace."""
+        if self.walk_refs is None or self.invalidations is None or self.bytes_copied is None:
+            return None
+        return {
+            "walk_ref": self.walk_refs,
+            "map": self.maps,
+            "unmap": self.unmaps,
+            "invalidation": self.invalidations,
+            "copied_kib": self.bytes_copied / 1024,
+        }
 
     def shared(self) -> dict[str, Any]:
         """What two rows must agree in to be one: all but the names and the words."""
@@ -94,7 +107,15 @@ def recorded_row(workload: Workload) -> Row:
     """The first row: what the recorded kernel did."""
     facts = recorded(workload)
     why = dict.fromkeys(
-        ("failed_with_room", "table_bytes", "walk_refs_per_mib", "exposure_us", "exposure_ops", "exposure_bytes"),
+        (
+            "failed_with_room",
+            "table_bytes",
+            "walk_refs",
+            "walk_refs_per_mib",
+            "exposure_us",
+            "exposure_ops",
+            "exposure_bytes",
+        ),
         _FROM_TRACE,
     )
     why |= facts.why | {"bytes_needed": "what it had is what it had: it lost nothing that it served", "cost": _NO_COST}
@@ -128,6 +149,7 @@ def recorded_row(workload: Workload) -> Row:
         unmaps=facts.unmaps,
         invalidations=facts.invalidations,
         bytes_copied=facts.bytes_copied,
+        walk_refs=None,
         walk_refs_per_mib=None,
         exposure_us=None,
         exposure_ops=None,
@@ -144,8 +166,9 @@ def row_of(workload: Workload, outcome: Outcome, need: Need | None) -> Row:
     why = {"cost": _NO_COST}
     if need is None or need.bytes is None:
         why["bytes_needed"] = "not asked for" if need is None else need.why
-    exposure_bytes = 0 if design.has_hardware else _reachable(workload, why)
-    if not design.has_hardware:
+    exposure = outcome.exposure
+    exposure_bytes = _reachable(workload, why) if exposure is None else exposure.bytes
+    if exposure is None:
         why |= {"exposure_us": _UNBOUNDED, "exposure_ops": _UNBOUNDED}
     return Row(
         name=design.name,
@@ -175,9 +198,10 @@ def row_of(workload: Workload, outcome: Outcome, need: Need | None) -> Row:
         unmaps=counters.unmaps,
         invalidations=counters.invalidations,
         bytes_copied=counters.bytes_copied,
+        walk_refs=counters.walk_refs,
         walk_refs_per_mib=_refs_per_mib(counters.walk_refs, ledger.served_bytes),
-        exposure_us=0 if design.has_hardware else None,
-        exposure_ops=0 if design.has_hardware else None,
+        exposure_us=None if exposure is None else exposure.ns // 1000,
+        exposure_ops=None if exposure is None else exposure.ops,
         exposure_bytes=exposure_bytes,
         enforces="yes" if design.has_hardware else "no",
         why=why,

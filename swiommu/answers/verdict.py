@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.replay import AS_RECORDED, RequestKind
+from swiommu.answers.cost import BAND
+from swiommu.replay import AS_RECORDED, GENERATED, RequestKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from swiommu.answers.cost import CostVector
     from swiommu.answers.row import Row
     from swiommu.replay import MemoryPlan, Workload
 
@@ -43,14 +45,33 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def verdict_of(workload: Workload, plan: MemoryPlan, rows: Sequence[Row]) -> str:
-    """The sentences for these rows; what was not run is not judged."""
+def verdict_of(
+    workload: Workload,
+    plan: MemoryPlan,
+    rows: Sequence[Row],
+    *,
+    cost: CostVector | None = None,
+    need_isolation: bool = False,
+) -> str:
+    """The sentences for these rows; what was not run is not judged.
+
+    ``need_isolation`` leaves out what can't enforce it; with ``cost`` the best two are compared by price as well.
+    """
     designs = [row for row in rows if row.name != AS_RECORDED]
     if not designs:
         return "No design was asked for: this is what was recorded."
+    if need_isolation:
+        fit = [row for row in designs if row.enforces == "yes"]
+        if not fit:
+            return f"Isolation is required, and none of these designs enforces it: {_names(designs)}."
+        rest = verdict_of(workload, plan, fit, cost=cost)
+        return f"Isolation is required: only {_names(fit)} can enforce it. {rest}"
     without = _best([row for row in designs if not row.has_hardware], workload)
     with_ = _best([row for row in designs if row.has_hardware], workload)
-    sentences = [*_needs(without, with_), *_losses(designs, plan), *_hardware(without, with_, workload)]
+    whose = "was asked for" if workload.mode == GENERATED else "the kernel served"
+    sentences = [*_needs(without, with_, whose), *_losses(designs, plan), *_hardware(without, with_, workload)]
+    if cost is not None:
+        sentences += priced(without[:1] + with_[:1], cost)
     if workload.count(RequestKind.USERMAP) and any(row.not_applicable for row in designs):
         sentences.append("User-space mappings need translation: designs without it can't be compared on them.")
     if workload.censored:
@@ -77,7 +98,7 @@ def _beats(row: Row, other: Row, workload: Workload) -> bool:
     return (other.bytes_needed - row.bytes_needed) * 100 >= other.bytes_needed
 
 
-def _needs(without: Sequence[Row], with_: Sequence[Row]) -> list[str]:
+def _needs(without: Sequence[Row], with_: Sequence[Row], whose: str) -> list[str]:
     """What it takes to lose nothing."""
     parts = [
         f"{mib(rows[0].bytes_needed)} {how} ({_names(rows)})"
@@ -90,7 +111,7 @@ def _needs(without: Sequence[Row], with_: Sequence[Row]) -> list[str]:
         parts = [part.replace("with it", "with translation hardware") for part in parts]
     lossless = [row.peak_live_bytes for row in (*without, *with_) if not row.lost]
     peak = f"; live data peaks at {mib(max(lossless))}" if lossless else ""
-    return [f"To lose nothing that the kernel served takes {' and '.join(parts)}{peak}."]
+    return [f"To lose nothing that {whose} takes {' and '.join(parts)}{peak}."]
 
 
 def _losses(designs: Sequence[Row], plan: MemoryPlan) -> list[str]:
@@ -99,7 +120,7 @@ def _losses(designs: Sequence[Row], plan: MemoryPlan) -> list[str]:
     losing = [row for row in designs if row.lost and row.same_as is None]
     if losing:
         sentences = [f"{where} {_and([f'{row.name} loses {_lost(row)}' for row in losing])}."]
-        if any(row.lost_by_kind["MAP"] for row in losing if not row.has_hardware):
+        if any(row.lost_by_kind["MAP"] for row in losing if not (row.has_hardware or row.bytes_copied)):
             sentences.append("A MAP beyond its device's mask needs translation or a bounce buffer.")
         return sentences
     if any(row.bytes_needed is not None for row in designs):
@@ -153,6 +174,19 @@ def _bought(without: Row, with_: Row, workload: Workload) -> str:
         else:
             bought.append(f"{mib(saved)} ({100 * saved / without.bytes_needed:.0f} %)")
     return f"{_and([*bought, 'isolation'])}{instead}"
+
+
+def priced(rows: Sequence[Row], cost: CostVector) -> list[str]:
+    """What the best designs cost at these prices; "undecided" where a factor of four in the prices turns it over."""
+    known = [(row, counts) for row in rows if (counts := row.priced()) is not None]
+    guesses = sorted({price.source for price in cost.prices.values()})
+    parts = [f"{row.name} costs {cost.cost(counts):,.0f} {cost.unit}" for row, counts in known]
+    if not parts:
+        return []
+    sentence = f"At the given prices (sources: {', '.join(guesses)}) {_and(parts)}"
+    if len(known) == 2 and not cost.is_decided(known[0][1], known[1][1]):
+        return [f"{sentence}: undecided, as prices wrong by up to a factor of {BAND} would turn it over."]
+    return [f"{sentence}."]
 
 
 def _names(rows: Sequence[Row]) -> str:

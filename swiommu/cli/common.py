@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-__all__ = ["DEFAULT_TRACE", "print_json", "progress", "progress_done", "show", "trace_argument", "write_page"]
+__all__ = [
+    "DEFAULT_TRACE",
+    "print_json",
+    "progress",
+    "progress_done",
+    "show",
+    "trace_argument",
+    "traces_argument",
+    "write_page",
+]
 
 DEFAULT_TRACE = "arm64-6.12-cam-cma64M-s81"
 
@@ -38,6 +47,11 @@ def _not_empty(_ctx: click.Context, _param: click.Parameter, trace: str) -> str:
     return trace
 
 
+def _none_empty(ctx: click.Context, param: click.Parameter, traces: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_not_empty(ctx, param, trace) for trace in traces)
+
+
+traces_argument = click.argument("traces", nargs=-1, metavar="[TRACE]...", callback=_none_empty)
 trace_argument = click.argument("trace", required=False, default=DEFAULT_TRACE, metavar="[TRACE]", callback=_not_empty)
 
 
@@ -71,7 +85,8 @@ def write_page(path: Path, page: str) -> None:
 def progress(word: str) -> None:
     """Say on stderr what is being done, where a person is watching."""
     if sys.stderr.isatty():
-        click.echo(f"\r\x1b[K{word} ...", nl=False, err=True)
+        shown = "".join(char if char.isprintable() else "?" for char in word)
+        click.echo(f"\r\x1b[K{shown} ...", nl=False, err=True)
 
 
 def progress_done() -> None:

@@ -1,29 +1,43 @@
-"""``swiommu compare``: one recorded trace, several designs, one verdict."""
+"""``swiommu compare``: recorded traces, several designs, one verdict."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from swiommu.answers import compare
-from swiommu.cli.common import print_json, progress, progress_done, show, trace_argument, write_page
-from swiommu.replay import AS_RECORDED, DEFAULT_DESIGNS, Knobs, find_design
+from swiommu.answers import Comparison, Comparisons, compare, read_cost_vector
+from swiommu.cli.common import DEFAULT_TRACE, print_json, progress, progress_done, show, traces_argument, write_page
+from swiommu.replay import AS_RECORDED, DEFAULT_DESIGNS, Design, Knobs, find_design, read_designs
+from swiommu.replay.workloads import generate, workload_names
 from swiommu.report import PlotlyJs, comparison_html, print_comparison
 from swiommu.trace import read_trace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from swiommu.replay import Workload
+    from swiommu.trace import Trace
 
 __all__ = ["command"]
 
 
 @click.command("compare")
-@trace_argument
+@traces_argument
+@click.option(
+    "--workload",
+    type=click.Choice(workload_names()),
+    help="A generated workload instead of a trace, for --seed.",
+)
 @click.option(
     "--design",
     "designs",
     multiple=True,
-    metavar="NAME",
-    help=f"A design to run; repeat for several. Default: all, which are {', '.join((AS_RECORDED, *DEFAULT_DESIGNS))}.",
+    metavar="NAME|FILE.toml",
+    help="A design, or a file of designs, to run; repeat for several. "
+    f"Default: all, which are {', '.join((AS_RECORDED, *DEFAULT_DESIGNS))}.",
 )
 @click.option(
     "--memory",
@@ -55,7 +69,15 @@ __all__ = ["command"]
     show_default=True,
     help="How translating designs take frames: as Linux does, or single ones at random.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="For --frames random.")
+@click.option("--seed", type=int, default=0, show_default=True, help="For --workload and --frames random.")
+@click.option(
+    "--need-isolation",
+    is_flag=True,
+    help="Let the verdict speak only of designs that keep a device out of what it was not given.",
+)
+@click.option(
+    "--cost", metavar="FILE.toml|guess", help="Prices of references, invalidations and copies: rank by cost too."
+)
 @click.option(
     "--html",
     "page",
@@ -73,46 +95,88 @@ __all__ = ["command"]
 @click.option("--json", "as_json", is_flag=True, help="One JSON document (swiommu.compare/1).")
 def command(
     *,
-    trace: str,
+    traces: tuple[str, ...],
+    workload: str | None,
     designs: tuple[str, ...],
     memory: Literal["equal", "machine"],
     with_need: bool,
     align_order: int,
     frames: str,
     seed: int,
+    need_isolation: bool,
+    cost: str | None,
     page: Path | None,
     plotlyjs: PlotlyJs,
     as_json: bool,
 ) -> int:
-    """What other designs would have done with the requests of TRACE, beside what the kernel did.
+    """What other designs would have done with the requests of each TRACE, beside what the kernel did.
 
     Without TRACE a bundled recording of six cameras on a 64 MiB CMA area is used. Columns: needs = the smallest memory
     that loses nothing the kernel served; lost/gained = served by the kernel but not by the design, and the other way
-    round; waste = mean bytes charged that served nobody; refs/MiB = page-table reads to touch each leaf once.
+    round; waste = mean bytes charged that served nobody; refs/MiB = page-table reads to touch each leaf once; exposed =
+    how long a device still reaches what was unmapped.
     """
-    for name in designs:  # a slip of the pen shows before a long trace is read
-        if name != AS_RECORDED:
-            find_design(name)
+    wanted = list(_designs(designs))  # a slip of the pen shows before a long trace is read
+    prices = read_cost_vector(cost) if cost else None
     if page is not None and not page.parent.is_dir():
         raise click.BadParameter(f"there is no directory {page.parent}", param_hint="--html")
+    if page is not None and len(traces) > 1:
+        raise click.UsageError("--html takes one TRACE: a report is of one recording.")
+    if workload and traces:
+        raise click.UsageError("--workload stands for a TRACE: give one of the two.")
+    answers: list[Comparison] = []
     try:
-        progress("reading")
-        answer = compare(
-            read_trace(trace),
-            designs or (AS_RECORDED, *DEFAULT_DESIGNS),
-            memory=memory,
-            knobs=Knobs(align_order=align_order, frames=frames, seed=seed),
-            with_need=with_need,
-            keep_outcomes=page is not None,
-            progress=progress,
-        )
+        for source in _sources(traces, workload, seed):
+            answer = compare(
+                source,
+                wanted,
+                memory=memory,
+                knobs=Knobs(align_order=align_order, frames=frames, seed=seed),
+                with_need=with_need,
+                cost=prices,
+                need_isolation=need_isolation,
+                keep_outcomes=page is not None,
+                progress=progress,
+            )
+            answers.append(answer)
         if page is not None:
             progress("report")
-            write_page(page, comparison_html(answer, plotlyjs=plotlyjs))
+            write_page(page, comparison_html(answers[0], plotlyjs=plotlyjs))
     finally:
         progress_done()
-    if as_json:
-        print_json(answer.to_json())
-    else:
-        show(lambda console: print_comparison(console, answer))
+    _print(answers, as_json=as_json)
     return 0
+
+
+def _designs(names: tuple[str, ...]) -> Iterator[str | Design]:
+    """What ``--design`` asked for: names, and what stands in files."""
+    for name in names or (AS_RECORDED, *DEFAULT_DESIGNS):
+        if name.endswith(".toml"):
+            yield from read_designs(name)
+        elif name == AS_RECORDED:
+            yield name
+        else:
+            yield find_design(name)
+
+
+def _sources(traces: tuple[str, ...], workload: str | None, seed: int) -> Iterator[Trace | Workload]:
+    """One after the other, so that only one trace is held at a time."""
+    if workload:
+        yield generate(workload, seed)
+        return
+    for trace in traces or (DEFAULT_TRACE,):
+        progress(f"reading {trace}" if len(traces) > 1 else "reading")
+        yield read_trace(trace)
+
+
+def _print(answers: list[Comparison], *, as_json: bool) -> None:
+    many = Comparisons(answers)
+    if as_json:
+        print_json(many.to_json() if len(answers) > 1 else answers[0].to_json())
+        return
+    for answer in answers:
+        show(partial(print_comparison, answer=answer))
+        if len(answers) > 1:
+            show(lambda console: console.print())
+    if len(answers) > 1:
+        show(lambda console: console.print(many.verdict))

@@ -1,13 +1,14 @@
 """From a recording to numbers: requests out of events, designs, the replay itself, checks against the recording.
 
 `workload_of` pairs events into requests, `replay` runs them through a `Design` over a `MemoryPlan`, `bytes_needed`
-finds the smallest memory, `recorded_history` and `design_history` tell where buffers lay, `verify_cma` checks
-predictions against what the kernel did. What the numbers mean is fixed by "What compare means" in the docs. No
+finds the smallest memory, `recorded_history` and `design_history` tell where buffers lay, `verify_cma`
+and `verify_iova` check predictions against what the kernel did. What the numbers mean is fixed by "What compare means" in the docs. No
 printing and no verdicts here: those are answers.
 """
 
 from __future__ import annotations
 
+from swiommu.replay.design_files import read_designs
 from swiommu.replay.designs import AS_RECORDED, DEFAULT_DESIGNS, PRESETS, Design, Knobs, find_design
 from swiommu.replay.engine import Outcome, Status, loses_nothing, replay
 from swiommu.replay.history import (
@@ -23,12 +24,14 @@ from swiommu.replay.history import (
 from swiommu.replay.memory_plan import MemoryPlan, equal_plan, machine_plan, peak_live_bytes, plan_of_size
 from swiommu.replay.need import Need, bytes_needed
 from swiommu.replay.pairing import workload_of
-from swiommu.replay.requests import Area, Occupancy, OpCode, Request, RequestKind, Served, Workload
+from swiommu.replay.requests import GENERATED, Area, Occupancy, OpCode, Request, RequestKind, Served, Workload
 from swiommu.replay.verify_cma import verify_cma
+from swiommu.replay.verify_iova import verify_iova
 
 __all__ = [
     "AS_RECORDED",
     "DEFAULT_DESIGNS",
+    "GENERATED",
     "NOBODY",
     "PRESETS",
     "Area",
@@ -57,8 +60,10 @@ __all__ = [
     "machine_plan",
     "peak_live_bytes",
     "plan_of_size",
+    "read_designs",
     "recorded_history",
     "replay",
     "verify_cma",
+    "verify_iova",
     "workload_of",
 ]

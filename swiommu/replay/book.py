@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
-from swiommu.replay.requests import Occupancy, Op, OpCode, Request, RequestKind, Served
+from swiommu.replay.requests import Occupancy, Op, OpCode, Request, RequestKind, Served, Sync
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -28,6 +28,7 @@ class Book:
         self.served: list[Served] = []
         self.ops: list[Op] = []
         self.occupancies: list[Occupancy] = []
+        self.syncs: list[Sync] = []
         self.counts: defaultdict[str, int] = defaultdict(int)
         self._live: defaultdict[Hashable, deque[int]] = defaultdict(deque)
 
@@ -67,6 +68,8 @@ class Book:
                 pieces=pieces,
                 iova=iova,
                 is_iommu=facts.is_iommu,
+                is_pci=facts.is_pci,
+                min_align_mask=facts.min_align_mask,
             )
         )
         self.served.append(served)

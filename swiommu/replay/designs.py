@@ -1,8 +1,13 @@
-"""Designs: which parts serve a device. A preset is a value; the parts are built by `swiommu.replay.backends`."""
+"""Designs: which parts serve a device. A preset is a value; the parts are built by `swiommu.replay.backends`.
+
+Every knob is declared once, as a field with its unit, its range and where its default comes from; the TOML reader, the
+docs and the messages are made from that declaration.
+"""
 
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 import attrs
 
@@ -13,23 +18,71 @@ __all__ = ["AS_RECORDED", "DEFAULT_DESIGNS", "PRESETS", "Design", "Knobs", "find
 AS_RECORDED = "as-recorded"
 
 
+def _knob(default: Any, sentence: str, *, choices: tuple[str, ...] = (), unit: str = "", source: str = "") -> Any:
+    """A field with its declaration: what it means, what it may be, where the default comes from."""
+    metadata = {"sentence": sentence, "choices": choices, "unit": unit, "source": source}
+    validators: list[Any] = [attrs.validators.instance_of(type(default))]
+    if choices:
+        validators.append(attrs.validators.in_(choices))
+    elif isinstance(default, int):
+        validators.append(attrs.validators.ge(-(1 << 48)))
+        validators.append(attrs.validators.lt(1 << 48))
+    return attrs.field(default=default, metadata=metadata, validator=validators)
+
+
 @attrs.frozen
 class Design:
-    """One way to serve drivers.
-
-    ``driver`` is ``none`` (no domain: bus = phys), ``linear`` or ``paged``; ``allocator`` names the region's allocator
-    and is empty where any frame will do. ``delta`` is how far a linear domain's window shifts (bus = phys + delta,
-    bytes). ``summary`` is the one line for people.
+    """One way to serve drivers; ``name`` and ``summary`` are for people, the rest are knobs.
 
     >>> find_design("iommu-strict").has_hardware, find_design("software-iommu").has_hardware
     (True, False)
     """
 
-    name: str
-    summary: str
-    driver: str
-    allocator: str = ""
-    delta: int = 0
+    name: str = attrs.field(validator=attrs.validators.instance_of(str))
+    summary: str = attrs.field(validator=attrs.validators.instance_of(str))
+    driver: str = _knob(
+        "none",
+        "What stands between a device and memory.",
+        choices=("none", "linear", "paged"),
+        source="compare, rule 11",
+    )
+    allocator: str = _knob(
+        "",
+        "What serves an ALLOC contiguously: in memory, or with driver 'paged' in the domain's space; '' is any frame.",
+        choices=("", "best_fit", "bitmap"),
+        source="compare, rules 11 to 14",
+    )
+    flush: str = _knob(
+        "strict",
+        "When an unmap takes effect in the translation caches; only with driver 'paged'.",
+        choices=("strict", "lazy"),
+        source="linux dma-iommu",
+    )
+    bounce: str = _knob(
+        "none",
+        "Which pieces of a MAP go through a bounce buffer; only without translation.",
+        choices=("none", "beyond-mask", "all"),
+        source="linux swiotlb",
+    )
+    pool: int = _knob(
+        64 << 20,
+        "Size of the bounce pool, if the recording does not tell.",
+        unit="bytes",
+        source="linux swiotlb default",
+    )
+    delta: int = _knob(
+        0, "How far a linear domain's window shifts: bus = phys + delta.", unit="bytes", source="none: identity"
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.driver != "paged" and self.flush == "lazy":
+            raise InputError(f"design {self.name!r}: flush 'lazy' needs driver 'paged', not {self.driver!r}")
+        if self.driver != "none" and self.bounce != "none":
+            raise InputError(f"design {self.name!r}: bounce {self.bounce!r} needs driver 'none', not {self.driver!r}")
+        if self.driver == "linear" and not self.allocator:
+            raise InputError(f"design {self.name!r}: driver 'linear' needs an allocator: it has nothing but its region")
+        if self.driver != "linear" and self.delta:
+            raise InputError(f"design {self.name!r}: delta needs driver 'linear', not {self.driver!r}")
 
     @property
     def has_hardware(self) -> bool:
@@ -38,13 +91,13 @@ class Design:
 
     @property
     def has_area(self) -> bool:
-        """Whether the design serves ALLOCs from one contiguous region."""
-        return bool(self.allocator)
+        """Whether the design withholds one contiguous region of memory."""
+        return bool(self.allocator) and self.driver != "paged"
 
 
 @attrs.frozen
 class Knobs:
-    """What a run varies on top of a design.
+    """What a run varies on top of every design.
 
     ``align_order``: the largest alignment, as an order of pages (CONFIG_CMA_ALIGNMENT; 8 = 1 MiB).
     ``frames``: ``largest`` (as Linux takes them) or ``random`` (single frames in seeded order: the worst case).
@@ -58,10 +111,17 @@ class Knobs:
 PRESETS: dict[str, Design] = {
     design.name: design
     for design in (
+        Design("passthrough", "plain pages, power-of-two blocks up to 4 MiB, no translation"),
+        Design("swiotlb", "plain pages, every MAP copied through a bounce pool", bounce="all"),
+        Design("swiotlb-natural", "plain pages, a bounce only where a device can't reach", bounce="beyond-mask"),
         Design("carveout-best-fit", "a static carve-out, best fit (RFC v4, 2010)", "none", "best_fit"),
         Design("cma-bitmap", "mainline CMA: bitmap, first fit by address", "none", "bitmap"),
         Design("software-iommu", "the IOMMU API over a contiguous region, no hardware", "linear", "bitmap"),
         Design("iommu-strict", "every device translated, invalidated at each unmap", "paged"),
+        Design("iommu-lazy", "every device translated, invalidated in batches", "paged", flush="lazy"),
+        Design(
+            "shim-over-iommu", "contiguous for the device, scattered below (CMA over an IOMMU)", "paged", "best_fit"
+        ),
     )
 }
 

@@ -13,7 +13,7 @@ import attrs
 
 from swiommu.address import PAGE_SIZE, align_up
 from swiommu.errors import SwiommuError
-from swiommu.replay.backends import Backend, Counters, make_backend
+from swiommu.replay.backends import Backend, Counters, Exposure, make_backend
 from swiommu.replay.designs import Design, Knobs
 from swiommu.replay.ledger import Ledger
 from swiommu.replay.requests import OpCode, Request, RequestKind, Workload
@@ -51,6 +51,7 @@ class Outcome:
     status: bytearray
     maps: array[int]
     places: dict[int, object]
+    exposure: Exposure | None
     occupied: dict[int, object]
 
 
@@ -78,6 +79,7 @@ def replay(
         status=run.status,
         maps=run.maps,
         places=run.places,
+        exposure=backend.exposure(),
         occupied=run.occupied,
     )
 
@@ -124,14 +126,17 @@ class _Run:
         """Every operation, with the account."""
         ledger, backend = self.ledger, self.backend
         for code, index, time in self.workload.ops:
+            backend.advance(time)
             ledger.advance(time, backend.usage())
             self._step(code, index)
+        backend.advance(self.workload.stop_time)
         ledger.advance(self.workload.stop_time, backend.usage())
 
     def until_loss(self, kinds: Collection[RequestKind]) -> bool:
         """Only what decides whether a request is lost: no probes, no account of time."""
         requests = self.workload.requests
-        for code, index, _ in self.workload.ops:
+        for code, index, time in self.workload.ops:
+            self.backend.advance(time)
             if code <= OpCode.END:
                 request = requests[index]
                 if request.censored or request.kind not in kinds:
@@ -152,6 +157,11 @@ class _Run:
                 self.occupied[index] = handle
         elif code == OpCode.VACATE:
             self.backend.vacate(self.workload.occupancies[index], self._occupied.pop(index, None))
+        elif code == OpCode.SYNC:
+            sync = self.workload.syncs[index]
+            if sync.request in self._live:
+                request = self.workload.requests[sync.request]
+                self.backend.sync(request, self._live[sync.request], for_cpu=sync.for_cpu, size=sync.size)
 
     def _begin(self, request: Request) -> None:
         index, ledger, backend = request.index, self.ledger, self.backend

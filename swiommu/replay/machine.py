@@ -6,6 +6,7 @@ no area. Whether a device was translated is then learned from the trace: it was,
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DeviceFacts", "Machine"]
 
+_PCI_NAME = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII)
+_CLASS_NVME = 0x010802
+_NVME_PAGE = 4096  # the nvme driver's min_align_mask: page lists keep the offset in a page
 _EVERYWHERE = (1 << 64) - 1  # a device that the trace doesn't name: nothing is known that would stop it
 _DEFAULT_MASK = (1 << 32) - 1  # dma_get_mask() of a device that set none
 
@@ -32,6 +36,8 @@ class DeviceFacts:
     group: str
     translated: bool
     is_iommu: bool
+    is_pci: bool
+    min_align_mask: int
 
 
 class Machine:
@@ -48,6 +54,7 @@ class Machine:
         self._group_of: dict[str, tuple[str, bool]] = {}
         self.page_size = sidecar.page_size if sidecar else PAGE_SIZE
         self.profile = sidecar.profile if sidecar else "6.12"
+        self.bounce_pool = sidecar.bounce_pool.size if sidecar and sidecar.bounce_pool else None
         self.mode = (sidecar.iommu_mode if sidecar else None) or "unknown"
         self.area = self._area(sidecar)
         self.system_map = self._system_map(sidecar)
@@ -96,6 +103,8 @@ class Machine:
             group=group,
             translated=in_dma_group or name in self._learned,
             is_iommu=_is_iommu(name) or bool(listed and listed.is_iommu),
+            is_pci=_PCI_NAME.fullmatch(name) is not None,
+            min_align_mask=_NVME_PAGE - 1 if listed and listed.pci_class == _CLASS_NVME else 0,
         )
 
 

@@ -13,7 +13,7 @@ from swiommu.address import align_down, align_up
 from swiommu.replay.book import Book
 from swiommu.replay.kernel_lines import AreaLines, MapLines
 from swiommu.replay.machine import Machine
-from swiommu.replay.requests import OpCode, RequestKind, Served, Workload, may_block
+from swiommu.replay.requests import OpCode, RequestKind, Served, Sync, Workload, may_block
 from swiommu.replay.service import BounceLedger
 from swiommu.replay.usermaps import UserMaps, parse_mark
 from swiommu.trace import Event, Kind, ScatterList, Trace
@@ -182,7 +182,10 @@ class _Pairing:
         index = self.book.oldest((event.device, event.addr))
         if index is None:
             return
-        copies = "FROM_DEVICE" if event.kind == Kind.DMA_SYNC_CPU else "TO_DEVICE"
+        for_cpu = event.kind == Kind.DMA_SYNC_CPU
+        self.book.syncs.append(Sync(index, for_cpu, event.size))
+        self.book.op(OpCode.SYNC, len(self.book.syncs) - 1, event.time)
+        copies = "FROM_DEVICE" if for_cpu else "TO_DEVICE"
         if self.book.served[index].bounced and event.name in {copies, "BIDIRECTIONAL"}:
             self.book.served[index].synced += event.size
 
@@ -288,6 +291,8 @@ class _Pairing:
             served=self.book.served,
             ops=[op for op in self.book.ops if op[0] is not OpCode.NOTHING],
             occupancies=self.book.occupancies,
+            syncs=self.book.syncs,
+            bounce_pool=self.machine.bounce_pool,
             area=self.machine.area,
             system_map=self.machine.system_map,
             profile=self.machine.profile,

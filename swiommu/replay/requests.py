@@ -20,7 +20,22 @@ if TYPE_CHECKING:
 
     from swiommu.memory import SystemMap
 
-__all__ = ["Area", "Occupancy", "Op", "OpCode", "Request", "RequestKind", "Served", "Workload", "may_block"]
+__all__ = [
+    "GENERATED",
+    "Area",
+    "Occupancy",
+    "Op",
+    "OpCode",
+    "Request",
+    "RequestKind",
+    "Served",
+    "Sync",
+    "Workload",
+    "may_block",
+]
+
+GENERATED = "generated"
+"""The mode of a workload that nobody recorded."""
 
 # gfp names that carry __GFP_DIRECT_RECLAIM: the allocation may sleep, so the area may serve it.
 _BLOCKING = frozenset(
@@ -61,7 +76,8 @@ class Request:
     """One call, as a design sees it; sizes in bytes, ``time`` in nanoseconds of the trace's clock.
 
     ``pieces`` are (physical address, bytes) pairs of a MAP; ``iova`` is set for a USERMAP only, which chooses its own.
-    ``mask`` is the highest bus address the device can issue; ``group`` names the devices that share a domain.
+    ``mask`` is the highest bus address the device can issue; ``group`` names the devices that share a domain;
+    ``min_align_mask`` are the address bits that a bounce buffer must keep for this device.
     """
 
     index: int
@@ -79,6 +95,8 @@ class Request:
     pieces: tuple[tuple[int, int], ...] = ()
     iova: int | None = None
     is_iommu: bool = False
+    is_pci: bool = True
+    min_align_mask: int = 0
 
 
 @attrs.define(eq=False)
@@ -100,17 +118,27 @@ class Served:
 
 
 class OpCode(enum.IntEnum):
-    """What happens at one point of the replay; ``index`` counts requests, or occupancies for the last two."""
+    """What happens at one point of the replay; ``index`` is that of a request, an occupancy or a sync."""
 
     NOTHING = 0
     BEGIN = 1
     END = 2
     OCCUPY = 3
     VACATE = 4
+    SYNC = 5
 
 
 Op = tuple[int, int, int]
 """(`OpCode`, index, time in ns)."""
+
+
+@attrs.frozen
+class Sync:
+    """A driver handed a live MAP over for a moment: ``size`` bytes, to the CPU or back to the device."""
+
+    request: int
+    for_cpu: bool
+    size: int
 
 
 @attrs.frozen
@@ -148,7 +176,8 @@ class Area:
 class Workload:
     """Requests and operations of one recording, with the account of what could not be used.
 
-    ``served`` runs parallel to ``requests``. ``ops`` is in trace order. ``notes`` are sentences for the reader.
+    ``served`` runs parallel to ``requests``. ``ops`` is in trace order. ``bounce_pool`` is the recorded pool's size in
+    bytes, None if there was none. ``notes`` are sentences for the reader.
     """
 
     name: str
@@ -174,6 +203,8 @@ class Workload:
     invalidations: int | None = None
     ignored: int = 0
     lost_events: int = 0
+    syncs: Sequence[Sync] = ()
+    bounce_pool: int | None = None
     notes: list[str] = attrs.field(factory=list)
 
     @property

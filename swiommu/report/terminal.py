@@ -11,7 +11,7 @@ from swiommu.answers.verdict import counted, mib
 from swiommu.replay import AS_RECORDED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import Console
 
@@ -45,7 +45,7 @@ def print_comparison(console: Console, answer: Comparison) -> None:
     arm64-6.12-cam-cma64M-s81: 740 requests (740 ALLOC)
     memory: machine, 64 MiB: recorded area
     ...
-    cma-bitmap      27     0       0  45.8 MiB       0     0       0         0        no
+    cma-bitmap      27     0       0  45.8 MiB       0       0       0         0  for ever        no
     ...
     """
     plan = answer.plan
@@ -53,7 +53,7 @@ def print_comparison(console: Console, answer: Comparison) -> None:
     console.print(Text(f"{_title(answer.workload.name)}: {_requests(answer)}", style="bold"))
     console.print(Text(f"memory: {plan.mode}, {size}: {clean(plan.source)}"))
     console.print()
-    _print_table(console, _headings(answer), [_line(answer, row) for row in answer.rows])
+    _print_table(console, *_table(answer))
     console.print()
     console.print(Text(answer.verdict))
     notes = list(_notes(answer))
@@ -75,28 +75,51 @@ def _requests(answer: Comparison) -> str:
     return f"{counted(len(answer.workload.requests), 'request')} ({', '.join(parts) or 'none'})"
 
 
-def _headings(answer: Comparison) -> list[str]:
-    """The first column names the row; ``needs`` is there only if somebody wanted to know."""
-    needs = ["needs"] if answer.with_need else []
-    return ["design", *needs, "failed", "lost", "gained", "waste", "tables", "maps", "unmaps", "refs/MiB", "isolates"]
+def _table(answer: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Headings and lines; the first column names the row. A column that says nothing of any row is left out."""
+    columns = [(heading, cell) for heading, cell, said in _COLUMNS if any(said(answer, row) for row in answer.rows)]
+    lines = [
+        [row.name, f"= {row.same_as}"] if row.same_as is not None else [row.name, *(cell(row) for _, cell in columns)]
+        for row in answer.rows
+    ]
+    return ["design", *(heading for heading, _ in columns)], lines
 
 
-def _line(answer: Comparison, row: Row) -> list[str]:
-    if row.same_as is not None:
-        return [row.name, f"= {row.same_as}"]
-    return [row.name, *([_size(row.bytes_needed)] if answer.with_need else []), *_cells(row)]
+def _waste(row: Row) -> str:
+    return _size(row.waste.total if row.waste else None)
 
 
-def _cells(row: Row) -> Iterator[str]:
-    yield f"{row.failed:,}"
-    yield f"{row.lost:,}"
-    yield f"{row.gained:,}"
-    yield _size(row.waste.total if row.waste else None)
-    yield _size(row.table_bytes)
-    yield f"{row.maps:,}"
-    yield f"{row.unmaps:,}"
-    yield _NONE if row.walk_refs_per_mib is None else f"{row.walk_refs_per_mib:,.0f}"
-    yield row.enforces
+def _count(number: float | None) -> str:
+    return _NONE if number is None else f"{number:,.0f}"
+
+
+def _exposed(row: Row) -> str:
+    """How long what was unmapped stays reachable: without translation for ever, else the worst case in trace time."""
+    if row.exposure_us is None:
+        return _NONE if row.name == AS_RECORDED else "for ever"
+    return f"{row.exposure_us / 1000:,.0f} ms" if row.exposure_us else "0"
+
+
+def _cost(row: Row) -> str:
+    return _NONE if row.cost is None else f"{row.cost['value']:,.0f}"
+
+
+_ALWAYS: Callable[[Comparison, Row], bool] = lambda answer, row: True  # noqa: E731, ARG005 - a predicate like the others
+_COLUMNS: tuple[tuple[str, Callable[[Row], str], Callable[[Comparison, Row], bool]], ...] = (
+    ("needs", lambda row: _size(row.bytes_needed), lambda answer, _: answer.with_need),
+    ("failed", lambda row: _count(row.failed), _ALWAYS),
+    ("lost", lambda row: _count(row.lost), _ALWAYS),
+    ("gained", lambda row: _count(row.gained), lambda answer, _: answer.workload.censored > 0),
+    ("waste", _waste, _ALWAYS),
+    ("tables", lambda row: _size(row.table_bytes), _ALWAYS),
+    ("unmaps", lambda row: _count(row.unmaps), _ALWAYS),
+    ("inval.", lambda row: _count(row.invalidations), _ALWAYS),
+    ("copied", lambda row: _size(row.bytes_copied), lambda _, row: bool(row.bytes_copied)),
+    ("refs/MiB", lambda row: _count(row.walk_refs_per_mib), _ALWAYS),
+    ("exposed", _exposed, _ALWAYS),
+    ("isolates", lambda row: row.enforces, _ALWAYS),
+    ("cost", _cost, lambda _, row: row.cost is not None),
+)
 
 
 def _size(size: int | None) -> str:

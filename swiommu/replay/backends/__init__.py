@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.replay.backends.base import Backend, Counters, Usage
+from swiommu.replay.backends.base import Backend, Counters, Exposure, Usage
 
 if TYPE_CHECKING:
     from swiommu.replay.designs import Design, Knobs
     from swiommu.replay.memory_plan import MemoryPlan
     from swiommu.replay.requests import Workload
 
-__all__ = ["Backend", "Counters", "Usage", "make_backend"]
+__all__ = ["Backend", "Counters", "Exposure", "Usage", "make_backend"]
 
 
 def make_backend(design: Design, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> Backend:
@@ -27,13 +27,21 @@ def make_backend(design: Design, plan: MemoryPlan, workload: Workload, knobs: Kn
     83
     """
     if design.driver == "paged":
+        if design.allocator:
+            from swiommu.replay.backends.shim import ShimBackend
+
+            return ShimBackend(design, plan, workload, knobs)
         from swiommu.replay.backends.translated import PagedBackend
 
-        return PagedBackend(plan, workload, knobs)
+        return PagedBackend(design, plan, workload, knobs)
     if design.driver == "linear":
         from swiommu.replay.backends.linear import LinearBackend
 
         return LinearBackend(design, plan, workload, knobs)
-    from swiommu.replay.backends.contiguous import RegionBackend
+    if design.allocator:
+        from swiommu.replay.backends.contiguous import RegionBackend
 
-    return RegionBackend(design, plan, workload, knobs)
+        return RegionBackend(design, plan, workload, knobs)
+    from swiommu.replay.backends.pages import PagesBackend
+
+    return PagesBackend(design, plan, workload)

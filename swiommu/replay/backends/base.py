@@ -9,7 +9,7 @@ import attrs
 if TYPE_CHECKING:
     from swiommu.replay.requests import Occupancy, Request
 
-__all__ = ["Backend", "Counters", "Usage"]
+__all__ = ["Backend", "Counters", "Exposure", "Usage"]
 
 
 class Usage(NamedTuple):
@@ -26,6 +26,18 @@ class Usage(NamedTuple):
     lendable: int
 
 
+@attrs.frozen
+class Exposure:
+    """The worst of a run, between an unmap and the moment when nobody reaches the bytes any more (rule 21).
+
+    ``ns`` of trace time, ``ops`` of the domain in between, ``bytes`` reachable at one moment, whole granules.
+    """
+
+    ns: int
+    ops: int
+    bytes: int
+
+
 @attrs.define
 class Counters:
     """Operations of a run (rule 19 and 20); ``map_bytes`` are the requested bytes whose leaves ``walk_refs`` touch."""
@@ -36,6 +48,7 @@ class Counters:
     bytes_copied: int = 0
     walk_refs: int = 0
     table_peak: int = 0
+    flushes: int = 0
 
 
 class Backend(Protocol):
@@ -57,6 +70,12 @@ class Backend(Protocol):
     def probe(self, request: Request, busy: tuple[int, ...]) -> bool:
         """Whether ``begin`` would succeed now; no state and no count changes (rule 4)."""
 
+    def sync(self, request: Request, handle: object, *, for_cpu: bool, size: int) -> None:
+        """The driver hands ``size`` bytes of a live MAP to the CPU, or back to the device."""
+
+    def advance(self, time: int) -> None:
+        """It is ``time`` (ns) now: what waits for time may happen."""
+
     def occupy(self, occupancy: Occupancy) -> object:
         """Somebody who is no request takes pages of the area; None if there was no room."""
 
@@ -68,3 +87,6 @@ class Backend(Protocol):
 
     def room(self) -> int:
         """Free bytes that could serve an ALLOC if placement were no matter."""
+
+    def exposure(self) -> Exposure | None:
+        """How long what was unmapped stayed reachable; None: for ever."""

@@ -1,43 +1,31 @@
-"""Designs without translation: ALLOC is one run of a region, MAP is direct (rules 9, 11 and 15)."""
+"""An ALLOC is one run of a region; in mode ``machine`` with the page allocator behind it (rules 9 and 11)."""
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import attrs
-
-from swiommu.address import PAGE_SIZE, PhysAddr, PhysSpace, align_up, order_of
-from swiommu.errors import NoMemory, NotSupported, OutOfRange, SwiommuError
+from swiommu.address import PAGE_SIZE, PhysAddr, order_of
+from swiommu.errors import NoMemory, OutOfRange, SwiommuError
 from swiommu.region import Bitmap, Chunk, Region
-from swiommu.replay.backends.base import Counters, Usage
+from swiommu.replay.backends.direct import DirectBackend, block_of
 from swiommu.replay.memory_plan import BLOCK_LIMIT, MemoryPlan
-from swiommu.replay.requests import Occupancy, Request, RequestKind, Workload, may_block
+from swiommu.replay.requests import Occupancy, Request, Workload, may_block
 
 if TYPE_CHECKING:
     from swiommu.replay.designs import Design, Knobs
 
-__all__ = ["Block", "RegionBackend"]
+__all__ = ["RegionBackend"]
 
 
-@attrs.frozen(eq=False)
-class Block:
-    """A block of the page allocator behind the region: a power of two of bytes, its place is no matter."""
-
-    size: int
-
-
-class RegionBackend:
-    """A contiguous region, and in mode ``machine`` the page allocator behind it."""
+class RegionBackend(DirectBackend):
+    """A contiguous region of B bytes at the plan's base, with the start extents occupied."""
 
     def __init__(self, design: Design, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> None:
-        self.plan = plan
-        self.counters = Counters()
-        self.space = PhysSpace("memory")
+        super().__init__(design, plan, workload)
         self._lends = design.allocator == "bitmap"
         self._align_order = knobs.align_order
         self._area_base = workload.area.base_pfn * PAGE_SIZE if workload.area else plan.base
-        self._internal = 0
         self.region = self._build(design, plan, workload) if plan.bytes else None
 
     def _build(self, design: Design, plan: MemoryPlan, workload: Workload) -> Region[PhysAddr]:
@@ -53,54 +41,22 @@ class RegionBackend:
         base = self._area_base // PAGE_SIZE
         return [(o.pfn - base, o.count) for o in workload.occupancies if o.was_start_extent]
 
-    # -- requests ---------------------------------------------------------------------------------------------------
-
-    def begin(self, request: Request, busy: tuple[int, ...]) -> object:
-        """See `Backend.begin`; a handle is a chunk, a `Block`, or None for a direct MAP."""
-        if request.kind is RequestKind.ALLOC:
-            return self._alloc(request, busy)
-        if request.kind is RequestKind.MAP:
-            return self._map(request)
-        raise NotSupported("user-space mappings need translation")
-
-    def end(self, request: Request, handle: object) -> None:
-        """See `Backend.end`."""
-        if request.kind is RequestKind.MAP:
-            self._unmap(request, handle)
-        elif isinstance(handle, Block):
-            self._internal -= handle.size - request.size
-        else:
-            self._internal -= align_up(request.size, PAGE_SIZE) - request.size
-            self._give(handle)
-
-    def probe(self, request: Request, busy: tuple[int, ...]) -> bool:
-        """See `Backend.probe`; asks the allocator, which changes nothing."""
-        if request.kind is not RequestKind.ALLOC:
-            return request.kind is RequestKind.MAP and self._reaches(request)
-        if self._area_serves(request) and self._fits(request, busy):
-            return True
-        return self.plan.fallback and _block_of(request) <= BLOCK_LIMIT
+    # -- ALLOC ------------------------------------------------------------------------------------------------------
 
     def _alloc(self, request: Request, busy: tuple[int, ...]) -> object:
         if not self.plan.fallback:
-            handle = self._take(request, busy)
-        else:
-            try:
-                if not self._area_serves(request):
-                    raise NoMemory("not a request that the area serves", size=request.size)
-                handle = self._take(request, busy)
-            except SwiommuError:
-                return self._fall_back(request)
-        self._internal += align_up(request.size, PAGE_SIZE) - request.size
-        return handle
+            return self._take(request, busy)
+        try:
+            if not self._area_serves(request):
+                raise NoMemory("not a request that the area serves", size=request.size)
+            return self._take(request, busy)
+        except SwiommuError:
+            return self._page_block(request)
 
-    def _fall_back(self, request: Request) -> Block:
-        """The page allocator: every block up to 4 MiB succeeds, a larger one never does."""
-        size = _block_of(request)
-        if size > BLOCK_LIMIT:
-            raise NoMemory(f"a block of {size} bytes is beyond the page allocator's {BLOCK_LIMIT}", size=size)
-        self._internal += size - request.size
-        return Block(size)
+    def _would_serve(self, request: Request, busy: tuple[int, ...]) -> bool:
+        if self._area_serves(request) and self._fits(request, busy):
+            return True
+        return self.plan.fallback and block_of(request) <= BLOCK_LIMIT
 
     def _area_serves(self, request: Request) -> bool:
         """Whether the region may be asked at all (dma_alloc_contiguous; only mode ``machine`` is choosy)."""
@@ -109,8 +65,6 @@ class RegionBackend:
         if not self.plan.fallback:
             return True
         return request.size > PAGE_SIZE and may_block(request.gfp) and not request.translated
-
-    # -- the region -------------------------------------------------------------------------------------------------
 
     def _take(self, request: Request, busy: tuple[int, ...]) -> object:
         """A chunk of the region under the device's mask."""
@@ -162,34 +116,19 @@ class RegionBackend:
         assert self.region is not None, "a design without a region was asked for one"
         return self.region
 
-    # -- MAP is direct ----------------------------------------------------------------------------------------------
-
-    def _map(self, request: Request) -> object:
-        if not self._reaches(request):
-            raise OutOfRange(f"a piece lies beyond the mask {request.mask:#x}", mask=request.mask)
-        return None
-
-    def _unmap(self, request: Request, handle: object) -> None:
-        """Nothing was set up for a direct MAP, so nothing is to undo."""
-
-    def _reaches(self, request: Request) -> bool:
-        return all(phys + size - 1 <= request.mask for phys, size in request.pieces)
-
     # -- background, account ----------------------------------------------------------------------------------------
 
     def occupy(self, occupancy: Occupancy) -> object:
         """See `Backend.occupy`."""
         if self.region is None:
             return None
-        size = occupancy.count * PAGE_SIZE
         self._set_busy(occupancy.busy_pfns, 1)
         try:
-            chunk = self.region.alloc(size, PAGE_SIZE << occupancy.align)
+            return self.region.alloc(occupancy.count * PAGE_SIZE, PAGE_SIZE << occupancy.align)
         except SwiommuError:
             return None  # a background allocation that this region can't hold: the design never sees it
         finally:
             self._set_busy(occupancy.busy_pfns, 0)
-        return chunk
 
     def vacate(self, occupancy: Occupancy, handle: object) -> None:
         """See `Backend.vacate`."""
@@ -203,17 +142,10 @@ class RegionBackend:
             if chunk is not None and chunk.start.value == start:
                 self.region.free(chunk)
 
-    def usage(self) -> Usage:
-        """See `Backend.usage`; what is in use since before the trace is neither live nor idle."""
-        idle = self.region.allocator.free_space if self.region else 0
-        return Usage(
-            internal=self._internal,
-            idle=idle,
-            tables=0,
-            pool=0,
-            reserved=self.plan.bytes,
-            lendable=idle if self._lends else 0,
-        )
+    def _idle(self) -> tuple[int, int, int]:
+        """What is in use since before the trace is neither live nor idle."""
+        idle = self.room()
+        return idle, self.plan.bytes, idle if self._lends else 0
 
     def room(self) -> int:
         """See `Backend.room`; what the page allocator behind the region has is not counted."""
@@ -230,9 +162,5 @@ def _cut(extents: tuple[tuple[int, int], ...], parts: list[tuple[int, int]]) -> 
     for offset, count in extents:
         inside = {edge for o, c in parts for edge in (o, o + c) if offset < edge < offset + count}
         edges = [offset, *sorted(inside), offset + count]
-        cut += [(low, high - low) for low, high in itertools.pairwise(edges)]
+        cut += [(low, high - low) for low, high in pairwise(edges)]
     return cut
-
-
-def _block_of(request: Request) -> int:
-    return PAGE_SIZE << order_of(request.size)

@@ -27,6 +27,7 @@ class RandomFrames:
         self._frames = frames
         self._random = random.Random(seed)  # noqa: S311 - a reproducible worst case, not a secret
         self._drawable: list[int] = []
+        self._drawn: set[int] = set()
 
     def take(self, n: int) -> list[PhysRange]:
         """``n`` frames as pieces in the order drawn, all or nothing; `NoMemory`."""
@@ -38,12 +39,13 @@ class RandomFrames:
         for _ in range(n):
             pfn = self._draw()
             self._frames.occupy(pfn, 1)
+            self._drawn.add(pfn)
             pieces.append(PhysRange(PhysAddr(space, pfn * size), size))
         return pieces
 
-    def give(self, mapping: Mapping[PhysAddr]) -> None:
-        """The frames behind a mapping go back."""
-        self.give_pieces(mapping.pieces)
+    def owns(self, mapping: Mapping[PhysAddr]) -> bool:
+        """Whether the frames behind a mapping were drawn here."""
+        return mapping.pieces[0].start.value // self._frames.page_size in self._drawn
 
     def give_pieces(self, pieces: Sequence[AddressRange[PhysAddr]]) -> None:
         """These frames go back and can be drawn again."""
@@ -52,6 +54,7 @@ class RandomFrames:
             first, count = piece.start.value // size, piece.size // size
             self._frames.give(first, count)
             self._drawable.extend(range(first, first + count))
+            self._drawn.difference_update(range(first, first + count))
 
     def _draw(self) -> int:
         while True:

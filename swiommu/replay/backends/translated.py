@@ -1,29 +1,51 @@
-"""Every device translated: frames of B behind a page table, one domain per group, strict invalidation (rule 13)."""
+"""Every device translated: frames of B behind a page table, one domain per group (rule 13)."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
-from swiommu.address import PAGE_SIZE, BusSpace, PhysAddr, PhysRange, PhysSpace, align_down, align_up, order_of
+from swiommu.address import (
+    PAGE_SIZE,
+    BusAddr,
+    BusSpace,
+    PhysAddr,
+    PhysRange,
+    PhysSpace,
+    align_down,
+    align_up,
+    order_of,
+)
 from swiommu.errors import SwiommuError
-from swiommu.iommu import Mapping, PagedDomain
+from swiommu.iommu import IovaDomain, LinuxIova, Mapping, PagedDomain
 from swiommu.memory import Frames
-from swiommu.replay.backends.base import Counters, Usage
+from swiommu.replay.backends.base import Counters, Exposure, Usage
 from swiommu.replay.backends.random_frames import RandomFrames
 from swiommu.replay.requests import Occupancy, Request, RequestKind, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swiommu.replay.designs import Knobs
+    from swiommu.region import Region
+    from swiommu.replay.designs import Design, Knobs
     from swiommu.replay.memory_plan import MemoryPlan
 
-__all__ = ["PagedBackend"]
+__all__ = ["LARGE", "Frontier", "PagedBackend"]
 
+LARGE = 2 << 20
 _R = TypeVar("_R")
 _RAM_UNKNOWN = 64 << 30  # mode ``machine`` without a sidecar: more than any recorded machine had
+
+
+@attrs.frozen(eq=False)
+class Frontier:
+    """What stands before a group of devices: their domain, and a region of its input space where a design has one."""
+
+    domain: PagedDomain
+    policy: LinuxIova
+    region: Region[BusAddr] | None = None
 
 
 @attrs.frozen(eq=False)
@@ -33,12 +55,16 @@ class _Untranslated:
     pfn: int
     order: int
 
+    @property
+    def size(self) -> int:
+        """Bytes of frames."""
+        return PAGE_SIZE << self.order
+
 
 @attrs.frozen(eq=False)
 class _User:
     """A user mapping, at the addresses that user space chose."""
 
-    domain: PagedDomain
     start: int
     size: int
 
@@ -46,24 +72,43 @@ class _User:
 class PagedBackend:
     """Domains over one pool of frames that holds data and page tables; B is a limit here, not a charge."""
 
-    def __init__(self, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> None:
+    def __init__(self, design: Design, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> None:
         self.counters = Counters()
         self.space = PhysSpace("memory")
+        self._plan = plan
         self._knobs = knobs
+        self._flush = design.flush
+        self._allocator = design.allocator
         self.frames = Frames(self.space.at(0), plan.bytes if not plan.fallback else _all_ram(workload))
         self._pool = RandomFrames(self.frames, knobs.seed)
-        self._domains: dict[str, PagedDomain] = {}
+        self._frontiers: dict[str, Frontier] = {}
         self._table_pages = 0
         self._internal = 0
+        self._now = workload.start_time
 
-    def _domain(self, group: str) -> PagedDomain:
-        domain = self._domains.get(group)
-        if domain is None:
-            domain = PagedDomain(BusSpace(group), frames=self.frames, output_space=self.space)
-            self._domains[group] = domain
-            self._table_pages += domain.stats.table_pages
-            self.counters.table_peak = max(self.counters.table_peak, self._table_pages * PAGE_SIZE)
-        return domain
+    # -- domains ----------------------------------------------------------------------------------------------------
+
+    def _frontier(self, request: Request) -> Frontier:
+        frontier = self._frontiers.get(request.group)
+        if frontier is None:
+            frontier = self._frontiers[request.group] = self._make_domain(request)
+            frontier.domain.advance(self._now)
+            self._note_tables(frontier.domain.stats.table_pages)
+        return frontier
+
+    def _make_domain(self, request: Request) -> Frontier:
+        policy = LinuxIova(IovaDomain(start_pfn=self._first_iova() // PAGE_SIZE), pci=request.is_pci)
+        space = BusSpace(request.group)
+        domain = PagedDomain(space, frames=self.frames, output_space=self.space, iova=policy, flush=self._flush)
+        return Frontier(domain, policy)
+
+    def _first_iova(self) -> int:
+        """Where a domain's own choice of bus addresses begins; page 0 is never used."""
+        return PAGE_SIZE
+
+    def _note_tables(self, more: int) -> None:
+        self._table_pages += more
+        self.counters.table_peak = max(self.counters.table_peak, self._table_pages * PAGE_SIZE)
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
@@ -72,31 +117,31 @@ class PagedBackend:
         del busy  # any frame will do, so a page that can't move is in nobody's way
         if request.kind is RequestKind.ALLOC:
             handle = self._alloc(request)
-            self._internal += _charged(handle) - request.size
+            self._internal += handle.size - request.size  # type: ignore[attr-defined] # every handle has one
             return handle
-        domain = self._domain(request.group)
+        frontier = self._frontier(request)
+        frontier.policy.device = request.device
         if request.iova is not None:
-            return self._count(domain, lambda: self._map_user(domain, request))
+            return self._count(frontier.domain, lambda: self._map_user(frontier.domain, request))
         pieces = [self._granules(phys, size) for phys, size in request.pieces]
-        return self._count(domain, lambda: domain.bind(pieces, limit=request.mask))
+        return self._count(frontier.domain, lambda: frontier.domain.bind(pieces, limit=request.mask))
 
     def end(self, request: Request, handle: object) -> None:
         """See `Backend.end`."""
         if request.kind is RequestKind.ALLOC:
-            self._internal -= _charged(handle) - request.size
+            self._internal -= handle.size - request.size  # type: ignore[attr-defined] # every handle has one
         if isinstance(handle, _Untranslated):
             self.frames.give(handle.pfn, 1 << handle.order)
-        elif isinstance(handle, _User):
-            self._count(handle.domain, lambda: _unmap_user(handle))
+            return
+        frontier = self._frontier(request)
+        if isinstance(handle, _User):
+            self._count(frontier.domain, lambda: _unmap_user(frontier.domain, handle))
         else:
-            assert isinstance(handle, Mapping)
-            self._count(self._domain(request.group), lambda: handle.domain.release(handle))
-            if request.kind is RequestKind.ALLOC and not handle.owns_memory:
-                self._pool.give(handle)
+            self._count(frontier.domain, lambda: self._give(frontier, handle))
 
     def probe(self, request: Request, busy: tuple[int, ...]) -> bool:
-        """Try and give back at once: a buddy that coalesces, and a policy that forgets, are then as before."""
-        counters, known = attrs.evolve(self.counters), request.group in self._domains
+        """Try and give back at once: a buddy that coalesces is then as before, and no operation has counted."""
+        counters, known = attrs.evolve(self.counters), request.group in self._frontiers
         try:
             self.end(request, self.begin(request, busy))
         except SwiommuError:
@@ -105,28 +150,52 @@ class PagedBackend:
             return True
         finally:
             self.counters = counters
-            if not known and request.group in self._domains:
-                domain = self._domains.pop(request.group)
+            if not known and request.group in self._frontiers:
+                domain = self._frontiers.pop(request.group).domain
                 self._table_pages -= domain.stats.table_pages
                 domain.destroy()
+
+    def sync(self, request: Request, handle: object, *, for_cpu: bool, size: int) -> None:
+        """See `Backend.sync`; nothing is copied behind an IOMMU."""
+
+    def advance(self, time: int) -> None:
+        """See `Backend.advance`: flush queues have timers."""
+        self._now = time
+        if self._flush == "lazy":
+            for frontier in self._frontiers.values():
+                self._count(frontier.domain, partial(frontier.domain.advance, time))
+
+    # -- ALLOC ------------------------------------------------------------------------------------------------------
 
     def _alloc(self, request: Request) -> object:
         if request.is_iommu:
             order = order_of(request.size)
             return _Untranslated(self.frames.take(order), order)
-        domain = self._domain(request.group)
-        if self._knobs.frames == "random":
-            return self._alloc_random(domain, request)
-        size = align_up(request.size, PAGE_SIZE)
-        return self._count(domain, lambda: domain.alloc(size, limit=request.mask))
+        frontier = self._frontier(request)
+        frontier.policy.device = request.device
+        return self._count(frontier.domain, lambda: self._take(frontier, request))
 
-    def _alloc_random(self, domain: PagedDomain, request: Request) -> Mapping[PhysAddr]:
-        pieces = self._pool.take(align_up(request.size, PAGE_SIZE) // PAGE_SIZE)
+    def _take(self, frontier: Frontier, request: Request) -> object:
+        """Frames and a bus range for an ALLOC."""
+        size = align_up(request.size, PAGE_SIZE)
+        if self._knobs.frames != "random":
+            return frontier.domain.alloc(size, limit=request.mask)
+        pieces = self._pool.take(size // PAGE_SIZE)
         try:
-            return self._count(domain, lambda: domain.bind(pieces, limit=request.mask))
+            return frontier.domain.bind(pieces, limit=request.mask)
         except SwiommuError:
             self._pool.give_pieces(pieces)
             raise
+
+    def _give(self, frontier: Frontier, handle: object) -> None:
+        """Undo `_take`, or a MAP's bind."""
+        assert isinstance(handle, Mapping)
+        mapping: Mapping[PhysAddr] = handle
+        frontier.domain.release(mapping)
+        if self._pool.owns(mapping):
+            self._pool.give_pieces(mapping.pieces)
+
+    # -- MAP --------------------------------------------------------------------------------------------------------
 
     def _granules(self, phys: int, size: int) -> PhysRange:
         """The whole pages that hold a piece: what dma-iommu maps for it."""
@@ -144,23 +213,24 @@ class PagedBackend:
             if at > request.iova:
                 domain.unmap(domain.input_space.at(request.iova), at - request.iova)
             raise
-        return _User(domain, request.iova, at - request.iova)
+        return _User(request.iova, at - request.iova)
 
     # -- account ----------------------------------------------------------------------------------------------------
 
     def _count(self, domain: PagedDomain, operation: Callable[[], _R]) -> _R:
         """Run an operation of a domain and add what it cost to the counters."""
-        counters, before = self.counters, attrs.evolve(domain.stats)
+        stats, counters = domain.stats, self.counters
+        tables, maps, unmaps = stats.table_pages, stats.maps, stats.unmaps
+        invalidations, walk_refs = stats.invalidations, stats.walk_refs
         try:
             result = operation()
         finally:
-            after = domain.stats
-            self._table_pages += after.table_pages - before.table_pages
-        counters.maps += after.maps - before.maps
-        counters.unmaps += after.unmaps - before.unmaps
-        counters.invalidations += after.invalidations - before.invalidations
-        counters.walk_refs += after.walk_refs - before.walk_refs
-        counters.table_peak = max(counters.table_peak, self._table_pages * PAGE_SIZE)
+            stats = domain.stats
+            self._note_tables(stats.table_pages - tables)
+        counters.maps += stats.maps - maps
+        counters.unmaps += stats.unmaps - unmaps
+        counters.invalidations += stats.invalidations - invalidations
+        counters.walk_refs += stats.walk_refs - walk_refs
         return result
 
     def occupy(self, occupancy: Occupancy) -> object:
@@ -173,30 +243,29 @@ class PagedBackend:
 
     def usage(self) -> Usage:
         """See `Backend.usage`."""
-        return Usage(
-            internal=self._internal, idle=0, tables=self._table_pages * PAGE_SIZE, pool=0, reserved=0, lendable=0
-        )
+        return Usage(self._internal, 0, self._table_pages * PAGE_SIZE, 0, 0, 0)
 
     def room(self) -> int:
         """See `Backend.room`."""
         return self.frames.free_count * PAGE_SIZE
 
+    def exposure(self) -> Exposure | None:
+        """See `Backend.exposure`: the worst of all domains; nothing with strict invalidation."""
+        worst = [frontier.domain.exposure for frontier in self._frontiers.values()]
+        return Exposure(
+            ns=max((seen.ns for seen in worst), default=0),
+            ops=max((seen.ops for seen in worst), default=0),
+            bytes=max((seen.bytes for seen in worst), default=0),
+        )
 
-def _charged(handle: object) -> int:
-    """Bytes of frames behind an ALLOC."""
-    if isinstance(handle, _Untranslated):
-        return PAGE_SIZE << handle.order
-    assert isinstance(handle, Mapping)
-    return handle.size
 
-
-def _unmap_user(handle: _User) -> None:
+def _unmap_user(domain: PagedDomain, handle: _User) -> None:
     """A user mapping ends as one unmap, whatever it was made of."""
-    unmaps = handle.domain.stats.unmaps
+    unmaps = domain.stats.unmaps
     at = 0
     while at < handle.size:
-        at += handle.domain.unmap(handle.domain.input_space.at(handle.start + at), handle.size - at) or PAGE_SIZE
-    handle.domain.stats.unmaps = unmaps + 1
+        at += domain.unmap(domain.input_space.at(handle.start + at), handle.size - at) or PAGE_SIZE
+    domain.stats.unmaps = unmaps + 1
 
 
 def _all_ram(workload: Workload) -> int:

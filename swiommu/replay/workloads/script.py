@@ -6,7 +6,7 @@ import random
 
 from swiommu.address import PAGE_SIZE, PhysSpace
 from swiommu.memory import SystemMap
-from swiommu.replay.requests import Op, OpCode, Request, RequestKind, Served, Workload
+from swiommu.replay.requests import GENERATED, Op, OpCode, Request, RequestKind, Served, Workload
 
 __all__ = ["MASK_32", "MASK_64", "SECOND", "Script"]
 
@@ -87,7 +87,7 @@ class Script:
             system_map=SystemMap.from_lines(space, [f"{_RAM[0]:08x}-{_RAM[1]:08x} : System RAM"]),
             profile="6.12",
             page_size=PAGE_SIZE,
-            mode="generated",
+            mode=GENERATED,
             start_time=0,
             stop_time=max((time for _, _, time in ops), default=0),
             has_dma_events=True,

@@ -1,0 +1,59 @@
+"""Several recordings in one call: each compared by itself, then what holds over all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from swiommu.answers.verdict import counted, mib
+from swiommu.replay import AS_RECORDED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swiommu.answers.compare import Comparison
+
+__all__ = ["Comparisons"]
+
+
+@attrs.frozen
+class Comparisons:
+    """The answers for several sources, in the order asked; never empty.
+
+    >>> from swiommu.answers import compare
+    >>> from swiommu.trace import read_trace
+    >>> one = compare(read_trace("arm64-6.12-cam-cma64M-s81"), ["cma-bitmap"])
+    >>> Comparisons([one, one]).verdict
+    'Over 2 sources: cma-bitmap needs up to 82 MiB.'
+    """
+
+    each: Sequence[Comparison]
+
+    @property
+    def verdict(self) -> str:
+        """For every design the largest need over all sources, and where it lost requests that no memory saves."""
+        parts = []
+        for name in self._names():
+            rows = [row for answer in self.each for row in answer.rows if row.name == name]
+            needs = [row.bytes_needed for row in rows if row.bytes_needed is not None]
+            helpless = sum(row.bytes_needed is None and row.lost > 0 for row in rows)
+            words = [f"needs up to {mib(max(needs))}"] if needs else []
+            if helpless:
+                words.append(f"loses requests at any size in {counted(helpless, 'source')}")
+            if words:
+                parts.append(f"{name} {' and '.join(words)}")
+        sources = f"Over {len(self.each)} sources"
+        return f"{sources}: {'; '.join(parts)}." if parts else f"{sources}: no design needs memory for data."
+
+    def to_json(self) -> dict[str, Any]:
+        """One document of schema ``swiommu.compare/1`` with a document a source under ``comparisons``."""
+        return {
+            "schema": "swiommu.compare/1",
+            "comparisons": [answer.to_json() for answer in self.each],
+            "verdict": self.verdict,
+        }
+
+    def _names(self) -> list[str]:
+        names = dict.fromkeys(row.name for answer in self.each for row in answer.rows)
+        return [name for name in names if name != AS_RECORDED]

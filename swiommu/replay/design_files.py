@@ -1,0 +1,93 @@
+"""Designs from TOML: ``[[design]]`` tables, each a preset with some knobs turned, or one of its own.
+
+[[design]]
+name = "my-carve-out"
+based_on = "carveout-best-fit"     # optional; its knobs are the defaults
+allocator = "bitmap"
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from swiommu.errors import InputError
+from swiommu.replay.designs import AS_RECORDED, PRESETS, Design, find_design
+
+__all__ = ["read_designs"]
+
+_LARGEST = 1 << 20
+
+
+def read_designs(path: str) -> list[Design]:
+    r"""The designs of a TOML file, in its order; `InputError` in one sentence with the file for anything wrong.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+    ...     _ = file.write('[[design]]\nname = "mine"\nbased_on = "cma-bitmap"\nallocator = "best_fit"\n')
+    ...     _ = file.flush()
+    ...     read_designs(file.name)[0].allocator
+    'best_fit'
+    """
+    tables = _load(path).get("design")
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise InputError("holds no [[design]] table", path=path)
+    designs = [_design(table, path) for table in tables]
+    for design in designs:
+        if design.name in PRESETS or design.name == AS_RECORDED or [d.name for d in designs].count(design.name) > 1:
+            raise InputError(f"the name {design.name!r} is taken; give the design another", path=path)
+    return designs
+
+
+def _load(path: str) -> dict[str, Any]:
+    file = Path(path)
+    try:
+        if file.stat().st_size > _LARGEST:
+            raise InputError(f"is larger than {_LARGEST} bytes, not a file of designs", path=path)
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"can't be read: {error.strerror}", path=path) from error
+    except UnicodeDecodeError as error:
+        raise InputError("is not UTF-8 text", path=path) from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"is not TOML: {error}", path=path) from error
+
+
+def _design(table: dict[str, Any], path: str) -> Design:
+    name = table.get("name")
+    if not isinstance(name, str) or not name:
+        raise InputError("a [[design]] needs a name", path=path)
+    fields = {field.name: field for field in attrs.fields(Design)}
+    for key in table:
+        if key not in fields and key != "based_on":
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(fields)}"
+            raise InputError(f"design {name!r} has no knob {key!r}{hint}", path=path)
+    values = {key: value for key, value in table.items() if key != "based_on"}
+    try:
+        if "based_on" in table:
+            base = find_design(str(table["based_on"]))
+            return attrs.evolve(base, **{"summary": f"{base.name} with other knobs", **values})
+        return Design(**{"summary": "from a file", **values})
+    except InputError as error:
+        raise InputError(str(error), path=path) from error
+    except (TypeError, ValueError) as error:
+        raise InputError(f"design {name!r}: {_wrong_value(table, fields)}", path=path) from error
+
+
+def _wrong_value(table: dict[str, Any], fields: dict[str, Any]) -> str:
+    """Which knob has a value it can't have, and what it may be."""
+    for key, value in table.items():
+        declared = fields[key].metadata if key in fields else {}
+        choices = declared.get("choices", ())
+        if choices and value not in choices:
+            return f"{key} is {value!r}, not one of {', '.join(map(repr, choices))}"
+        if declared and not choices and (not isinstance(value, int) or isinstance(value, bool)):
+            return f"{key} is {value!r}, not a number of {declared['unit'] or 'units'}"
+        if key in {"name", "summary"} and not isinstance(value, str):
+            return f"{key} is {value!r}, not a text"
+    return "a value is out of range"
