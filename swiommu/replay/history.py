@@ -17,7 +17,7 @@ from swiommu.iommu import Mapping
 from swiommu.region import Chunk
 from swiommu.replay.designs import AS_RECORDED
 from swiommu.replay.engine import Outcome, Status
-from swiommu.replay.memory_plan import STEP
+from swiommu.replay.memory_plan import STEP, MemoryPlan
 from swiommu.replay.requests import Occupancy, OpCode, RequestKind, Workload
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class AreaHistory:
     """The memory ``[base, base + size)`` from ``begin`` to ``end`` (ns of the trace's clock).
 
     ``elsewhere`` counts served ALLOCs that lay outside of it, ``unmeasured`` refusals beyond the first thousand.
+    ``is_part``: there is more memory than this, and nobody can say how much was free; then no refusal is measured.
 
     >>> from swiommu.replay import workload_of
     >>> from swiommu.trace import read_trace
@@ -95,6 +96,7 @@ class AreaHistory:
     refusals: Sequence[Refusal]
     elsewhere: int
     unmeasured: int = 0
+    is_part: bool = False
 
     def drawing(self, limit: int) -> Drawing:
         """At most ``limit`` rectangles (480 or more): the largest as they are, the others merged over a grid."""
@@ -196,11 +198,16 @@ def design_history(workload: Workload, outcome: Outcome) -> AreaHistory | None:
     ]
     if not lows:
         return None
-    base, size = _frame(min(lows), max(lows), plan.base, plan.bytes)
+    base, size, is_part = _frame(min(lows), max(lows), plan)
     extents = [(plan.base + offset * PAGE_SIZE, count * PAGE_SIZE) for offset, count in plan.start_extents]
     if not outcome.design.has_area:
         extents = []
-    return _Tour(workload, request, occupancy, refused).run(outcome.design.name, base, size, extents)
+    history = _Tour(workload, request, occupancy, refused).run(outcome.design.name, base, size, extents)
+    if is_part:
+        history = attrs.evolve(
+            history, refusals=[], unmeasured=len(history.refusals) + history.unmeasured, is_part=True
+        )
+    return history
 
 
 def failure_times(workload: Workload, outcome: Outcome | None) -> list[int]:
@@ -243,13 +250,16 @@ def _span(extents: Sequence[Extent]) -> list[int]:
     return [edge for start, size in extents for edge in (start, start + size)]
 
 
-def _frame(low: int, high: int, base: int, size: int) -> Extent:
-    """The memory to show: the plan's, where everything lies in it; frames are numbered from 0 instead."""
-    for start in (base, 0):
-        if start <= low and high <= start + size:
-            return start, size
+def _frame(low: int, high: int, plan: MemoryPlan) -> tuple[int, int, bool]:
+    """(base, size, whether it is a part) of what to show: the plan's memory, whose frames may be numbered from 0.
+
+    Where buffers leave it (mode ``machine`` has all RAM), only as much as they use.
+    """
+    for start in (plan.base, 0):
+        if start <= low and high <= start + plan.bytes:
+            return start, plan.bytes, plan.fallback and start == 0
     start = align_down(low, STEP)
-    return start, align_up(high, STEP) - start
+    return start, align_up(high, STEP) - start, True
 
 
 class _Tour:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from swiommu.answers.verdict import mib
+from swiommu.answers.verdict import counted, mib
 from swiommu.replay import AS_RECORDED, NOBODY, AreaHistory, Rectangle, RequestKind, Workload
 from swiommu.report.figures import COLOURS, DARK_GREY, GREY, RED, Figure, Key, label, seconds, time_axis
 
@@ -27,12 +27,16 @@ class _Owners:
         self._workload = workload
         allocs = [request for request in workload.requests if request.kind is RequestKind.ALLOC]
         self._by_device = len({request.device for request in allocs}) > 1
-        weights: Counter[str | int] = Counter()
+        weights: Counter[str] = Counter()
+        largest: dict[str, int] = {}
         for request in allocs:
-            weights[self._owner(request.index)] += request.size
-        heaviest = [owner for owner, _ in weights.most_common(len(COLOURS))]
-        shown = heaviest if self._by_device else sorted(heaviest, reverse=True)
-        self.keys = {owner: (self._name(owner), colour) for owner, colour in zip(shown, COLOURS, strict=False)}
+            owner = self._owner(request.index)
+            weights[owner] += request.size
+            largest[owner] = max(largest.get(owner, 0), request.size)
+        shown = [owner for owner, _ in weights.most_common(len(COLOURS))]
+        if not self._by_device:
+            shown.sort(key=largest.__getitem__, reverse=True)
+        self.keys = {owner: (owner or "(no name)", colour) for owner, colour in zip(shown, COLOURS, strict=False)}
 
     def of(self, index: int) -> tuple[str, str]:
         """(name, colour) of the owner of a request's buffer."""
@@ -40,13 +44,9 @@ class _Owners:
             return "in use by others", DARK_GREY
         return self.keys.get(self._owner(index), ("other devices" if self._by_device else "other sizes", GREY))
 
-    def _owner(self, index: int) -> str | int:
+    def _owner(self, index: int) -> str:
         request = self._workload.requests[index]
-        return request.device if self._by_device else request.size
-
-    @staticmethod
-    def _name(owner: str | int) -> str:
-        return mib(owner) if isinstance(owner, int) else owner or "(no name)"
+        return request.device if self._by_device else mib(request.size)
 
 
 def area_figure(workload: Workload, history: AreaHistory, limit: int, number: int, note: str = "") -> Figure:
@@ -166,7 +166,8 @@ def _refusal_marks(workload: Workload, history: AreaHistory) -> list[dict[str, A
 
 def _area_caption(history: AreaHistory, small: int, note: str, *, zoomed: bool) -> str:
     buffers = len({r.request for r in history.rectangles} - {NOBODY})
-    sentences = [f"{buffers:,} buffers in {mib(history.size)}; {len(history.refusals) + history.unmeasured:,} refused."]
+    place = f"the first {mib(history.size)} of RAM" if history.is_part else mib(history.size)
+    sentences = [f"{counted(buffers, 'buffer')} in {place}; {len(history.refusals) + history.unmeasured:,} refused."]
     if history.elsewhere:
         sentences.append(f"{history.elsewhere:,} more were served from elsewhere and are not drawn.")
     if small:

@@ -129,7 +129,9 @@ def demand_figure(workload: Workload) -> Figure | None:
         "yaxis": {"title": {"text": "MiB alive"}, "rangemode": "tozero"},
         "hovermode": "closest",
     }
-    keys = [_line_key(kind.value, number) for number, kind in enumerate(drawn)]
+    for line in data:
+        line["line"]["dash"] = "solid"  # dashes are lost in peaks as narrow as these
+    keys = [_line_key(kind.value, number)._replace(mark="solid") for number, kind in enumerate(drawn)]
     return Figure("demand", "What the drivers held", caption, data, layout, 260, keys, linked=True)
 
 

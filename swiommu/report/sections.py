@@ -97,8 +97,8 @@ def _memory(answer: Comparison) -> str:
     plan = answer.plan
     if plan.mode == "equal":
         return (
-            f"Every design gets the same {mib(plan.bytes)} for data and page tables and nothing else: {plan.source}. "
-            "What was in use when the trace began stays in use."
+            f"Every design gets the same {mib(plan.bytes)} for data and page tables and nothing else: {plan.source}."
+            + (" What was in use when the trace began stays in use." if plan.start_extents else "")
         )
     size = f"{plan.source}, {mib(plan.bytes)}" if plan.bytes else plan.source
     return (

@@ -1,0 +1,155 @@
+"""Rectangles of buffers over time: against the recording, against a map of single bytes, and thinned for drawing."""
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swiommu.replay import (
+    NOBODY,
+    AreaHistory,
+    OpCode,
+    Rectangle,
+    design_history,
+    equal_plan,
+    failure_times,
+    find_design,
+    machine_plan,
+    recorded_history,
+    replay,
+    workload_of,
+)
+from swiommu.trace import read_trace
+
+CAMERA = "arm64-6.12-cam-cma64M-s81"
+
+
+@pytest.fixture(scope="module")
+def camera():
+    return workload_of(read_trace(CAMERA))
+
+
+def history_of(workload, design, plan):
+    return design_history(workload, replay(workload, find_design(design), plan, keep_places=True))
+
+
+def test_recorded_area_is_consistent(cma_trace_path):
+    workload = workload_of(read_trace(cma_trace_path))
+    history = recorded_history(workload)
+    history.check()
+    served = [index for index, served in enumerate(workload.served) if served.pfn is not None]
+    assert sorted({r.request for r in history.rectangles} - {NOBODY}) == served
+    assert len(history.refusals) + history.unmeasured == workload.censored
+    lived = [request for request in workload.requests if request.kind == "ALLOC" and not request.censored]
+    assert history.elsewhere == len(lived) - len(served)
+
+
+def test_mainline_allocator_draws_the_recorded_picture(cma_trace_path):
+    """In mode machine it equals the recording page by page, so the two pictures are one."""
+    workload = workload_of(read_trace(cma_trace_path))
+    recorded, modelled = recorded_history(workload), history_of(workload, "cma-bitmap", machine_plan(workload))
+    if modelled is None:
+        assert {r.request for r in recorded.rectangles} <= {NOBODY}
+        return
+    assert sorted(modelled.rectangles) == sorted(recorded.rectangles)
+    assert modelled.elsewhere == recorded.elsewhere
+
+
+@pytest.mark.parametrize("design", ["carveout-best-fit", "cma-bitmap", "software-iommu", "iommu-strict"])
+def test_run_is_consistent(camera, design):
+    outcome = replay(camera, find_design(design), equal_plan(camera), keep_places=True)
+    history = design_history(camera, outcome)
+    history.check()
+    assert {r.request for r in history.rectangles} - {NOBODY} == set(outcome.places)
+    assert len(history.refusals) == outcome.ledger.failed.total() == len(failure_times(camera, outcome))
+    assert (history.elsewhere, history.unmeasured, history.is_part) == (0, 0, False)
+
+
+def test_pieces_of_a_translated_buffer_add_up_to_it(camera):
+    history = history_of(camera, "iommu-strict", equal_plan(camera))
+    sizes = dict.fromkeys(range(len(camera.requests)), 0)
+    for rectangle in history.rectangles:
+        sizes[rectangle.request] += rectangle.size
+    for request in camera.requests:
+        assert sizes[request.index] in {0, -(-request.size // 4096) * 4096}
+
+
+def test_all_of_ram_is_shown_only_as_far_as_it_is_used(camera):
+    history = history_of(camera, "iommu-strict", machine_plan(camera))
+    history.check()
+    assert history.is_part
+    assert history.size <= 128 << 20
+
+
+def test_nothing_kept_nothing_drawn(camera):
+    outcome = replay(camera, find_design("cma-bitmap"), equal_plan(camera))
+    assert design_history(camera, outcome) is None
+    assert recorded_history(attrs.evolve(camera, area=None)) is None
+
+
+@pytest.mark.parametrize("design", [None, "carveout-best-fit", "cma-bitmap"])
+def test_refusals_equal_a_map_of_pages(camera, design):
+    """The twin keeps a byte a page and looks at all of them."""
+    history = recorded_history(camera) if design is None else history_of(camera, design, equal_plan(camera))
+    pages = bytearray(history.size // 4096)
+    by_request = {r.request: r for r in history.rectangles if r.request != NOBODY}
+    for r in history.rectangles:
+        if r.request == NOBODY:
+            fill(pages, history, r, 1)
+    found = []
+    refused = {refusal.request for refusal in history.refusals}
+    for code, index, _ in camera.ops:
+        if index in refused and code == OpCode.BEGIN:
+            free = pages.count(0) * 4096
+            runs = [len(run) * 4096 for run in bytes(pages).split(b"\x01")]
+            found.append((index, free, max(runs)))
+        elif index in by_request and code in {OpCode.BEGIN, OpCode.END}:
+            fill(pages, history, by_request[index], int(code == OpCode.BEGIN))
+    assert found == [(each.request, each.free, each.hole) for each in history.refusals]
+
+
+def fill(pages, history, rectangle, value):
+    first, count = (rectangle.start - history.base) // 4096, rectangle.size // 4096
+    pages[first : first + count] = bytes([value]) * count
+
+
+# -- thinned for drawing ----------------------------------------------------------------------------------------------
+
+rectangles = st.builds(
+    lambda start, size, begin, length: Rectangle(0, start, size, begin, min(begin + length, 1000), ended=True),
+    st.integers(0, 900),
+    st.integers(1, 100),
+    st.integers(0, 1000),
+    st.integers(0, 1000),
+)
+
+
+@given(st.lists(rectangles, max_size=700), st.integers(480, 700))
+def test_drawing_is_bounded_and_hides_nothing(drawn, limit):
+    history = AreaHistory("x", 0, 1000, 0, 1000, drawn, [], 0)
+    drawing = history.drawing(limit)
+    assert len(drawing.rectangles) + len(drawing.merged) <= limit
+    assert len(drawing.rectangles) + drawing.small == len(drawn)
+    assert all(0 <= m.start < m.start + m.size <= 1000 and 0 <= m.begin <= m.end <= 1000 for m in drawing.merged)
+    kept = list(drawing.rectangles)
+    for rectangle in drawn:
+        if rectangle in kept:
+            kept.remove(rectangle)
+        else:
+            assert covered(rectangle, drawing.merged)
+
+
+def covered(rectangle, merged):
+    """Whether the corners of a rectangle lie in blocks."""
+    corners = [
+        (address, time)
+        for address in (rectangle.start, rectangle.start + rectangle.size - 1)
+        for time in (rectangle.begin, rectangle.end)
+    ]
+    return all(any(m.start <= at < m.start + m.size and m.begin <= t <= m.end for m in merged) for at, t in corners)
+
+
+def test_check_finds_an_overlap():
+    both = [Rectangle(0, 0, 8, 0, 5, ended=True), Rectangle(1, 4, 8, 4, 6, ended=True)]
+    with pytest.raises(AssertionError, match="at 4 ns 0x0"):
+        AreaHistory("x", 0, 16, 0, 10, both, [], 0).check()
