@@ -369,6 +369,7 @@ class FakeKernel:
                 event, copies = self.random.choice([("for_cpu", "FROM_DEVICE"), ("for_device", "TO_DEVICE")])
                 if wanted.direction in {copies, "BIDIRECTIONAL"}:
                     wanted.synced += 64
+                self.ops.append((OpCode.SYNC, wanted))
                 yield (f"dma_sync_single_{event}: {wanted.device} dir={wanted.direction} dma_addr={address:x} size=64")
                 return
 

@@ -19,6 +19,10 @@ def said(workload):
     order = {}
     out = []
     for code, index, _ in workload.ops:
+        if code == OpCode.SYNC:
+            sync = workload.syncs[index]
+            out.append((code, order[True, sync.request], sync.size))
+            continue
         request = code in {OpCode.BEGIN, OpCode.END}
         number = order.setdefault((request, index), len(order))
         if not request:
@@ -38,6 +42,9 @@ def meant(kernel):
     out = []
     for code, what in kernel.ops:
         number = order.setdefault(what, len(order))
+        if code == OpCode.SYNC:
+            out.append((code, number, 64))
+            continue
         if code in {OpCode.OCCUPY, OpCode.VACATE}:
             out.append((code, number, what.pfn, what.count, what.align, what.busy_pfns, what.was_start_extent))
             continue
