@@ -41,7 +41,7 @@ def print_comparison(console: Console, answer: Comparison) -> None:
     >>> from swiommu.trace import read_trace
     >>> from rich.console import Console
     >>> trace = read_trace("arm64-6.12-cam-cma64M-s81")
-    >>> print_comparison(Console(width=90), compare(trace, ["cma-bitmap"], memory="machine", with_need=False))
+    >>> print_comparison(Console(width=110), compare(trace, ["cma-bitmap"], memory="machine", with_need=False))
     arm64-6.12-cam-cma64M-s81: 740 requests (740 ALLOC)
     memory: machine, 64 MiB: recorded area
     ...

@@ -19,6 +19,7 @@ class Asked:
     def __init__(self, censored=0, usermaps=0):
         self.requests = [SimpleNamespace(size=MIB)] * 1000
         self.censored = censored
+        self.mode = "direct"
         self._usermaps = usermaps
 
     def count(self, kind):

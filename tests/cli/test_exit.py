@@ -14,7 +14,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CAMERA = "arm64-6.12-cam-cma64M-s81"
 BUNDLED = "arm64-6.12-cam-cma64M-s81 and arm64-6.12-smmu-camnvme-cma128M-s89"
-DESIGNS = "as-recorded, carveout-best-fit, cma-bitmap, software-iommu, iommu-strict"
+DESIGNS = (
+    "as-recorded, passthrough, swiotlb, swiotlb-natural, carveout-best-fit, cma-bitmap, software-iommu, iommu-strict, "
+    "iommu-lazy, shim-over-iommu"
+)
 COMMAND = [sys.executable, "-m", "swiommu"]
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in {"COLUMNS", "FORCE_COLOR", "NO_COLOR"}}
 ENVIRONMENT |= {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
@@ -91,7 +94,7 @@ def test_file_that_may_not_be_read(swiommu, tmp_path):
 def test_nothing_to_verify(swiommu, data_dir):
     path = "x86-6.12-strict-qtrace-s101.trace.gz"
     run = swiommu("verify", path, cwd=data_dir / "traces")
-    refused(run, f"{path}: the trace holds none of the decisions that can be checked (cma_alloc)")
+    refused(run, f"{path}: the trace holds none of the decisions that can be checked (cma_alloc, iova_alloc)")
 
 
 def test_unknown_design_with_a_hint(swiommu):
@@ -125,7 +128,8 @@ def test_sidecar_of_another_trace(swiommu, tmp_path, recording):
     "arguments",
     [
         ("compare", "--nosuch"),
-        ("compare", "a", "b"),
+        ("verify", "a", "b"),
+        ("compare", "a", "--workload", "nic"),
         ("compare", "--align", "99"),
         ("compare", "--memory", "fast"),
         ("compare", ""),  # an unset variable in a script; it is not the current directory
@@ -141,7 +145,7 @@ def test_usage(swiommu, arguments):
 
 
 def test_usage_errors_name_the_mistake_without_driving_the_terminal(swiommu):
-    run = swiommu("compare", "a", "\x1b[31mb\x07")
+    run = swiommu("verify", "a", "\x1b[31mb\x07")
     assert run.stderr.decode().splitlines()[-1] == "Error: Got unexpected extra argument (b?)"
     assert all(char.isprintable() for char in run.stderr.decode().replace("\n", ""))
 

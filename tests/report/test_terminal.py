@@ -98,7 +98,7 @@ def test_every_width_shows_every_column(camera):
         lines = shown(print_comparison, camera, width)
         assert max(map(len, lines)) <= width
         table = " ".join(lines)
-        for heading in ("failed", "lost", "gained", "waste", "tables", "maps", "unmaps", "refs/MiB", "isolates"):
+        for heading in ("failed", "lost", "gained", "waste", "tables", "unmaps", "refs/MiB", "exposed", "isolates"):
             assert f" {heading}" in table, (width, heading)
         assert "…" not in table
 
