@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from swiommu.errors import InputError
 from swiommu.replay.checks import KEPT_MISMATCHES, DecisionClass
 from swiommu.replay.verify_cma import verify_cma
+from swiommu.replay.verify_iova import verify_iova
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from swiommu.trace import Trace
 
 __all__ = ["Verification", "verify"]
+
+# By the event that asks for the decision, in the order of the answer.
+_CHECKS: Final[dict[str, Callable[[Trace], DecisionClass | None]]] = {
+    "cma_alloc": verify_cma,
+    "iova_alloc": verify_iova,
+}
 
 
 @attrs.define
@@ -75,7 +82,9 @@ def verify(trace: Trace) -> Verification:
     >>> verify(read_trace("arm64-6.12-cam-cma64M-s81")).to_json()["decisions"]["cma"]["matched"]
     740
     """
-    classes = [tally for tally in (verify_cma(trace),) if tally is not None]
+    classes = [tally for check in _CHECKS.values() if (tally := check(trace)) is not None]
     if not classes:
-        raise InputError("the trace holds none of the decisions that can be checked (cma_alloc)", path=trace.path)
+        raise InputError(
+            f"the trace holds none of the decisions that can be checked ({', '.join(_CHECKS)})", path=trace.path
+        )
     return Verification(trace.name, classes)

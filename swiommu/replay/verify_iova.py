@@ -107,7 +107,7 @@ class _Recorded(IovaDomain):
     def exchange(self, pfn: int, size: int, recorded: int) -> bool:
         """Put a predicted ``pfn`` in the place of the ``recorded`` one if that is in the same cache: an order error."""
         order = (size - 1).bit_length()
-        if recorded not in self._cached or not self._rcaches[order].replace(recorded, pfn):
+        if order >= self.RANGE_CACHE_MAX_SIZE or not self._rcaches[order].replace(recorded, pfn):
             return False
         self._cached.remove(recorded)
         self._cached.add(pfn)
@@ -235,8 +235,7 @@ class _Allocator:
             if context in self.forked:
                 continue
             self.forked.add(context)
-            early = [before for world in self.worlds for before in world.before(call)]
-            self.worlds = _different(early + self.worlds)[:_WORLDS]
+            self.worlds = _bounded([w for world in self.worlds for w in (*world.before(call), world)])
 
     def abandon(self, context: Context) -> None:
         """A call whose answer is not in the trace."""
@@ -256,22 +255,25 @@ class _Allocator:
         predicted = ret.pfn if right else said[0].pfn
         self.tally.judge("alloc", ret.line, predicted=_told(predicted), recorded=_told(ret.pfn))
         if right:
-            self.worlds = _different(right)
+            self.worlds = _bounded(right)
             return
-        doubted = [world.fork() for world in self.worlds[: _WORLDS // 2]]
+        doubted = [world.fork() for world in self.worlds]
         for world, answer in zip(self.worlds, said, strict=True):
             world.adopt(call, answer, ret.pfn)
-        self.worlds = (self.worlds + doubted)[:_WORLDS]
+        self.worlds = _bounded(self.worlds + doubted)
 
 
 def _told(pfn: int) -> str:
     return f"pfn {pfn:#x}" if pfn else "none"
 
 
-def _different(worlds: list[_World]) -> list[_World]:
-    """One of each kind: most histories differ only until the calls in question are over."""
+def _bounded(worlds: list[_World]) -> list[_World]:
+    """One of each kind, as most histories differ only for a few calls; and not more than can be carried.
+
+    The first ones have believed most of the records, the last ones least: these are the likely histories.
+    """
     kept: list[_World] = []
     for world in worlds:
         if not any(world.is_like(other) for other in kept):
             kept.append(world)
-    return kept
+    return kept if len(kept) <= _WORLDS else kept[: _WORLDS // 2] + kept[-_WORLDS // 2 :]

@@ -88,7 +88,10 @@ def test_without_a_sidecar_nothing_is_determined(tmp_path, text, data_dir):
 
 
 def test_nothing_to_check(data_dir):
-    path = data_dir / "traces" / "x86-6.12-strict-qtrace-s101.trace.gz"
+    path = data_dir / "traces" / "x86-6.12-pt-mixed-s11.trace.gz"
     with pytest.raises(InputError) as caught:
         verify(read_trace(path))
-    assert str(caught.value) == f"{path}: the trace holds none of the decisions that can be checked (cma_alloc)"
+    assert (
+        str(caught.value)
+        == f"{path}: the trace holds none of the decisions that can be checked (cma_alloc, iova_alloc)"
+    )

@@ -92,7 +92,7 @@ def test_file_that_may_not_be_read(swiommu, tmp_path):
 
 
 def test_nothing_to_verify(swiommu, data_dir):
-    path = "x86-6.12-strict-qtrace-s101.trace.gz"
+    path = "x86-6.12-pt-mixed-s11.trace.gz"
     run = swiommu("verify", path, cwd=data_dir / "traces")
     refused(run, f"{path}: the trace holds none of the decisions that can be checked (cma_alloc, iova_alloc)")
 
