@@ -32,6 +32,10 @@ class Trace:
     come from the header (None without one). ``clock`` is ``"ns"``, or ``"ticks"`` if the recording's clock printed
     whole numbers of an unknown unit. ``boot_rows`` has the row at which each boot begins, so ``boots`` is its length.
     ``notes`` are sentences about what is odd but was read all the same.
+
+    >>> trace = read_trace("arm64-6.12-cam-cma64M-s81")
+    >>> len(trace.table), trace.boots, trace.entries_in_buffer, trace.notes
+    (4029, 1, 4029, [])
     """
 
     table: EventTable

@@ -128,6 +128,9 @@ class Sidecar:
 
     ``profile`` is ``"6.12"`` or ``"7.3"``: how the kernel behaves where versions differ (a full CMA area answers
     -ENOMEM before 6.15 and -EBUSY since). ``event_counts`` are lines by event name, counted when it was recorded.
+
+    >>> Sidecar("a.json", "a", "6.18.3", (6, 18)).profile
+    '7.3'
     """
 
     path: str
@@ -177,7 +180,11 @@ def trace_name(path: str) -> str:
 
 
 def find_sidecar(trace: str) -> Sidecar | None:
-    """The sidecar beside the trace file, None if there is none; `InputError` if it is not this trace's."""
+    """The sidecar beside the trace file, None if there is none; `InputError` if it is not this trace's.
+
+    >>> find_sidecar("no-such.trace.gz") is None
+    True
+    """
     path = Path(trace)
     beside = path.with_name(f"{trace_name(trace)}.json")
     if beside == path or not beside.is_file():
@@ -249,6 +256,11 @@ def read_sidecar(path: str | Path, *, trace: str = "") -> Sidecar:
     """Read a sidecar; ``trace`` is the trace's file name, to look up what is told about that file.
 
     Raises `InputError` if it is not JSON, not a sidecar, or if a number is out of its range.
+
+    >>> from swiommu.trace import bundled_path
+    >>> path = bundled_path("arm64-6.12-cam-cma64M-s81")
+    >>> read_sidecar(path.with_name("arm64-6.12-cam-cma64M-s81.json")).kernel
+    '6.12.107+deb13-arm64'
     """
     where = str(path)
     try:
