@@ -150,7 +150,14 @@ class AreaHistory:
 
 
 def recorded_history(workload: Workload) -> AreaHistory | None:
-    """The recorded contiguous area; None if the recording has none."""
+    """The recorded contiguous area; None if the recording has none.
+
+    >>> from swiommu.replay import workload_of
+    >>> from swiommu.trace import read_trace
+    >>> first = recorded_history(workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))).refusals[0]
+    >>> first.free >> 20, first.hole >> 20
+    (32, 11)
+    """
     area = workload.area
     if area is None:
         return None
@@ -225,11 +232,17 @@ def failure_times(workload: Workload, outcome: Outcome | None) -> list[int]:
 
 
 def _extents_of(handle: object) -> list[Extent]:
-    """Memory behind a backend's handle, neighbours joined: a chunk, a mapping's pieces, or a block with its frame."""
+    """Memory behind a backend's handle, neighbours joined; nothing if its place is no matter.
+
+    Handles are a chunk, a mapping with its pieces, frames as ``runs`` of (pfn, count), or one block (pfn, order).
+    """
     if isinstance(handle, Chunk):
         return [(handle.start.value, handle.size)]
     if isinstance(handle, Mapping):
         return _joined((piece.start.value, piece.size) for piece in handle.pieces)
+    runs = getattr(handle, "runs", None)
+    if isinstance(runs, list):
+        return _joined((pfn * PAGE_SIZE, count * PAGE_SIZE) for pfn, count in runs)
     pfn, order = getattr(handle, "pfn", None), getattr(handle, "order", None)
     if isinstance(pfn, int) and isinstance(order, int):
         return [(pfn * PAGE_SIZE, PAGE_SIZE << order)]

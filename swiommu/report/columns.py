@@ -6,7 +6,7 @@ at the reason that its row gives.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -194,9 +194,15 @@ def _cell(row: Row, column: Column | Words, notes: dict[str, Note]) -> Cell:
     if isinstance(column, Column):
         return Cell(column.show(value), repr(value))
     if isinstance(value, dict):  # a cost: one number, and everything that says what to think of it
-        about = "; ".join(f"{key}: {part}" for key, part in value.items() if key != "value")
-        return Cell(f"{value['value']:,.4g}", repr(value["value"]), _note(row, column, about, notes))
+        about = "; ".join(f"{key}: {_told(part)}" for key, part in value.items() if key != "value")
+        return Cell(_told(value["value"]), repr(value["value"]), _note(row, column, about, notes))
     return Cell(str(value), str(value))
+
+
+def _told(part: Any) -> str:
+    if isinstance(part, list):
+        return " to ".join(map(_told, part))
+    return _decimal(part) if isinstance(part, int | float) else str(part)
 
 
 def _note(row: Row, column: Column | Words, reason: str, notes: dict[str, Note]) -> int:

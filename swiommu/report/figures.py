@@ -170,24 +170,21 @@ def _line_key(name: str, number: int) -> Key:
 def failures_figure(answer: Comparison) -> Figure | None:
     """Requests failed so far, a line for each row that failed any; None if there is none, or the runs are not kept."""
     workload = answer.workload
-    failing: list[tuple[Row, list[int]]] = []
+    failing: dict[tuple[int, ...], list[str]] = {}  # rows that fail alike share a line, or one would hide the other
     for row in answer.rows:
         outcome = answer.outcomes.get(row.name)
         if row.same_as is None and row.failed and (outcome or row.name == AS_RECORDED):
-            failing.append((row, failure_times(workload, outcome)))
+            failing.setdefault(tuple(sorted(failure_times(workload, outcome))), []).append(row.name)
     if not failing:
         return None
     data = []
-    for number, (row, times) in enumerate(failing):
+    names = [", ".join(names) for names in failing.values()]
+    for number, (name, times) in enumerate(zip(names, failing, strict=True)):
         stop = max([workload.stop_time, *times])
-        points = [
-            (workload.start_time, 0),
-            *((time, so_far) for so_far, time in enumerate(times, 1)),
-            (stop, len(times)),
-        ]
-        line = _steps(workload, _peaks(points, _POINTS), number)
-        hover = f"{label(row.name)}: %{{y:,.0f}} failed by %{{x:.3f}} s<extra></extra>"
-        data.append(line | {"hovertemplate": hover})
+        steps = ((time, so_far) for so_far, time in enumerate(times, 1))
+        points = [(workload.start_time, 0), *steps, (stop, len(times))]
+        hover = f"{label(name)}: %{{y:,.0f}} failed by %{{x:.3f}} s<extra></extra>"
+        data.append(_steps(workload, _peaks(points, _POINTS), number) | {"hovertemplate": hover})
     clear = [row.name for row in answer.rows if row.same_as is None and not row.failed]
     caption = f"No request fails with {', '.join(clear)}." if clear else ""
     layout = {
@@ -195,7 +192,7 @@ def failures_figure(answer: Comparison) -> Figure | None:
         "yaxis": {"title": {"text": "requests failed so far"}, "rangemode": "tozero"},
         "hovermode": "closest",
     }
-    keys = [_line_key(row.name, number) for number, (row, _) in enumerate(failing)]
+    keys = [_line_key(name, number) for number, name in enumerate(names)]
     return Figure("failures", "Requests failed so far", caption, data, layout, 280, keys, linked=True)
 
 

@@ -78,7 +78,11 @@ def comparison_html(answer: Comparison, *, plotlyjs: PlotlyJs = "inline") -> str
 
 
 def read_comparison(page: str) -> dict[str, Any]:
-    """The document ``swiommu.compare/1`` out of a report; `InputError` if the text is no such report."""
+    """The document ``swiommu.compare/1`` out of a report; `InputError` if the text is no such report.
+
+    >>> read_comparison('... <script type="application/json" id="swiommu-data">{"verdict":"a tie"}</script> ...')
+    {'verdict': 'a tie'}
+    """
     _, found, rest = page.partition(_OPEN)
     document, closed, _ = rest.partition(_CLOSE)
     if not found or not closed:

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.answers.verdict import counted, mib
-from swiommu.replay import RequestKind
+from swiommu.replay import AS_RECORDED, GENERATED, RequestKind
 from swiommu.report.columns import count
 
 if TYPE_CHECKING:
@@ -60,12 +60,12 @@ def exposures(answer: Comparison) -> list[Exposure]:
 
 def _exposure(row: Row) -> Exposure:
     why = [row.why[key] for key in ("exposure_us", "exposure_ops", "exposure_bytes") if key in row.why]
-    missing = "unbounded" if "unbounded" in " ".join(why) else "unknown"
+    missing = "unknown" if row.name == AS_RECORDED else "for ever"
     return Exposure(
         name=row.name,
         enforces=row.enforces,
         time=missing if row.exposure_us is None else f"{row.exposure_us:,} \u00b5s",
-        operations=missing if row.exposure_ops is None else count(row.exposure_ops),
+        operations=missing.replace("for ever", "all") if row.exposure_ops is None else count(row.exposure_ops),
         reach="unknown" if row.exposure_bytes is None else mib(row.exposure_bytes),
         why="; ".join(dict.fromkeys(why)),
     )
@@ -83,11 +83,15 @@ def assumptions(answer: Comparison) -> list[tuple[str, str]]:
         "Failures": "A request that a design fails takes its own end and its syncs with it.",
         "Masks": _masks(answer),
         **_knobs(answer.knobs),
+        "Copies": "Bytes are copied at map, at unmap, and at the syncs that were recorded; a kernel that bounced "
+        "nothing recorded few of them, so the true number may be higher.",
         "Kernel": f"Rules of the contiguous allocator as in Linux {workload.profile}; recorded in mode "
         f"{workload.mode}, with pages of {workload.page_size:,} bytes.",
         "Time": "All times are those of the trace; a design never makes a driver faster or slower. Work is counted, "
         "not timed.",
     }
+    if not any(row.bytes_copied for row in answer.rows):
+        del terms["Copies"]
     if not workload.censored:
         del terms["Censored"]
     return [*terms.items(), *(("Note", f"{note[:1].upper()}{note[1:]}.") for note in answer.notes)]
@@ -112,6 +116,8 @@ def _masks(answer: Comparison) -> str:
     widths = {request.device: request.mask.bit_length() for request in answer.workload.requests}
     by_width = sorted(Counter(widths.values()).items())
     listed = ", ".join(f"{counted(number, 'device')} with {bits} bits" for bits, number in by_width)
+    if answer.workload.mode == GENERATED:
+        return f"How far a device reaches: {listed or 'no device'}, as the generator says."
     return (
         f"How far a device reaches: {listed or 'no device'}. Masks come from the file beside the trace, which shows "
         "the end of the run; a device that it does not name has 32 bits."

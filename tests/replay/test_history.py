@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swiommu.replay import (
+    DEFAULT_DESIGNS,
     NOBODY,
     AreaHistory,
     OpCode,
@@ -55,7 +56,7 @@ def test_mainline_allocator_draws_the_recorded_picture(cma_trace_path):
     assert modelled.elsewhere == recorded.elsewhere
 
 
-@pytest.mark.parametrize("design", ["carveout-best-fit", "cma-bitmap", "software-iommu", "iommu-strict"])
+@pytest.mark.parametrize("design", DEFAULT_DESIGNS)
 def test_run_is_consistent(camera, design):
     outcome = replay(camera, find_design(design), equal_plan(camera), keep_places=True)
     history = design_history(camera, outcome)
@@ -65,8 +66,9 @@ def test_run_is_consistent(camera, design):
     assert (history.elsewhere, history.unmeasured, history.is_part) == (0, 0, False)
 
 
-def test_pieces_of_a_translated_buffer_add_up_to_it(camera):
-    history = history_of(camera, "iommu-strict", equal_plan(camera))
+@pytest.mark.parametrize("design", ["iommu-strict", "iommu-lazy", "shim-over-iommu"])
+def test_pieces_of_a_translated_buffer_add_up_to_it(camera, design):
+    history = history_of(camera, design, equal_plan(camera))
     sizes = dict.fromkeys(range(len(camera.requests)), 0)
     for rectangle in history.rectangles:
         sizes[rectangle.request] += rectangle.size

@@ -118,7 +118,7 @@ def test_cost_shows_its_source(camera):
     priced = attrs.evolve(row, cost={"value": 12.5, "band": [3.1, 50], "source": "guess"})
     shown = Page(comparison_html(attrs.evolve(camera, rows=[priced]), plotlyjs="cdn"))
     assert "12.5" in shown.text
-    assert "band: [3.1, 50]; source: guess (cost of carveout-best-fit)" in shown.text
+    assert "band: 3.10 to 50; source: guess (cost of carveout-best-fit)" in shown.text
 
 
 def test_can_be_read_again(camera):
