@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("swiommu", "cma_compat")
 
 LENGTH, LENGTH_WITH_REASON = 400, 500
+LENGTH_OF_TESTS = 700  # a state machine or a table of cases reads best in one piece
 # Modules longer than LENGTH lines: path -> why it is one idea all the same.
 LONGER: dict[str, str] = {}
 

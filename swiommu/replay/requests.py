@@ -183,7 +183,7 @@ class Workload:
     >>> from swiommu.trace import read_trace
     >>> workload = workload_of(read_trace("arm64-6.12-smmu-camnvme-cma128M-s89"))
     >>> workload.count(RequestKind.MAP), workload.censored, workload.msi_maps
-    (4211, 16, 1)
+    (4211, 16, 2)
     """
 
     name: str
