@@ -10,6 +10,7 @@ from swiommu.errors import InputError
 from swiommu.replay.checks import KEPT_MISMATCHES, DecisionClass
 from swiommu.replay.verify_cma import verify_cma
 from swiommu.replay.verify_iova import verify_iova
+from swiommu.replay.verify_swiotlb import verify_swiotlb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ __all__ = ["Verification", "verify"]
 _CHECKS: Final[dict[str, Callable[[Trace], DecisionClass | None]]] = {
     "cma_alloc": verify_cma,
     "iova_alloc": verify_iova,
+    "swiotlb_bounced": verify_swiotlb,
 }
 
 

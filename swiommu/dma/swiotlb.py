@@ -214,6 +214,19 @@ class SwiotlbPool:
         self._take(address, Slots(first, count))
         self._move_index(first, count)
 
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Where the next search starts, by area, in slots of the area."""
+        return tuple(self._index)
+
+    def copy(self) -> SwiotlbPool:
+        """The same pool, to be gone on with apart; a `fail_nth` that was asked for is not taken along."""
+        other = SwiotlbPool(self.start, self.slots, areas=self.areas)
+        other._free, other._room, other._live = self._free.copy(), self._room.copy(), self._live.copy()
+        other._index, other.area_used = self._index.copy(), self.area_used.copy()
+        other.used, other.hiwater = self.used, self.hiwater
+        return other
+
     def slots_of(self, address: int) -> Slots | None:
         """The slots that `find_slots` took when it answered ``address``; None if that is not live."""
         return self._live.get(address)

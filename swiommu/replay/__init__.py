@@ -1,9 +1,9 @@
 """From a recording to numbers: requests out of events, designs, the replay itself, checks against the recording.
 
 `workload_of` pairs events into requests, `replay` runs them through a `Design` over a `MemoryPlan`, `bytes_needed`
-finds the smallest memory, `recorded_history` and `design_history` tell where buffers lay, `verify_cma` and
-`verify_iova` check predictions against what the kernel did. What the numbers mean is fixed by "What compare means" in
-the docs. No printing and no verdicts here: those are answers.
+finds the smallest memory, `recorded_history` and `design_history` tell where buffers lay, `verify_cma`, `verify_iova`
+and `verify_swiotlb` check predictions against what the kernel did. What the numbers mean is fixed by "What compare
+means" in the docs. No printing and no verdicts here: those are answers.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from swiommu.replay.pairing import workload_of
 from swiommu.replay.requests import GENERATED, Area, Occupancy, OpCode, Request, RequestKind, Served, Workload
 from swiommu.replay.verify_cma import verify_cma
 from swiommu.replay.verify_iova import verify_iova
+from swiommu.replay.verify_swiotlb import verify_swiotlb
 
 __all__ = [
     "AS_RECORDED",
@@ -65,5 +66,6 @@ __all__ = [
     "replay",
     "verify_cma",
     "verify_iova",
+    "verify_swiotlb",
     "workload_of",
 ]

@@ -93,5 +93,5 @@ def test_nothing_to_check(data_dir):
         verify(read_trace(path))
     assert (
         str(caught.value)
-        == f"{path}: the trace holds none of the decisions that can be checked (cma_alloc, iova_alloc)"
+        == f"{path}: the trace holds none of the decisions that can be checked (cma_alloc, iova_alloc, swiotlb_bounced)"
     )

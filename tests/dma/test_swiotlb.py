@@ -301,6 +301,17 @@ def test_the_nth_search_fails_and_changes_nothing():
     assert pool.find_slots(PAGE, 1) == BASE + 2048
 
 
+def test_a_copy_goes_its_own_way():
+    pool = SwiotlbPool(BASE, 256, areas=2)
+    held = pool.find_slots(PAGE, 5000, area=1)
+    other = pool.copy()
+    assert other.release(held) == 3
+    other.check()
+    pool.check()
+    assert (pool.used, other.used, other.hiwater, other.indices) == (3, 0, 3, (0, 3))
+    assert pool.find_slots(PAGE, 1) == other.find_slots(PAGE, 1)
+
+
 def test_the_pool_knows_its_addresses():
     pool = SwiotlbPool(BASE, 512)
     assert (pool.size, pool.stop) == (1 << 20, BASE + (1 << 20))
