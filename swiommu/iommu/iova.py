@@ -6,11 +6,11 @@ there is. Both align a range to the next power of two of its size and start at t
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
 from typing import Protocol
 
 from swiommu.address import PAGE_SIZE, align_down, align_up, is_power_of_two
 from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
+from swiommu.iommu.free_space import FreeSpace
 from swiommu.iommu.ranges import RangeSet
 
 __all__ = ["IovaPolicy", "TopDownIova"]
@@ -64,18 +64,7 @@ class TopDownIova:
     ['0xfffff000', '0xffff8000', '0xffffe000', '0xfffc0000', '0xffffc000']
     """
 
-    __slots__ = (
-        "_by_class",
-        "_countdown",
-        "_reserved",
-        "_shift",
-        "_starts",
-        "_stops",
-        "cpu",
-        "granule",
-        "last",
-        "start",
-    )
+    __slots__ = ("_countdown", "_reserved", "_shift", "_space", "cpu", "granule", "last", "start")
 
     def __init__(self, start: int = PAGE_SIZE, last: int = (1 << 48) - 1, *, granule: int = PAGE_SIZE) -> None:
         if not is_power_of_two(granule) or (start | last + 1) & (granule - 1) or not 0 <= start < last:
@@ -90,17 +79,14 @@ class TopDownIova:
         self.granule = granule
         self.cpu = 0
         self._shift = granule.bit_length() - 1
-        self._starts: list[int] = []
-        self._stops: dict[int, int] = {}
-        self._by_class: list[list[int]] = [[] for _ in range((last + 1 - start).bit_length() - self._shift + 1)]
+        self._space = FreeSpace(start >> self._shift, last + 1 >> self._shift)
         self._reserved = RangeSet()
         self._countdown = 0
-        self._insert(start >> self._shift, last + 1 >> self._shift)
 
     @property
     def free_bytes(self) -> int:
         """Bytes that are neither taken nor reserved."""
-        return sum(stop - start for start, stop in self._stops.items()) << self._shift
+        return self._space.size << self._shift
 
     def fail_nth(self, n: int) -> None:
         """Let the ``n``-th following `alloc` (1: the next) raise `NoSpace` and change nothing, once."""
@@ -120,14 +106,14 @@ class TopDownIova:
                 raise NoSpace(f"no {size} bus bytes: this call was told to fail", size=size)
         pages = size + self.granule - 1 >> self._shift
         step = max(1 << (pages - 1).bit_length(), align >> self._shift)
-        place = self._highest(pages, step, limit_inclusive + 1 >> self._shift)
+        place = self._space.highest(pages, step, limit_inclusive + 1 >> self._shift)
         if place < 0:
             raise NoSpace(
                 f"no {size} free bus bytes aligned to {step << self._shift:#x} at or below {limit_inclusive:#x}",
                 size=size,
                 limit=limit_inclusive,
             )
-        self._carve(place, place + pages)
+        self._space.take(place, place + pages)
         return place << self._shift
 
     def free(self, iova: int, size: int) -> None:
@@ -135,59 +121,41 @@ class TopDownIova:
         low, high = self._clip(iova, size)
         if low >= high:
             return
-        index = bisect_right(self._starts, low)
-        before = self._starts[index - 1] if index else -1
-        after = self._starts[index] if index < len(self._starts) else high
-        if (index and self._stops[before] > low) or after < high or self._reserved.first_over(low, high):
+        if self._space.any_free(low, high) or self._reserved.first_over(low, high):
             raise NotFound(f"{size:#x} bus bytes at {iova:#x} are not all taken", iova=iova, size=size)
-        stop = high
-        if high in self._stops:
-            stop = self._stops[high]
-            self._remove(high)
-        if index and self._stops[before] == low:
-            self._resize(before, stop)
-        else:
-            self._insert(low, stop)
+        self._space.give(low, high)
 
     def take(self, iova: int, size: int) -> None:
         """See `IovaPolicy.take`."""
         low, high = self._clip(iova, size)
         if low >= high:
             return
-        index = bisect_right(self._starts, low) - 1
-        if index < 0 or self._stops[self._starts[index]] < high:
+        if not self._space.is_free(low, high):
             raise AddressInUse(f"{size:#x} bus bytes at {iova:#x} are not all free", iova=iova, size=size)
-        self._carve(low, high)
+        self._space.take(low, high)
 
     def reserve(self, low: int, high: int) -> None:
         """See `IovaPolicy.reserve`; reserving what is reserved already is allowed."""
         start, stop = self._clip(low, high + 1 - low)
         wanted = list(self._reserved.gaps(start, stop))
+        if not all(self._space.is_free(gap_start, gap_stop) for gap_start, gap_stop in wanted):
+            raise AddressInUse(f"{low:#x} to {high:#x} can't be reserved: part of it is taken", low=low, high=high)
         for gap_start, gap_stop in wanted:
-            index = bisect_right(self._starts, gap_start) - 1
-            if index < 0 or self._stops[self._starts[index]] < gap_stop:
-                raise AddressInUse(f"{low:#x} to {high:#x} can't be reserved: part of it is taken", low=low, high=high)
-        for gap_start, gap_stop in wanted:
-            self._carve(gap_start, gap_stop)
+            self._space.take(gap_start, gap_stop)
             self._reserved.add(gap_start, gap_stop)
 
     def advance(self, now_ns: int) -> None:
         """See `IovaPolicy.advance`; nothing here depends on time."""
 
     def check(self) -> None:
-        """Free runs lie inside the bounds, apart, merged and in their length class; reserved ones are not free."""
-        dump = [(start, self._stops.get(start)) for start in self._starts]
-        assert self._stops.keys() == set(self._starts), f"starts and stops differ: {dump}"
-        last, top = (self.start >> self._shift) - 1, self.last + 1 >> self._shift
-        for start in self._starts:
-            stop = self._stops[start]
-            assert last < start < stop <= top, f"run {start:#x} is empty, out of order, outside or not merged: {dump}"
-            assert start in self._by_class[(stop - start).bit_length()], f"run {start:#x} is in no class: {dump}"
-            assert self._reserved.first_over(start, stop) is None, f"run {start:#x} is reserved: {dump}"
-            last = stop
-        assert sum(map(len, self._by_class)) == len(self._starts), f"classes hold more than the runs: {dump}"
-        assert all(starts == sorted(starts) for starts in self._by_class), f"a class is out of order: {dump}"
+        """Free runs are sound, inside the bounds and not reserved; `AssertionError` with a dump."""
+        self._space.check()
         self._reserved.check()
+        dump = list(self._space)
+        for start, stop in dump:
+            inside = self.start >> self._shift <= start < stop <= self.last + 1 >> self._shift
+            assert inside, f"run {start:#x} leaves the bounds: {dump}"
+            assert self._reserved.first_over(start, stop) is None, f"run {start:#x} is reserved: {dump}"
 
     def _clip(self, iova: int, size: int) -> tuple[int, int]:
         # In granules, widened to whole ones, and cut to the bounds of the policy.
@@ -196,50 +164,3 @@ class TopDownIova:
         low = max(align_down(iova, self.granule), self.start)
         high = min(align_up(iova + size, self.granule), self.last + 1)
         return low >> self._shift, high >> self._shift
-
-    def _highest(self, pages: int, step: int, top: int) -> int:
-        # Runs of one class are disjoint, so the first that fits from the top is the best of its class; -1: none.
-        best = -1
-        for starts in self._by_class[pages.bit_length() :]:
-            if not starts:
-                continue
-            for index in range(bisect_left(starts, top) - 1, -1, -1):
-                start = starts[index]
-                stop = min(self._stops[start], top)
-                if stop - pages <= best:
-                    break
-                place = stop - pages & -step
-                if place >= start:
-                    best = max(best, place)
-                    break
-        return best
-
-    def _carve(self, low: int, high: int) -> None:
-        # Takes [low, high) out of the free run that holds it.
-        start = self._starts[bisect_right(self._starts, low) - 1]
-        stop = self._stops[start]
-        if start < low:
-            self._resize(start, low)
-        else:
-            self._remove(start)
-        if high < stop:
-            self._insert(high, stop)
-
-    def _insert(self, start: int, stop: int) -> None:
-        insort(self._starts, start)
-        self._stops[start] = stop
-        insort(self._by_class[(stop - start).bit_length()], start)
-
-    def _resize(self, start: int, stop: int) -> None:
-        # A run changes its stop; most often it stays in its class and nothing moves.
-        old, new = (self._stops[start] - start).bit_length(), (stop - start).bit_length()
-        self._stops[start] = stop
-        if old != new:
-            starts = self._by_class[old]
-            del starts[bisect_left(starts, start)]
-            insort(self._by_class[new], start)
-
-    def _remove(self, start: int) -> None:
-        starts = self._by_class[(self._stops.pop(start) - start).bit_length()]
-        del starts[bisect_left(starts, start)]
-        del self._starts[bisect_left(self._starts, start)]

@@ -4,8 +4,9 @@ All numbers are page frames: pfn = address >> log2(granule). Addresses go down f
 range that was allocated last (one cursor below 4 GiB, one for the rest) and looks into the holes above it only when
 nothing below fits. Ranges of up to 32 pages are rounded up to a power of two and kept in caches when they are freed.
 
-The kernel keeps its ranges in a red-black tree; here they stand in one list, sorted downwards, because that is the
-order of the search, and because new ranges then go to the end of it.
+The kernel keeps its ranges in a red-black tree and walks from one to the next; here they stand in a list, sorted
+downwards, because new ranges then go to its end, and the holes between them are searched by length
+(`swiommu.iommu.free_space`), because walks past a hundred thousand ranges are long.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import attrs
 
 from swiommu.address import PAGE_SIZE, is_power_of_two
 from swiommu.errors import InvalidArgument, NoSpace, NotFound
+from swiommu.iommu.free_space import FreeSpace
 from swiommu.iommu.rcache import IovaRcache
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ class IovaDomain:
         # The allocated ranges by their first pfn, negated: ascending keys are descending addresses.
         self._keys = [-IOVA_ANCHOR]
         self._hi = {IOVA_ANCHOR: IOVA_ANCHOR}
+        self._space = FreeSpace(0, IOVA_ANCHOR)
         self._rcaches = [IovaRcache(cpus=cpus, mag_size=self.MAG_SIZE) for _ in range(self.RANGE_CACHE_MAX_SIZE)]
         self._cached: set[int] = set()
         self._depot_due: list[int | None] = [None] * self.RANGE_CACHE_MAX_SIZE
@@ -178,7 +181,7 @@ class IovaDomain:
             if pfn_hi <= hi:
                 return
             pfn_lo = hi + 1
-        self._insert(bisect_left(self._keys, -pfn_lo), pfn_lo, pfn_hi)
+        self._insert(pfn_lo, pfn_hi)
 
     def ranges(self) -> list[tuple[int, int]]:
         """Everything in the tree as (first, last) pfn, ascending: allocated, reserved and cached; not the anchor."""
@@ -199,6 +202,7 @@ class IovaDomain:
             stats=attrs.evolve(self.stats),
             _keys=self._keys.copy(),
             _hi=self._hi.copy(),
+            _space=self._space.copy(),
             _cached=self._cached.copy(),
             _rcaches=[rcache.copy() for rcache in self._rcaches],
             _depot_due=self._depot_due.copy(),
@@ -246,45 +250,42 @@ class IovaDomain:
     def _alloc(self, size: int, limit_pfn: int, *, aligned: bool) -> int:
         """``__alloc_and_insert_iova_range``; its limit is exclusive."""
         limit = limit_pfn + 1
-        mask = -1 << (size - 1).bit_length() if aligned else -1
+        step = 1 << (size - 1).bit_length() if aligned else 1
         self.stats.slow += 1
         below_4g = limit <= self.dma_32bit_pfn
         if below_4g and size >= self.max32_alloc_size:
             raise self._no_space(size, limit_pfn)
         cursor = self.cached32_node if below_4g else self.cached_node
         retry_pfn = self._hi[cursor]
-        found = self._walk(bisect_left(self._keys, -cursor), size, mask, limit, self.start_pfn)
-        if found is None and retry_pfn < limit:
+        pfn = self._walk(bisect_left(self._keys, -cursor), size, step, min(limit, cursor), self.start_pfn)
+        if pfn < 0 and retry_pfn < limit:
             # The holes above the cursor, from the lowest range at or beyond the limit on.
             start = 0 if not below_4g else bisect_left(self._keys, -limit + 1) - 1
-            found = self._walk(start, size, mask, limit, retry_pfn + 1)
-        if found is None:
+            pfn = self._walk(start, size, step, limit, retry_pfn + 1)
+        if pfn < 0:
             self.max32_alloc_size = size
             raise self._no_space(size, limit_pfn)
-        index, pfn = found
-        self._insert(index, pfn, pfn + size - 1)
+        self._insert(pfn, pfn + size - 1)
         if pfn + size <= self.dma_32bit_pfn:
             self.cached32_node = pfn
         else:
             self.cached_node = pfn
         return pfn
 
-    def _walk(self, index: int, size: int, mask: int, high: int, low: int) -> tuple[int, int] | None:
-        """Go down from the range at ``index`` to the first hole that fits: where to insert, and the pfn."""
-        keys, last = self._keys, self._hi
-        start, count, lo = index, len(keys), -keys[index]
-        pfn = high - size & mask
-        while True:
-            if lo < high:
-                high, pfn = lo, lo - size & mask
-            index += 1
-            if index == count or pfn < low:
-                break
-            lo = -keys[index]
-            if pfn > last[lo]:
-                break
-        self.stats.visited += index - start
-        return None if pfn < low else (index, pfn)
+    def _walk(self, index: int, size: int, step: int, high: int, low: int) -> int:
+        """The first place that the kernel meets on its way down from the range at ``index``; -1 if it gets to ``low``.
+
+        It takes the highest hole that fits, so that is what is asked for here; only the ranges that it looks at on the
+        way are counted: as many as lie above that place, or above the last one where the size could fit.
+        """
+        pfn = self._space.highest(size, step, high)
+        if pfn >= low:
+            self.stats.visited += bisect_left(self._keys, -pfn) - index
+            return pfn
+        lowest = (low + step - 1 & -step) + size
+        end = index if high < lowest else bisect_left(self._keys, -lowest + 1)
+        self.stats.visited += max(end - index, 0) + 1
+        return -1
 
     def _no_space(self, size: int, limit_pfn: int) -> NoSpace:
         self.stats.failed += 1
@@ -299,9 +300,10 @@ class IovaDomain:
                 return lo
         raise NotFound(f"pfn {pfn:#x} is not allocated", pfn=pfn)
 
-    def _insert(self, index: int, lo: int, hi: int) -> None:
-        self._keys.insert(index, -lo)
+    def _insert(self, lo: int, hi: int) -> None:
+        self._keys.insert(bisect_left(self._keys, -lo), -lo)
         self._hi[lo] = hi
+        self._space.take(lo, hi + 1)
 
     def _remove(self, lo: int) -> None:
         """``remove_iova``: the cursors step up to the next range if the freed one lay at or above them."""
@@ -309,6 +311,7 @@ class IovaDomain:
         index = bisect_left(keys, -lo)
         above, hi = -keys[index - 1], self._hi.pop(lo)
         del keys[index]
+        self._space.give(lo, hi + 1)
         if lo == self.cached32_node or (hi < self.dma_32bit_pfn and lo >= self.cached32_node):
             self.cached32_node = above
         if lo < self.dma_32bit_pfn:
@@ -320,6 +323,7 @@ class IovaDomain:
         index = bisect_left(self._keys, -lo)
         self._keys[index] = -to
         self._hi[to] = self._hi.pop(lo)
+        self._space.take(to, lo)
         if self.cached32_node == lo:
             self.cached32_node = to
         if self.cached_node == lo:
@@ -335,10 +339,14 @@ class IovaDomain:
         dump = f"{[(hex(lo), hex(hi)) for lo, hi in self.ranges()]}, {self.cached32_node:#x}, {self.cached_node:#x}"
         assert self._keys[0] == -IOVA_ANCHOR, dump
         assert len(self._keys) == len(self._hi), dump
-        last = -1
-        for lo, hi in self.ranges():
-            assert last < lo <= hi < IOVA_ANCHOR, f"{lo:#x} is out of order: {dump}"
+        self._space.check()
+        last, free = -1, []
+        for lo, hi in [*self.ranges(), (IOVA_ANCHOR, IOVA_ANCHOR)]:
+            assert last < lo <= hi, f"{lo:#x} is out of order: {dump}"
+            if last + 1 < lo:
+                free.append((last + 1, lo))
             last = hi
+        assert list(self._space) == free, f"{list(self._space)} is said to be free, but the ranges are {dump}"
         assert {self.cached32_node, self.cached_node} <= self._hi.keys(), f"a cursor stands on nothing: {dump}"
         for rcache in self._rcaches:
             rcache.check()

@@ -23,6 +23,7 @@ class Twin:
         self.loaded = [[[] for _ in range(cpus)] for _ in range(max_order)]
         self.prev = [[[] for _ in range(cpus)] for _ in range(max_order)]
         self.depot = [[] for _ in range(max_order)]
+        self.visited = 0
 
     # -- the tree
 
@@ -81,6 +82,7 @@ class Twin:
                 high_pfn = min(high_pfn, curr.pfn_lo)
                 new_pfn = (high_pfn - size) & ULONG & align_mask
                 curr = curr.prev
+                self.visited += 1
                 if not (curr and new_pfn <= curr.pfn_hi and new_pfn >= low_pfn):
                     break
             if high_pfn < size or new_pfn < low_pfn:

@@ -166,10 +166,10 @@ def test_the_failure_that_was_ordered_changes_nothing():
 
 def test_check_finds_what_is_falsified():
     for falsify in (
-        lambda i: i._starts.append(1),
-        lambda i: i._stops.update({i._starts[0]: 1 << 60}),
-        lambda i: i._by_class[3].append(9),
-        lambda i: i._reserved.add(i._starts[0], i._starts[0] + 1),
+        lambda i: i._space._starts.append(1),
+        lambda i: i._space._stops.update({i._space._starts[0]: 1 << 60}),
+        lambda i: i._space._by_class[3].append(9),
+        lambda i: i._reserved.add(i._space._starts[0], i._space._starts[0] + 1),
     ):
         iova = TopDownIova()
         iova.check()

@@ -65,6 +65,7 @@ class Pair:
         assert self.domain.cached32_node == self.twin.cached32_node.pfn_lo
         assert self.domain.cached_node == self.twin.cached_node.pfn_lo
         assert self.domain.max32_alloc_size == self.twin.max32_alloc_size
+        assert self.domain.stats.visited == self.twin.visited
         for order, rcache in enumerate(self.domain._rcaches):
             held = (rcache.loaded, rcache.prev, rcache.depot)
             assert held == (self.twin.loaded[order], self.twin.prev[order], self.twin.depot[order])
