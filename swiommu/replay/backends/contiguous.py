@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -90,17 +91,26 @@ class RegionBackend(DirectBackend):
             fits = region.fits(request.size, self._alignment(request))
         finally:
             self._set_busy(busy, 0)
-        if fits and region.stop - 1 > request.mask:
+        if fits and not self._reaches_all(request):
             return self._would_reach(request, busy)
         return fits
 
+    def _reaches_all(self, request: Request) -> bool:
+        """Whether the device reaches the whole region."""
+        return self._region().stop - 1 <= request.mask
+
     def _would_reach(self, request: Request, busy: tuple[int, ...]) -> bool:
-        """The region reaches beyond the mask, so only the place itself tells; it is given back at once."""
+        """The region reaches beyond the mask, so only the place itself tells; a copy of the allocator is asked."""
+        region = self._region()
+        allocator, region.allocator = region.allocator, copy.deepcopy(region.allocator)
         try:
             self._give(self._take(request, busy))
         except SwiommuError:
             return False
-        return True
+        else:
+            return True
+        finally:
+            region.allocator = allocator
 
     def _set_busy(self, busy: tuple[int, ...], state: int) -> None:
         """Pages that can't move just now; only mainline's allocator migrates, so only it can meet them."""

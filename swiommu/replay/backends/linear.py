@@ -48,6 +48,10 @@ class LinearBackend(RegionBackend):
         finally:
             self._set_busy(busy, 0)
 
+    def _reaches_all(self, request: Request) -> bool:
+        region = self._region()
+        return region.start.value + self._delta >= 0 and region.stop - 1 + self._delta <= request.mask
+
     def _give(self, handle: object) -> None:
         assert isinstance(handle, Mapping)
         handle.domain.release(handle)

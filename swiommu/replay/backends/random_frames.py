@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,14 @@ class RandomFrames:
         self._random = random.Random(seed)  # noqa: S311 - a reproducible worst case, not a secret
         self._drawable: list[int] = []
         self._drawn: set[int] = set()
+
+    def copy(self) -> RandomFrames:
+        """Another that draws the same from the same frames."""
+        twin = copy.copy(self)
+        vars(twin).update(
+            _random=copy.deepcopy(self._random), _drawable=self._drawable.copy(), _drawn=self._drawn.copy()
+        )
+        return twin
 
     def take(self, n: int) -> list[PhysRange]:
         """``n`` frames as pieces in the order drawn, all or nothing; `NoMemory`."""

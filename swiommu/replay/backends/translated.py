@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,7 +28,7 @@ from swiommu.replay.backends.random_frames import RandomFrames
 from swiommu.replay.requests import Occupancy, Request, RequestKind, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from swiommu.region import Region
     from swiommu.replay.designs import Design, Knobs
@@ -46,6 +48,27 @@ class Frontier:
     domain: PagedDomain
     policy: LinuxIova
     region: Region[BusAddr] | None = None
+
+    @contextmanager
+    def trying(self) -> Iterator[Frontier]:
+        """A stand-in where what is made and given back leaves nothing behind.
+
+        Page table and frames are then as before by themselves. What remembers is a copy: caches of bus addresses, the
+        order of holes, statistics; and nothing waits for a flush.
+        """
+        domain, region, policy = self.domain, self.region, copy.deepcopy(self.policy)
+        saved = domain.iova, domain.flush_queue, domain.exposure, domain.stats
+        allocator = region.allocator if region else None
+        domain.iova, domain.flush_queue = policy, None
+        domain.exposure, domain.stats = copy.deepcopy((domain.exposure, domain.stats))
+        if region:
+            region.allocator = copy.deepcopy(region.allocator)
+        try:
+            yield attrs.evolve(self, policy=policy)
+        finally:
+            domain.iova, domain.flush_queue, domain.exposure, domain.stats = saved
+            if region and allocator:
+                region.allocator = allocator
 
 
 @attrs.frozen(eq=False)
@@ -140,20 +163,26 @@ class PagedBackend:
             self._count(frontier.domain, lambda: self._give(frontier, handle))
 
     def probe(self, request: Request, busy: tuple[int, ...]) -> bool:
-        """Try and give back at once: a buddy that coalesces is then as before, and no operation has counted."""
-        counters, known = attrs.evolve(self.counters), request.group in self._frontiers
-        try:
-            self.end(request, self.begin(request, busy))
-        except SwiommuError:
-            return False
-        else:
-            return True
-        finally:
-            self.counters = counters
-            if not known and request.group in self._frontiers:
-                domain = self._frontiers.pop(request.group).domain
-                self._table_pages -= domain.stats.table_pages
-                domain.destroy()
+        """Try and give back at once, with copies of all that would remember it."""
+        saved = self.counters, self._frontiers, self._pool
+        frontier = self._frontiers.get(request.group)
+        self.counters, self._frontiers = attrs.evolve(self.counters), self._frontiers.copy()
+        self._pool = self._pool.copy()
+        with ExitStack() as trying:
+            if frontier is not None:
+                self._frontiers[request.group] = trying.enter_context(frontier.trying())
+            try:
+                self.end(request, self.begin(request, busy))
+            except SwiommuError:
+                return False
+            else:
+                return True
+            finally:
+                made = self._frontiers.get(request.group)
+                if frontier is None and made is not None:
+                    self._table_pages -= made.domain.stats.table_pages
+                    made.domain.destroy()
+                self.counters, self._frontiers, self._pool = saved
 
     def sync(self, request: Request, handle: object, *, for_cpu: bool, size: int) -> None:
         """See `Backend.sync`; nothing is copied behind an IOMMU."""
