@@ -79,8 +79,9 @@ class PagedDomain(Domain[PhysAddr]):
         self.exposure = Exposure()
         self.flush_queue = FlushQueue(self._flush_all, self._free_flushed, cpus=cpus) if flush == "lazy" else None
         self._cpus = cpus
-        self._deferred = DeferredTables(FrameTables(frames) if tables is None else tables)
-        self.table = RadixTable(format, self._deferred)
+        pages = FrameTables(frames) if tables is None else tables
+        self._deferred = None if self.flush_queue is None else DeferredTables(pages)
+        self.table = RadixTable(format, pages if self._deferred is None else self._deferred)
         layer = Paged(space_in.name, self.table)
         super().__init__(space_in, output_space, layer, format.pgsize_bitmap, last)
         self.frames = frames
@@ -158,7 +159,7 @@ class PagedDomain(Domain[PhysAddr]):
         self.iova.check()
         if self.flush_queue is not None:
             self.flush_queue.check()
-        pages = self.table.table_pages, len(self._deferred)
+        pages = self.table.table_pages, 0 if self._deferred is None else len(self._deferred)
         assert self.stats.table_pages == sum(pages), f"{self.stats}, table pages in use and waiting: {pages}"
 
     def _map(self, iova: int, paddr: int, size: int, prot: Prot, *, owned: bool) -> None:
@@ -182,7 +183,7 @@ class PagedDomain(Domain[PhysAddr]):
         if self.flush_queue is not None and len(self.flush_queue):
             self.flush_queue.fire(self.now)
         self.table.close()
-        self._deferred.free_now(self._deferred.collect())
+        self._free_tables()
 
     # -- time, and who calls
 
@@ -234,10 +235,11 @@ class PagedDomain(Domain[PhysAddr]):
             if at > iova:
                 table.unmap(iova, at - iova)
             self._note_tables()  # the peak; no device was told of these addresses, so nothing has to wait for a flush
-            self._deferred.free_now(self._deferred.collect())
+            self._free_tables()
             self._note_tables()
             raise
-        self.exposure.operation()
+        if self.flush_queue is not None:
+            self.exposure.operation()
         stats = self.stats
         stats.maps += len(runs)
         stats.map_bytes += at - iova
@@ -254,27 +256,30 @@ class PagedDomain(Domain[PhysAddr]):
     def _finish_unmap(self, gather: IotlbGather, cleared: int, ranges: list[tuple[int, int]]) -> None:
         # `ranges` of bus addresses, and the tables that became empty, go back when no stale entry can lead there.
         self.stats.unmaps += 1
-        freelist = self._deferred.collect()
-        if self.flush_queue is None:
+        if self._deferred is None or self.flush_queue is None:
             gather.sync()
-            self._give_back(ranges, freelist)
+            for start, stop in ranges:
+                self.iova.free(start, stop - start)
         else:
             self.exposure.operation()
             if cleared:
                 self.exposure.unmapped(self.now, cleared)
-            self.flush_queue.queue((ranges, freelist), self.now, cpu=self.iova.cpu)
+            self.flush_queue.queue((ranges, self._deferred.collect()), self.now, cpu=self.iova.cpu)
         self._note_tables()
 
-    def _give_back(self, ranges: list[tuple[int, int]], freelist: list[int]) -> None:
+    def _free_flushed(self, unmapped: tuple[list[tuple[int, int]], list[int]], cpu: int) -> None:
+        assert self._deferred is not None
+        ranges, freelist = unmapped
+        caller, self.iova.cpu = self.iova.cpu, cpu
         for start, stop in ranges:
             self.iova.free(start, stop - start)
-        if freelist:
-            self._deferred.free_now(freelist)
-
-    def _free_flushed(self, unmapped: tuple[list[tuple[int, int]], list[int]], cpu: int) -> None:
-        caller, self.iova.cpu = self.iova.cpu, cpu
-        self._give_back(*unmapped)
         self.iova.cpu = caller
+        self._deferred.free_now(freelist)
+
+    def _free_tables(self) -> None:
+        # Those that no device can have been led to.
+        if self._deferred is not None:
+            self._deferred.free_now(self._deferred.collect())
 
     def _flush(self, _start: int, _last: int) -> None:
         self.stats.invalidations += 1
@@ -285,9 +290,12 @@ class PagedDomain(Domain[PhysAddr]):
         self.exposure.flushed(now)
 
     def _note_tables(self) -> None:
-        pages = self.table.table_pages + len(self._deferred)
-        self.stats.table_pages = pages
-        self.stats.table_pages_peak = max(self.stats.table_pages_peak, pages)
+        stats, pages = self.stats, self.table.table_pages
+        if self._deferred is not None:
+            pages += len(self._deferred)
+        stats.table_pages = pages
+        if pages > stats.table_pages_peak or self.table.table_pages_peak > stats.table_pages_peak:
+            stats.table_pages_peak = max(pages, self.table.table_pages_peak)
 
     def _pieces(self, runs: list[tuple[int, int]]) -> tuple[PhysRange, ...]:
         space = self._phys
