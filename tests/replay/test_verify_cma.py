@@ -27,22 +27,27 @@ def small_sidecar(facts):
 
 
 def falsify(text, area, randomly, k, *, in_a_row=False):
-    """A copy of the text with ``k`` wrong decisions, and what they are: (line, recorded) by line."""
+    """A copy of the text with ``k`` wrong decisions, and what they are: (line, recorded) by line.
+
+    No wrong record names the place that another one should have named: of two such the first can say "failed" and the
+    second give its place away, which is the true story of another workload and can't be told from it.
+    """
     lines = text.split("\n")
     decisions = [index for index, line in enumerate(lines) if DECISION.search(line)]
     first = randomly.randrange(len(decisions) - k + 1)
     chosen = sorted(decisions[first : first + k] if in_a_row else randomly.sample(decisions, k))
-    return [falsified(lines, index, area, randomly) for index in chosen], "\n".join(lines)
+    places = {int(DECISION.search(lines[index])[2], 16) for index in chosen}
+    return [falsified(lines, index, area, randomly, places) for index in chosen], "\n".join(lines)
 
 
-def falsified(lines, index, area, randomly):
+def falsified(lines, index, area, randomly, places):
     """Another aligned place, or no place, or a place for what had none, or the other errno."""
     found = DECISION.search(lines[index])
     kind, pfn, count, align = found[1], int(found[2], 16), int(found[3]), int(found[4])
     errno = ERRNO.search(found[5])
     base, total = area
     other = pfn
-    while other == pfn or other < base:
+    while other == pfn or other in places or other < base:
         other = (base + randomly.randrange(total - count + 1)) >> align << align
     if kind == "busy_retry":
         new, said = {found[2]: f"{other:x}"}, f"pfn {other:#x}"
