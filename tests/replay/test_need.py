@@ -1,0 +1,111 @@
+"""The smallest memory that loses nothing: the search against trying everything, and what is known of a recording."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swiommu.replay import bytes_needed, find_design, loses_nothing, plan_of_size
+from swiommu.replay.memory_plan import STEP
+from swiommu.replay.need import smallest
+
+MIB = 1 << 20
+
+
+class Asked:
+    """A predicate over steps that counts how often it was asked."""
+
+    def __init__(self, says):
+        self.says, self.sizes = says, []
+
+    def __call__(self, size):
+        assert size % STEP == 0
+        self.sizes.append(size)
+        return self.says(size // STEP)
+
+
+@given(low=st.integers(1, 300), enough=st.integers(1, 5000), ceiling=st.integers(300, 5000))
+def test_a_monotone_need_is_found_exactly(low, enough, ceiling):
+    asked = Asked(lambda step: step >= enough)
+    found = smallest(asked, low * STEP, ceiling * STEP)
+    assert found == (max(low, enough) * STEP if enough <= ceiling else None)
+    assert len(asked.sizes) <= 64 + 2 * 13 + 1
+
+
+@given(seed=st.integers(0, 1 << 32), low=st.integers(1, 100), ceiling=st.integers(100, 400))
+def test_a_need_that_is_not_monotone(seed, low, ceiling):
+    """Exact within 64 steps; beyond, it suffices and two MiB less do not."""
+    randomly = random.Random(seed)
+    likely = randomly.choice([0.01, 0.1, 0.5])
+    good = {step for step in range(low, ceiling) if randomly.random() < likely * step / ceiling} | {ceiling}
+    found = smallest(Asked(good.__contains__), low * STEP, ceiling * STEP) // STEP
+    if min(good) < low + 64:
+        assert found == min(good)
+    else:
+        assert found in good
+        assert found - 1 not in good
+
+
+def test_what_not_even_the_ceiling_cures_has_no_need():
+    asked = Asked(lambda step: step == 5)
+    assert smallest(asked, STEP, 100 * STEP) is None
+    assert asked.sizes == [100 * STEP]
+
+
+def test_a_low_that_reaches_the_ceiling_needs_the_ceiling():
+    assert smallest(Asked(lambda step: step == 9), 9 * STEP, 9 * STEP) == 9 * STEP
+
+
+# -- workloads --------------------------------------------------------------------------------------------------------
+
+
+def test_without_an_allocation_no_memory_is_needed(make_request, make_workload):
+    workload = make_workload([make_request(0, "MAP")], [(1, 0, 0)])
+    need = bytes_needed(workload, find_design("cma-bitmap"))
+    assert (need.bytes, need.why) == (None, "the trace has no ALLOC, so no memory for data is needed")
+
+
+def test_what_memory_does_not_cure_is_said(make_request, make_workload):
+    workload = make_workload([make_request(0, mask=0xFFFF)], [(1, 0, 0)])
+    need = bytes_needed(workload, find_design("cma-bitmap"))
+    assert need.bytes is None
+    assert need.why == "requests are lost at any size up to 1024 MiB: memory is not what they lack"
+
+
+@pytest.mark.parametrize("name", ["carveout-best-fit", "cma-bitmap", "software-iommu", "iommu-strict"])
+def test_a_censored_request_needs_nothing(name, make_request, make_workload):
+    requests = [make_request(0, size=MIB), make_request(1, size=500 * MIB, censored=True)]
+    workload = make_workload(requests, [(1, 0, 0), (1, 1, 0), (2, 0, 1)])
+    assert bytes_needed(workload, find_design(name)).bytes == 2 * MIB
+
+
+def test_tables_are_of_the_memory_that_an_iommu_needs(make_request, make_workload):
+    """Two MiB of data leave no page for the tables."""
+    workload = make_workload([make_request(0, size=2 * MIB)], [(1, 0, 0)])
+    assert bytes_needed(workload, find_design("cma-bitmap")).bytes == 2 * MIB
+    assert bytes_needed(workload, find_design("iommu-strict")).bytes == 4 * MIB
+
+
+# -- a recording ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def camera(request, recording):
+    """The workload of the camera recording over 128 MiB, where the folder has it."""
+    folder = request.config.getoption("--trace-dir")
+    path = next(folder.rglob("arm64-6.12-cam-cma128M-s83.trace.gz"), None)
+    if path is None:
+        pytest.skip(f"{folder} has no arm64-6.12-cam-cma128M-s83")
+    return recording(path)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "mib"), [("carveout-best-fit", 158), ("cma-bitmap", 154), ("software-iommu", 154), ("iommu-strict", 146)]
+)
+def test_what_the_designs_need_for_the_cameras(name, mib, camera):
+    """Known from a dry run with other programs: best fit about 158, the bitmap about 152, an IOMMU about 146."""
+    design = find_design(name)
+    assert bytes_needed(camera, design).bytes == mib * MIB
+    assert loses_nothing(camera, design, plan_of_size(camera, mib * MIB))
+    assert not loses_nothing(camera, design, plan_of_size(camera, (mib - 2) * MIB))
