@@ -19,6 +19,7 @@ from swiommu.replay import (
     Knobs,
     MemoryPlan,
     Outcome,
+    RequestKind,
     Workload,
     bytes_needed,
     equal_plan,
@@ -68,7 +69,7 @@ class Comparison:
         workload, notes = self.workload, list(self.workload.notes)
         if workload.mode == GENERATED:
             notes.append("a generated workload: nothing was recorded, so every request counts as served")
-        if not workload.has_dma_events and workload.requests:
+        if not workload.has_dma_events and len(workload.requests) > workload.count(RequestKind.USERMAP):
             notes.append("the trace has no dma events: each cma_alloc is taken for an ALLOC and each map for a MAP")
         if workload.area is not None and workload.area.start_extents is None:
             notes.append("the pages of the area in use when the trace began are not known: none are occupied")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from swiommu.address import PAGE_SIZE, PhysSpace
+from swiommu.errors import InputError
 from swiommu.memory import SystemMap
 from swiommu.replay.requests import Area
 
@@ -24,6 +25,7 @@ _PCI_NAME = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII
 _CLASS_NVME = 0x010802
 _NVME_PAGE = 4096  # the nvme driver's min_align_mask: page lists keep the offset in a page
 _EVERYWHERE = (1 << 64) - 1  # a device that the trace doesn't name: nothing is known that would stop it
+_MOST_DEVICES = 1 << 16
 _DEFAULT_MASK = (1 << 32) - 1  # dma_get_mask() of a device that set none
 
 
@@ -47,7 +49,8 @@ class Machine:
     True
     """
 
-    def __init__(self, sidecar: Sidecar | None) -> None:
+    def __init__(self, sidecar: Sidecar | None, path: str | None = None) -> None:
+        self._path = path
         self._sidecar = sidecar
         self._learned: set[str] = set()
         self._facts: dict[str, DeviceFacts] = {}
@@ -84,6 +87,8 @@ class Machine:
             self._facts.pop(name, None)
         facts = self._facts.get(name)
         if facts is None:
+            if len(self._facts) >= _MOST_DEVICES:
+                raise InputError(f"names more than {_MOST_DEVICES} devices, as no machine has", path=self._path)
             facts = self._facts[name] = self._look_up(name)
         return facts
 

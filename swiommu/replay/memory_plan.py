@@ -9,12 +9,14 @@ from __future__ import annotations
 import attrs
 
 from swiommu.address import PAGE_SIZE, align_down, align_up, order_of
+from swiommu.errors import InputError
 from swiommu.replay.requests import OpCode, RequestKind, Workload
 
-__all__ = ["BLOCK_LIMIT", "STEP", "MemoryPlan", "equal_plan", "machine_plan", "peak_live_bytes", "plan_of_size"]
+__all__ = ["BLOCK_LIMIT", "MOST", "STEP", "MemoryPlan", "equal_plan", "machine_plan", "peak_live_bytes", "plan_of_size"]
 
 STEP = 2 << 20  # every B is a multiple of this
 BLOCK_LIMIT = 4 << 20  # the largest block of Linux' page allocator (order 10)
+MOST = 1 << 38  # live bytes beyond this are no machine's of today, and a table of their frames no laptop's
 _TOP = 1 << 32  # a region ends at or below this, where every device's default mask reaches
 
 
@@ -71,13 +73,19 @@ def equal_plan(workload: Workload) -> MemoryPlan:
     >>> equal_plan(workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))).bytes >> 20
     84
     """
+    peak = peak_live_bytes(workload)
+    if peak > MOST or (workload.area is not None and workload.area.bytes > MOST):
+        raise InputError(
+            f"{workload.name}: {max(peak, workload.area.bytes if workload.area else 0)} bytes of contiguous memory are "
+            f"more than can be replayed, {MOST}"
+        )
     if workload.area is not None:
         fell_back = _fallback_peak(workload)
         size = workload.area.bytes + fell_back
         area = f"recorded area {workload.area.bytes >> 20} MiB"
         source = f"{area} + peak of what fell back out of it" if fell_back else f"{area}; nothing fell back out of it"
     else:
-        size = peak_live_bytes(workload) * 5 // 4
+        size = peak * 5 // 4
         source = "1.25 x the peak of live ALLOC bytes (no contiguous area recorded)"
     return plan_of_size(workload, max(align_up(size, STEP), STEP), source)
 

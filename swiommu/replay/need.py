@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swiommu.address import align_up
+from swiommu.address import PAGE_SIZE, align_up
 from swiommu.replay.engine import loses_nothing
-from swiommu.replay.memory_plan import STEP, peak_live_bytes, plan_of_size
+from swiommu.replay.memory_plan import BLOCK_LIMIT, MOST, STEP, peak_live_bytes, plan_of_size
 from swiommu.replay.requests import RequestKind
 
 if TYPE_CHECKING:
@@ -47,9 +47,16 @@ def bytes_needed(workload: Workload, design: Design, knobs: Knobs | None = None)
     """
     if not workload.has_allocs:
         return Need(None, "the trace has no ALLOC, so no memory for data is needed")
+    if peak_live_bytes(workload) > MOST:
+        return Need(None, f"live ALLOCs peak above what can be replayed, {MOST} bytes")
     if not design.has_hardware and not _maps_succeed(workload, design, knobs):
         return Need(None, "MAPs are lost at any size: a device can't reach their pages, and no memory cures that")
-    low = max(align_up(peak_live_bytes(workload), STEP), STEP)
+    if design.driver == "none" and not design.allocator:
+        served = (r.size for r in workload.requests if r.kind is RequestKind.ALLOC and not r.censored)
+        largest = max(served, default=0)
+        if largest > BLOCK_LIMIT:
+            return Need(None, f"an ALLOC of {largest} bytes is beyond the largest block of pages, {BLOCK_LIMIT}")
+    low = least_bytes(workload, design)
     enough = _memory_test(workload, design, knobs)
     ceiling = max(min(max(low * _CEILING, 1 << 30), _REACH), low)
     found = smallest(enough, low, ceiling)
@@ -58,9 +65,24 @@ def bytes_needed(workload: Workload, design: Design, knobs: Knobs | None = None)
     return Need(found)
 
 
+def least_bytes(workload: Workload, design: Design) -> int:
+    """Where the search begins: the true peak, and in a design with an area what is occupied in it from the start.
+
+    >>> from swiommu.replay import find_design, workload_of
+    >>> from swiommu.trace import read_trace
+    >>> workload = workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))
+    >>> least_bytes(workload, find_design("cma-bitmap")) >> 20
+    78
+    """
+    extents = (workload.area.start_extents or ()) if workload.area and design.has_area else ()
+    occupied = max(((offset + count) * PAGE_SIZE for offset, count in extents), default=0)
+    return max(align_up(max(peak_live_bytes(workload), occupied), STEP), STEP)
+
+
 def _maps_succeed(workload: Workload, design: Design, knobs: Knobs | None) -> bool:
     """Without translation a MAP takes no memory (rule 10): whether all succeed is told by any size, once."""
-    return loses_nothing(workload, design, plan_of_size(workload, STEP), knobs, kinds=(RequestKind.MAP,))
+    plan = plan_of_size(workload, least_bytes(workload, design))
+    return loses_nothing(workload, design, plan, knobs, kinds=(RequestKind.MAP,))
 
 
 def _memory_test(workload: Workload, design: Design, knobs: Knobs | None) -> Callable[[int], bool]:

@@ -55,7 +55,7 @@ class _Pairing:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self.machine = Machine(trace.sidecar)
+        self.machine = Machine(trace.sidecar, trace.path)
         self.has_dma = not _DMA_KINDS.isdisjoint(trace.table.counts())
         self.book = Book(self.machine)
         self.maps = MapLines(self.book, has_dma=self.has_dma)

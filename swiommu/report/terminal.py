@@ -206,6 +206,9 @@ def print_verification(console: Console, answer: Verification) -> None:
     cma          740      740           0             0  100.00 %
     """
     console.print(Text(_title(answer.name), style="bold"))
+    if answer.nothing:
+        console.print(Text(answer.nothing))
+        return
     lines = []
     for tally in answer.classes:
         # Rounded down: one mismatch in a million is not 100.00 %.

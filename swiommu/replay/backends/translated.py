@@ -108,6 +108,7 @@ class PagedBackend:
         self._table_pages = 0
         self._internal = 0
         self._now = workload.start_time
+        self._waiting: dict[str, Frontier] = {}  # whose flush queue has a timer running
 
     # -- domains ----------------------------------------------------------------------------------------------------
 
@@ -117,6 +118,8 @@ class PagedBackend:
             frontier = self._frontiers[request.group] = self._make_domain(request)
             frontier.domain.advance(self._now)
             self._note_tables(frontier.domain.stats.table_pages)
+        elif self._flush == "lazy":
+            self._count(frontier.domain, partial(frontier.domain.advance, self._now))
         return frontier
 
     def _make_domain(self, request: Request) -> Frontier:
@@ -161,6 +164,8 @@ class PagedBackend:
             self._count(frontier.domain, lambda: _unmap_user(frontier.domain, handle))
         else:
             self._count(frontier.domain, lambda: self._give(frontier, handle))
+        if self._is_waiting(frontier):
+            self._waiting[request.group] = frontier
 
     def probe(self, request: Request, busy: tuple[int, ...]) -> bool:
         """Try and give back at once, with copies of all that would remember it."""
@@ -190,9 +195,15 @@ class PagedBackend:
     def advance(self, time: int) -> None:
         """See `Backend.advance`: flush queues have timers."""
         self._now = time
-        if self._flush == "lazy":
-            for frontier in self._frontiers.values():
-                self._count(frontier.domain, partial(frontier.domain.advance, time))
+        for group, frontier in tuple(self._waiting.items()):
+            self._count(frontier.domain, partial(frontier.domain.advance, time))
+            if not self._is_waiting(frontier):
+                del self._waiting[group]
+
+    @staticmethod
+    def _is_waiting(frontier: Frontier) -> bool:
+        queue = frontier.domain.flush_queue
+        return queue is not None and queue.expires is not None
 
     # -- ALLOC ------------------------------------------------------------------------------------------------------
 

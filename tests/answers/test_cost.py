@@ -1,0 +1,120 @@
+"""Prices: what is read, what is refused, and when a cost decides nothing."""
+
+import itertools
+import json
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swiommu.answers import compare, read_cost_vector
+from swiommu.answers.cost import BAND, PRICED, CostVector, Price
+from swiommu.answers.verdict import priced
+from swiommu.errors import InputError
+from swiommu.trace import read_trace
+
+COUNTS = st.dictionaries(st.sampled_from(list(PRICED)), st.integers(0, 10**6))
+PRICES = st.dictionaries(st.sampled_from(list(PRICED)), st.integers(0, 1000), min_size=1)
+
+
+def vector(prices):
+    return CostVector("ns", {name: Price(float(price), "guess") for name, price in prices.items()})
+
+
+@given(COUNTS, PRICES)
+def test_cost_is_the_sum(counts, prices):
+    assert vector(prices).cost(counts) == sum(counts.get(name, 0) * price for name, price in prices.items())
+
+
+@given(COUNTS, COUNTS, PRICES)
+def test_decided_means_that_no_corner_of_the_band_turns_it_over(one, other, prices):
+    def sign(factors):
+        total = sum(
+            price * factor * (one.get(name, 0) - other.get(name, 0))
+            for (name, price), factor in zip(prices.items(), factors, strict=True)
+        )
+        return (total > 0) - (total < 0)
+
+    corners = itertools.product((1 / BAND, BAND), repeat=len(prices))
+    assert vector(prices).is_decided(one, other) == (len({sign(corner) for corner in corners}) == 1)
+
+
+def test_the_answer_names_its_sources_and_its_band():
+    prices = CostVector("ns", {"invalidation": Price(1000.0, "our board"), "map": Price(5.0, "guess")})
+    assert prices.answer({"invalidation": 3, "map": 0}) == {
+        "value": 3000.0,
+        "band": [750.0, 12000.0],
+        "unit": "ns",
+        "source": "invalidation: our board",
+    }
+    assert prices.answer({})["source"] == "nothing that is priced happened"
+
+
+def test_every_row_with_prices_has_a_cost_and_no_reason_for_lacking_one(data_dir):
+    path = data_dir / "traces" / "x86-6.12-strict-qtrace-s101.trace.gz"
+    answer = compare(read_trace(path), with_need=False, cost=read_cost_vector("guess"))
+    document = json.loads(json.dumps(answer.to_json()))
+    recorded, *designs = document["designs"]
+    assert recorded["cost"] is None
+    assert "cost" in recorded["why"]
+    for row in designs:
+        assert set(row["cost"]) == {"value", "band", "unit", "source"}
+        assert row["cost"]["band"][0] <= row["cost"]["value"] <= row["cost"]["band"][1]
+        assert "cost" not in row["why"]
+    strict = next(row for row in designs if row["name"] == "iommu-strict")
+    counts = (25 * strict["walk_refs"], 200 * strict["maps"], 200 * strict["unmaps"], 1000 * strict["invalidations"])
+    assert strict["cost"]["value"] == sum(counts)
+    assert "(sources: guess)" in document["verdict"]
+
+
+def row(name, **counts):
+    return SimpleNamespace(name=name, priced=lambda: counts)
+
+
+def test_what_a_wrong_price_turns_over_is_undecided():
+    prices = vector({"invalidation": 1000, "copied_kib": 100})
+    rows = [row("swiotlb", copied_kib=500), row("iommu-strict", invalidation=40)]
+    (sentence,) = priced(rows, prices)
+    assert sentence == (
+        "At the given prices (sources: guess) swiotlb costs 50,000 ns and iommu-strict costs 40,000 ns: undecided, as "
+        "prices wrong by up to a factor of 4 would turn it over."
+    )
+
+
+def test_what_no_wrong_price_turns_over_is_decided():
+    prices = vector({"invalidation": 1000})
+    assert priced([row("cma-bitmap"), row("iommu-strict", invalidation=40)], prices) == [
+        "At the given prices (sources: guess) cma-bitmap costs 0 ns and iommu-strict costs 40,000 ns."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "prices nothing; there are walk_ref, map, unmap, invalidation, copied_kib"),
+        ("[walk]\nprice=1\nsource='x'", "nothing named 'walk' has a price; did you mean 'walk_ref'?"),
+        ("[map]\nprice=1", '[map] names no source; write "guess" if it is one'),
+        ("[map]\nprice=1\nsource=' '", '[map] names no source; write "guess" if it is one'),
+        ("[map]\nsource='x'", "[map] has no price, a number from 0 on"),
+        ("[map]\nprice=-1\nsource='x'", "[map] has no price, a number from 0 on"),
+        ("[map]\nprice=nan\nsource='x'", "[map] has no price, a number from 0 on"),
+        ("[map]\nprice=true\nsource='x'", "[map] has no price, a number from 0 on"),
+        ("[map]\nprice=1\nsource='x'\nband=2", "[map] has no 'band': only price and source"),
+        ("map = 3", '[map] names no source; write "guess" if it is one'),
+        ("unit = 3", "unit is not a text"),
+        ("[map", "is not TOML: Expected ']' at the end of a table declaration (at end of document)"),
+    ],
+)
+def test_refusals(tmp_path, text, sentence):
+    path = tmp_path / "prices.toml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_cost_vector(str(path))
+    assert str(caught.value) == f"{path}: {sentence}"
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(InputError) as caught:
+        read_cost_vector(str(tmp_path / "none.toml"))
+    assert str(caught.value) == f"{tmp_path}/none.toml: can't be read: No such file or directory"
