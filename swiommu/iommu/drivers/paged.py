@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 from swiommu.address import PhysAddr, PhysRange, Prot, align_up
@@ -15,7 +17,7 @@ from swiommu.layer import Paged
 from swiommu.pagetable import MOCK, FrameTables, RadixTable, page_size_choice
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from swiommu.address import AddressRange, BusAddr, BusSpace, PhysSpace
     from swiommu.iommu.iova import IovaPolicy
@@ -207,6 +209,30 @@ class PagedDomain(Domain[PhysAddr]):
         self.iova.advance(now_ns)
         self.now = max(self.now, now_ns)
 
+    @contextmanager
+    def trying(self) -> Iterator[IovaPolicy]:
+        """What is mapped inside and released again leaves nothing behind; gives the policy that is used meanwhile.
+
+        Table and frames are then as before by themselves. What would remember is a copy: the policy with its caches,
+        ``stats``, ``exposure``; and nothing waits for a flush.
+
+        >>> from swiommu.address import BusSpace, PhysSpace
+        >>> from swiommu.memory import Frames
+        >>> ram = PhysSpace("ram")
+        >>> domain = PagedDomain(BusSpace("bus"), frames=Frames(ram.at(0), 1 << 20), output_space=ram, flush="lazy")
+        >>> with domain.trying():
+        ...     domain.release(domain.alloc(4096))
+        >>> domain.stats.maps, domain.stats.table_pages, domain.frames.free_count
+        (0, 1, 255)
+        """
+        saved = self.iova, self.flush_queue, self.exposure, self.stats
+        self.iova, self.exposure, self.stats = copy.deepcopy((self.iova, self.exposure, self.stats))
+        self.flush_queue = None
+        try:
+            yield self.iova
+        finally:
+            self.iova, self.flush_queue, self.exposure, self.stats = saved
+
     # -- writing and clearing the table
 
     def _place(self, runs: list[tuple[int, int]], size: int, align: int, bits: int, highest: int) -> int:
@@ -260,6 +286,7 @@ class PagedDomain(Domain[PhysAddr]):
             gather.sync()
             for start, stop in ranges:
                 self.iova.free(start, stop - start)
+            self._free_tables()
         else:
             self.exposure.operation()
             if cleared:

@@ -51,22 +51,16 @@ class Frontier:
 
     @contextmanager
     def trying(self) -> Iterator[Frontier]:
-        """A stand-in where what is made and given back leaves nothing behind.
-
-        Page table and frames are then as before by themselves. What remembers is a copy: caches of bus addresses, the
-        order of holes, statistics; and nothing waits for a flush.
-        """
-        domain, region, policy = self.domain, self.region, copy.deepcopy(self.policy)
-        saved = domain.iova, domain.flush_queue, domain.exposure, domain.stats
+        """A stand-in where what is made and given back leaves nothing behind, not even in the order of holes."""
+        region = self.region
         allocator = region.allocator if region else None
-        domain.iova, domain.flush_queue = policy, None
-        domain.exposure, domain.stats = copy.deepcopy((domain.exposure, domain.stats))
         if region:
             region.allocator = copy.deepcopy(region.allocator)
         try:
-            yield attrs.evolve(self, policy=policy)
+            with self.domain.trying() as policy:
+                assert isinstance(policy, LinuxIova)
+                yield attrs.evolve(self, policy=policy)
         finally:
-            domain.iova, domain.flush_queue, domain.exposure, domain.stats = saved
             if region and allocator:
                 region.allocator = allocator
 
