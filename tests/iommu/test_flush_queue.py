@@ -231,6 +231,7 @@ def test_nothing_leaks():
         domain.release(domain.alloc((number % 7 + 1) * PAGE))
         domain.advance(domain.now + 3 * MS)
     domain.destroy()
+    assert domain.stats.table_pages == 0
     assert domain.frames.free_count == domain.frames.count
     domain.iova.domain.flush_rcaches()
     assert domain.iova.domain.ranges() == []

@@ -186,6 +186,7 @@ class PagedDomain(Domain[PhysAddr]):
             self.flush_queue.fire(self.now)
         self.table.close()
         self._free_tables()
+        self._note_tables()
 
     # -- time, and who calls
 
@@ -258,10 +259,10 @@ class PagedDomain(Domain[PhysAddr]):
                     at += pgsize * count
                     paddr += pgsize * count
         except SwiommuError:
+            self._note_tables()  # the peak
             if at > iova:
                 table.unmap(iova, at - iova)
-            self._note_tables()  # the peak; no device was told of these addresses, so nothing has to wait for a flush
-            self._free_tables()
+            self._free_tables()  # no device was told of these addresses, so nothing has to wait for a flush
             self._note_tables()
             raise
         if self.flush_queue is not None:
@@ -282,12 +283,13 @@ class PagedDomain(Domain[PhysAddr]):
     def _finish_unmap(self, gather: IotlbGather, cleared: int, ranges: list[tuple[int, int]]) -> None:
         # `ranges` of bus addresses, and the tables that became empty, go back when no stale entry can lead there.
         self.stats.unmaps += 1
-        if self._deferred is None or self.flush_queue is None:
+        if self.flush_queue is None:
             gather.sync()
             for start, stop in ranges:
                 self.iova.free(start, stop - start)
             self._free_tables()
         else:
+            assert self._deferred is not None
             self.exposure.operation()
             if cleared:
                 self.exposure.unmapped(self.now, cleared)
@@ -304,7 +306,7 @@ class PagedDomain(Domain[PhysAddr]):
         self._deferred.free_now(freelist)
 
     def _free_tables(self) -> None:
-        # Those that no device can have been led to.
+        # Those that wait in no queue; a table without deferral has freed its own already.
         if self._deferred is not None:
             self._deferred.free_now(self._deferred.collect())
 
@@ -321,8 +323,7 @@ class PagedDomain(Domain[PhysAddr]):
         if self._deferred is not None:
             pages += len(self._deferred)
         stats.table_pages = pages
-        if pages > stats.table_pages_peak or self.table.table_pages_peak > stats.table_pages_peak:
-            stats.table_pages_peak = max(pages, self.table.table_pages_peak)
+        stats.table_pages_peak = max(stats.table_pages_peak, pages)
 
     def _pieces(self, runs: list[tuple[int, int]]) -> tuple[PhysRange, ...]:
         space = self._phys
