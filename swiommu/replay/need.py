@@ -95,9 +95,10 @@ def _memory_test(workload: Workload, design: Design, knobs: Knobs | None) -> Cal
 
 
 def smallest(enough: Callable[[int], bool], low: int, ceiling: int) -> int | None:
-    """The smallest multiple of `STEP` from ``low`` on for which ``enough`` says yes; None if none up to ``ceiling``.
+    """The smallest multiple of `STEP` from ``low`` on for which ``enough`` says yes; None if ``ceiling`` is not enough.
 
-    Exact for the first 64 steps; beyond, a size between a failing and a sufficing neighbour.
+    Exact for the first 64 steps; beyond, a size that suffices where one step less does not. The ceiling is asked first:
+    what fails there fails for another reason than memory, and nothing below is tried.
 
     >>> smallest(lambda size: size >= 7 * STEP, STEP, 100 * STEP) == 7 * STEP
     True
