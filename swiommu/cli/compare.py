@@ -47,11 +47,9 @@ __all__ = ["command"]
     help="The same memory for every design, or what the recorded machine had.",
 )
 @click.option(
-    "--need/--no-need",
-    "with_need",
-    default=True,
-    show_default=True,
-    help="Find the smallest memory that loses nothing.",
+    "--no-need",
+    is_flag=True,
+    help="Do not look for the smallest memory that loses nothing.",
 )
 @click.option(
     "--align",
@@ -71,9 +69,9 @@ __all__ = ["command"]
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="For --workload and --frames random.")
 @click.option(
-    "--need-isolation",
-    is_flag=True,
-    help="Let the verdict speak only of designs that keep a device out of what it was not given.",
+    "--need",
+    type=click.Choice(["isolation"]),
+    help="What the reader requires: the verdict speaks only of designs that keep a device out of what it wasn't given.",
 )
 @click.option(
     "--cost", metavar="FILE.toml|guess", help="Prices of references, invalidations and copies: rank by cost too."
@@ -99,11 +97,11 @@ def command(
     workload: str | None,
     designs: tuple[str, ...],
     memory: Literal["equal", "machine"],
-    with_need: bool,
+    no_need: bool,
     align_order: int,
     frames: str,
     seed: int,
-    need_isolation: bool,
+    need: Literal["isolation"] | None,
     cost: str | None,
     page: Path | None,
     plotlyjs: PlotlyJs,
@@ -132,9 +130,9 @@ def command(
                 wanted,
                 memory=memory,
                 knobs=Knobs(align_order=align_order, frames=frames, seed=seed),
-                with_need=with_need,
+                with_need=not no_need,
                 cost=prices,
-                need_isolation=need_isolation,
+                need_isolation=need == "isolation",
                 keep_outcomes=page is not None,
                 progress=progress,
             )

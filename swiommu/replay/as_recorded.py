@@ -38,13 +38,14 @@ def recorded(workload: Workload) -> Recorded:
     failed = [request for request in workload.requests if request.censored]
     why: dict[str, str] = {}
     tour = _Tour(workload)
+    pool = workload.bounce_pool or 0
     tour.run()
     row = Recorded(
         failed=Counter(request.kind for request in failed),
         failed_bytes=sum(request.size for request in failed),
         peak_live_bytes=tour.peak_live,
         peak_map_bytes=tour.peak_maps,
-        reserved_bytes=workload.area.bytes if workload.area else 0,
+        reserved_bytes=(workload.area.bytes if workload.area else 0) + (pool if tour.copied else 0),
         maps=sum(served.maps for served in workload.served),
         unmaps=sum(served.unmaps for served in workload.served),
         invalidations=workload.invalidations if translated else 0,
@@ -59,7 +60,7 @@ def recorded(workload: Workload) -> Recorded:
     if translated:
         why["waste"] = "page tables are not in the trace"
     elif tour.copied:
-        why["waste"] = "the size of the bounce pool is not in the trace"
+        why["waste"] = "how much of the bounce pool was free is not in the trace"
     elif row.lendable_bytes is None:
         why["waste"] = why["lendable_bytes"]
     else:
@@ -111,6 +112,8 @@ class _Tour:
             self.internal += sign * (charged - request.size)
             if served.pfn is not None:
                 self.idle -= sign * charged
+            return
+        if request.kind is not RequestKind.MAP:
             return
         self.maps += sign * request.size
         self.peak_maps = max(self.peak_maps, self.maps)

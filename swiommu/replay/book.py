@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["Book"]
 
 
+USER_SPACE = "user space"  # who maps for itself has a domain of its own (IOMMU_DOMAIN_UNMANAGED)
+
+
 class Book:
     """Requests, operations and occupancies, as they come to light while the events go by.
 
@@ -56,7 +59,7 @@ class Book:
                 index=index,
                 kind=kind,
                 device=device,
-                group=facts.group,
+                group=USER_SPACE if kind is RequestKind.USERMAP else facts.group,
                 size=size,
                 time=time,
                 line=line,

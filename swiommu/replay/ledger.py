@@ -66,7 +66,7 @@ class Ledger:
         if request.kind is RequestKind.ALLOC:
             self.live_bytes += request.size
             self.peak_live_bytes = max(self.peak_live_bytes, self.live_bytes)
-        else:
+        elif request.kind is RequestKind.MAP:
             self.map_bytes += request.size
             self.peak_map_bytes = max(self.peak_map_bytes, self.map_bytes)
 
@@ -74,7 +74,7 @@ class Ledger:
         """A served request ended."""
         if request.kind is RequestKind.ALLOC:
             self.live_bytes -= request.size
-        else:
+        elif request.kind is RequestKind.MAP:
             self.map_bytes -= request.size
 
     def refuse(self, request: Request, *, with_room: bool) -> None:

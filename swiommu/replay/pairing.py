@@ -83,10 +83,12 @@ class _Pairing:
             Kind.BOUNCED: self.swiotlb_bounced,
             Kind.DMA_SYNC_CPU: self.dma_sync,
             Kind.DMA_SYNC_DEVICE: self.dma_sync,
-            Kind.FLUSH_RANGE: self.flush,
-            Kind.FLUSH_ALL: self.flush,
             Kind.MARK: self.mark,
         }
+        if Kind.QI_SUBMIT in self.trace.table.kinds():
+            handlers[Kind.QI_SUBMIT] = self.flush
+        else:
+            handlers |= {Kind.FLUSH_RANGE: self.flush, Kind.FLUSH_ALL: self.flush}
         start = stop = None
         for event in self.trace.table:
             start = event.time if start is None else min(start, event.time)
@@ -132,7 +134,9 @@ class _Pairing:
     def dma_map_sg(self, event: Event, context: Context) -> None:
         sg = self.trace.table.sg(event.sg)
         lines = self.claim_list(context, sg)
-        if lines:
+        joined = len(sg.dma_addrs) < len(sg.phys_addrs)
+        if lines and (joined or sg.is_cut):
+            # Lengths are printed of what the device sees, so only the map lines tell those of the joined pieces.
             pieces = tuple((line.paddr, line.size) for line in lines)
         else:
             pieces = tuple(zip(sg.phys_addrs, sg.sizes, strict=False))
@@ -234,8 +238,10 @@ class _Pairing:
     # -- the rest ---------------------------------------------------------------------------------------------------
 
     def flush(self, event: Event, context: Context) -> None:
-        del event, context
-        self.invalidations = (self.invalidations or 0) + 1
+        """One command to the invalidation queue, or, of a driver that prints none, one flush."""
+        del context
+        if event.kind != Kind.QI_SUBMIT or event.name == "iotlb_inv":
+            self.invalidations = (self.invalidations or 0) + 1
 
     def mark(self, event: Event, context: Context) -> None:
         mark = parse_mark(event.flags)

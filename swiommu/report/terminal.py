@@ -167,7 +167,7 @@ def _notes(answer: Comparison) -> Iterator[str]:
         (workload.ignored, *lines, "of events that are not used"),
         (workload.unmatched, "end", "ends", "without a begin (begun before the recording)"),
         (workload.ambiguous, "scatter list", "scatter lists", "whose piece lengths are not in the trace"),
-        (workload.unattributed_maps, "MAP", "MAPs", "whose device is not in the trace"),
+        (workload.unattributed_maps, "MAP", "MAPs", "whose device and direction are not in the trace"),
         (workload.refused_usermaps, "user mapping", "user mappings", "refused by the kernel"),
         (account.out_of_order, "event", "events", "out of order (kept in file order)"),
     )

@@ -45,9 +45,9 @@ def test_a_generated_workload_is_the_same_every_time(swiommu):
 
 
 def test_isolation_is_a_requirement_of_the_reader(swiommu):
-    text = answered(swiommu("compare", "--need-isolation", "--no-need")).replace("\n", " ")
+    text = answered(swiommu("compare", "--need", "isolation", "--no-need")).replace("\n", " ")
     assert "Isolation is required: only iommu-strict, iommu-lazy, shim-over-iommu can enforce it. " in text
-    text = answered(swiommu("compare", "--need-isolation", "--no-need", "--design", "cma-bitmap"))
+    text = answered(swiommu("compare", "--need", "isolation", "--no-need", "--design", "cma-bitmap"))
     assert "Isolation is required, and none of these designs enforces it: cma-bitmap." in text
 
 

@@ -106,7 +106,7 @@ def test_bounced_bytes_are_copied_in_and_back_and_at_syncs(make_request, make_wo
     ops = [*((1, n, n) for n in range(4)), *((2, n, 9) for n in range(3))]
     row = recorded(make_workload(requests, ops, served=served))
     assert row.bytes_copied == 3 * 100 + (0 + 1 + 2) + 2 * 100
-    assert (row.waste, row.why["waste"]) == (None, "the size of the bounce pool is not in the trace")
+    assert (row.waste, row.why["waste"]) == (None, "how much of the bounce pool was free is not in the trace")
 
 
 def test_what_the_trace_does_not_tell_is_null_with_a_reason(make_request, make_workload):

@@ -59,7 +59,7 @@ def notes(answer):
             "1 scatter list whose piece lengths are not in the trace",
             "2,000 scatter lists whose",
         ),
-        ("workload", "unattributed_maps", "1 MAP whose device is not in the trace", "2,000 MAPs whose"),
+        ("workload", "unattributed_maps", "1 MAP whose device and direction are not in the trace", "2,000 MAPs whose"),
         ("workload", "refused_usermaps", "1 user mapping refused by the kernel", "2,000 user mappings refused"),
     ],
 )

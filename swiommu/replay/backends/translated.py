@@ -119,7 +119,9 @@ class PagedBackend:
     def _make_domain(self, request: Request) -> Frontier:
         policy = LinuxIova(IovaDomain(start_pfn=self._first_iova() // PAGE_SIZE), pci=request.is_pci)
         space = BusSpace(request.group)
-        domain = PagedDomain(space, frames=self.frames, output_space=self.space, iova=policy, flush=self._flush)
+        # The flush queue is dma-iommu's (IOMMU_DOMAIN_DMA_FQ): what user space unmaps is invalidated at once.
+        flush = "strict" if request.kind is RequestKind.USERMAP else self._flush
+        domain = PagedDomain(space, frames=self.frames, output_space=self.space, iova=policy, flush=flush)
         return Frontier(domain, policy)
 
     def _first_iova(self) -> int:
