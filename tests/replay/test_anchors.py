@@ -73,10 +73,11 @@ def test_strict_translation_maps_and_unmaps_as_the_strict_kernel_did(strict_trac
     assert outcome.counters.unmaps == outcome.counters.invalidations == own
 
 
-def test_without_a_limit_no_allocation_fails_behind_an_iommu(quick_trace_path, recording):
+@pytest.mark.parametrize("name", ["iommu-strict", "iommu-lazy", "shim-over-iommu"])
+def test_without_a_limit_no_allocation_fails_behind_an_iommu(name, quick_trace_path, recording):
     _, workload = recording(quick_trace_path)
     plan = attrs.evolve(equal_plan(workload), bytes=16 << 30)
-    outcome = replay(workload, find_design("iommu-strict"), plan)
+    outcome = replay(workload, find_design(name), plan)
     assert RequestKind.ALLOC not in outcome.ledger.failed
     gained = [r for r in workload.requests if r.censored and r.kind is RequestKind.ALLOC]
     assert outcome.ledger.gained[RequestKind.ALLOC] == len(gained)
