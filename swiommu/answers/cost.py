@@ -12,8 +12,6 @@ never decides anything that a factor of four in the prices would turn over.
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 import attrs
 
 from swiommu.errors import InputError
+from swiommu.toml_file import did_you_mean, read_toml
 
 __all__ = ["BAND", "PRICED", "CostVector", "Price", "read_cost_vector"]
 
@@ -94,31 +93,18 @@ def read_cost_vector(path: str) -> CostVector:
     >>> read_cost_vector("guess").prices["invalidation"].source
     'guess'
     """
-    tables = _load(_GUESS if path == "guess" else Path(path), path)
+    tables = read_toml(str(_GUESS) if path == "guess" else path, what="a cost vector")
     unit = tables.pop("unit", "ns")
     if not isinstance(unit, str) or not unit.isprintable():
         raise InputError("unit is not a text", path=path)
     prices = {}
     for name, table in tables.items():
         if name not in PRICED:
-            near = difflib.get_close_matches(name, PRICED, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(PRICED)}"
-            raise InputError(f"nothing named {name!r} has a price; {hint}", path=path)
+            raise InputError(f"nothing named {name!r} has a price; {did_you_mean(name, PRICED)}", path=path)
         prices[name] = _price(name, table, path)
     if not prices:
         raise InputError(f"prices nothing; there are {', '.join(PRICED)}", path=path)
     return CostVector(unit, prices)
-
-
-def _load(file: Path, path: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"can't be read: {error.strerror}", path=path) from error
-    except UnicodeDecodeError as error:
-        raise InputError("is not UTF-8 text", path=path) from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"is not TOML: {error}", path=path) from error
 
 
 def _price(name: str, table: object, path: str) -> Price:

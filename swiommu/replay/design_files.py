@@ -8,19 +8,15 @@ allocator = "bitmap"
 
 from __future__ import annotations
 
-import difflib
-import tomllib
-from pathlib import Path
 from typing import Any
 
 import attrs
 
 from swiommu.errors import InputError
 from swiommu.replay.designs import AS_RECORDED, PRESETS, Design, find_design
+from swiommu.toml_file import did_you_mean, read_toml
 
 __all__ = ["read_designs"]
-
-_LARGEST = 1 << 20
 
 
 def read_designs(path: str) -> list[Design]:
@@ -33,7 +29,7 @@ def read_designs(path: str) -> list[Design]:
     ...     read_designs(file.name)[0].allocator
     'best_fit'
     """
-    tables = _load(path).get("design")
+    tables = read_toml(path, what="a file of designs").get("design")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise InputError("holds no [[design]] table", path=path)
     designs = [_design(table, path) for table in tables]
@@ -43,20 +39,6 @@ def read_designs(path: str) -> list[Design]:
     return designs
 
 
-def _load(path: str) -> dict[str, Any]:
-    file = Path(path)
-    try:
-        if file.stat().st_size > _LARGEST:
-            raise InputError(f"is larger than {_LARGEST} bytes, not a file of designs", path=path)
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"can't be read: {error.strerror}", path=path) from error
-    except UnicodeDecodeError as error:
-        raise InputError("is not UTF-8 text", path=path) from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"is not TOML: {error}", path=path) from error
-
-
 def _design(table: dict[str, Any], path: str) -> Design:
     name = table.get("name")
     if not isinstance(name, str) or not name:
@@ -64,9 +46,7 @@ def _design(table: dict[str, Any], path: str) -> Design:
     fields = {field.name: field for field in attrs.fields(Design)}
     for key in table:
         if key not in fields and key != "based_on":
-            near = difflib.get_close_matches(key, fields, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(fields)}"
-            raise InputError(f"design {name!r} has no knob {key!r}{hint}", path=path)
+            raise InputError(f"design {name!r} has no knob {key!r}; {did_you_mean(key, fields)}", path=path)
     values = {key: value for key, value in table.items() if key != "based_on"}
     try:
         if "based_on" in table:
