@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from swiommu.replay.checks import KEPT_MISMATCHES, DecisionClass
-from swiommu.replay.verify_cma import verify_cma
-from swiommu.replay.verify_iova import verify_iova
-from swiommu.replay.verify_swiotlb import verify_swiotlb
+from swiommu.replay.verify import KEPT_MISMATCHES, DecisionClass, verify_cma, verify_iova, verify_swiotlb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

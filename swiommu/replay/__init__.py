@@ -25,9 +25,7 @@ from swiommu.replay.memory_plan import MemoryPlan, equal_plan, machine_plan, pea
 from swiommu.replay.need import Need, bytes_needed
 from swiommu.replay.pairing import workload_of
 from swiommu.replay.requests import GENERATED, Area, Occupancy, OpCode, Request, RequestKind, Served, Workload
-from swiommu.replay.verify_cma import verify_cma
-from swiommu.replay.verify_iova import verify_iova
-from swiommu.replay.verify_swiotlb import verify_swiotlb
+from swiommu.replay.verify import verify_cma, verify_iova, verify_swiotlb
 
 __all__ = [
     "AS_RECORDED",

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from swiommu.answers import Verification, compare
-from swiommu.replay.checks import DecisionClass
+from swiommu.replay.verify import DecisionClass
 from swiommu.report import clean, print_comparison, print_verification
 from swiommu.trace import read_trace
 

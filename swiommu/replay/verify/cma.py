@@ -4,9 +4,8 @@ The prediction is made when the kernel made it: the candidate range is chosen at
 retry, which names the range that was given up) and its pages are taken from that moment on, so that calls of several
 CPUs interleave as they did. Only then is the result read, and the recorded state adopted.
 
-A record that contradicts the prediction leaves two possible worlds: the model is wrong, or the record is. Both are
-carried on, each predicting for itself, and the history with the fewest contradictions is the answer, so that one bad
-record costs one mismatch, not a cascade; a wrong rule still mismatches again and again, in every world.
+A record that contradicts the prediction is carried on as two histories, with it and without it
+(`swiommu.replay.verify.worlds`).
 
 Source: mm/cma.c (``cma_alloc``, ``cma_release``); the specification's decision class ``cma``.
 """
@@ -21,7 +20,8 @@ import attrs
 
 from swiommu.address import PAGE_SIZE
 from swiommu.region import Bitmap
-from swiommu.replay.checks import DecisionClass
+from swiommu.replay.verify.tally import DecisionClass
+from swiommu.replay.verify.worlds import likely
 from swiommu.trace import Event, Kind, Sidecar, Trace
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["verify_cma"]
 
-_WORLDS = 16  # how many histories are carried at most; a recording that needs more is beyond telling
-_BEHIND = 4  # contradictions more than the best history has, at which one is given up
 _NO_ROOM = (-errno.ENOMEM, -errno.EBUSY)
 
 
@@ -115,14 +113,9 @@ class _World:
         return other
 
     @property
-    def contradictions(self) -> int:
-        """What speaks against this history."""
-        return self.tally.mismatched + self.impossible
-
-    @property
     def rank(self) -> tuple[int, int]:
-        """The better, the less; of equals, who always believed the records or always the model is less contrived."""
-        return self.contradictions, min(self.adopted, self.doubted)
+        """Of equals, who always believed the records or always the model is less contrived."""
+        return self.tally.mismatched + self.impossible, min(self.adopted, self.doubted)
 
     def state(self) -> Hashable:
         """Histories of equal state predict the same from here on."""
@@ -296,18 +289,7 @@ class _Checker:
                 world.adopted += 1
             believe(world)
             worlds.append(world)
-        self.worlds = worlds
-        self.prune()
-
-    def prune(self) -> None:
-        """Of worlds in the same state the best remains, and of the rest those that may still be true."""
-        if len(self.worlds) == 1:
-            return
-        best: dict[Hashable, _World] = {}
-        for world in sorted(self.worlds, key=lambda world: world.rank):
-            best.setdefault(world.state(), world)
-        worlds = list(best.values())[:_WORLDS]
-        self.worlds = [world for world in worlds if world.contradictions < worlds[0].contradictions + _BEHIND]
+        self.worlds = likely(worlds)
 
     def known(self, context: Context) -> bool:
         if context in self.worlds[0].calls:
@@ -319,4 +301,4 @@ class _Checker:
         del context
         for world in self.worlds:
             world.release(event.addr, event.size)
-        self.prune()
+        self.worlds = likely(self.worlds)

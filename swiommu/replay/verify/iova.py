@@ -2,8 +2,8 @@
 
 Where another call to the same allocator falls between a call and its answer (an interrupt, or another CPU), the trace
 does not tell which of the two came first: both histories are carried on, as after a mismatch (see
-`swiommu.replay.verify_cma`), until an answer rules one of them out. Frees that the probes missed are put back first
-(`swiommu.replay.iova_calls`).
+`swiommu.replay.verify.worlds`), until an answer rules one of them out. Frees that the probes missed are put back first
+(`swiommu.replay.verify.iova_calls`).
 
 Source: drivers/iommu/iova.c; the specification's decision class ``iova``.
 """
@@ -17,8 +17,8 @@ import attrs
 from swiommu.address import PAGE_SIZE
 from swiommu.errors import NoSpace, NotFound
 from swiommu.iommu import IovaDomain
-from swiommu.replay.checks import DecisionClass
-from swiommu.replay.iova_calls import IovaCall, read_calls
+from swiommu.replay.verify.iova_calls import IovaCall, read_calls
+from swiommu.replay.verify.tally import DecisionClass
 from swiommu.trace import Kind, Sidecar, Trace
 
 if TYPE_CHECKING:

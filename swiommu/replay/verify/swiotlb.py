@@ -5,8 +5,8 @@ The line is printed before the search, so the slots are predicted there; the add
 what it had is given back at once, and the place of the next search has moved all the same. Slots are released at the
 unmap.
 
-A record that contradicts the prediction leaves two possible histories, with it and without it. Both are carried on, and
-the one with the fewest contradictions is the answer, so that one bad record costs one mismatch (see `verify_cma`).
+A record that contradicts the prediction is carried on as two histories, with it and without it
+(`swiommu.replay.verify.worlds`).
 
 Source: kernel/dma/swiotlb.c; the specification's decision class ``swiotlb``.
 """
@@ -21,7 +21,8 @@ import attrs
 from swiommu.address import align_up
 from swiommu.dma import IO_TLB_SEGSIZE, IO_TLB_SHIFT, SwiotlbPool
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory
-from swiommu.replay.checks import DecisionClass
+from swiommu.replay.verify.tally import DecisionClass
+from swiommu.replay.verify.worlds import likely
 from swiommu.trace import Event, Kind, Sidecar, Trace
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["verify_swiotlb"]
 
-_WORLDS = 16  # how many histories are carried at most
-_BEHIND = 4  # contradictions more than the best history has, at which one is given up
 _DOUBTS = 100  # contradictions from which on the records are believed: the model is wrong, not a few of them
 _FAILED = (1 << 64) - 1
 _BOUNDARY = (1 << 32) - 1
@@ -109,9 +108,9 @@ class _World:
         self.impossible = 0
 
     @property
-    def contradictions(self) -> int:
-        """What speaks against this history."""
-        return self.tally.mismatched + self.impossible
+    def rank(self) -> tuple[int]:
+        """What speaks against this history, and nothing else."""
+        return (self.tally.mismatched + self.impossible,)
 
     def state(self) -> Hashable:
         """Histories of equal state predict the same from here on."""
@@ -148,7 +147,7 @@ class _World:
         if all(bounce.place == place for bounce, place in served):
             return [self]
         after = [self]
-        if self.contradictions <= _DOUBTS:
+        if self.rank[0] <= _DOUBTS:
             after.append(self.fork())
         for bounce, place in served:
             if bounce.place != place:
@@ -193,9 +192,7 @@ class _Checker:
                 lost += event.kind == Kind.BOUNCED
                 continue
             context = (event.cpu, event.pid, event.context)
-            self.worlds = [after for world in self.worlds for after in handler(world, event, context)]
-            if len(self.worlds) > 1:
-                self.prune()
+            self.worlds = likely([after for world in self.worlds for after in handler(world, event, context)])
         return self.answer(lost)
 
     def answer(self, lost: int) -> DecisionClass:
@@ -209,14 +206,6 @@ class _Checker:
         for _ in range(lost):
             world.tally.leave("events were lost before it")
         return world.tally
-
-    def prune(self) -> None:
-        """Of histories in the same state the best remains, and of the rest those that may still be true."""
-        best: dict[Hashable, _World] = {}
-        for world in sorted(self.worlds, key=lambda world: world.contradictions):
-            best.setdefault(world.state(), world)
-        worlds = list(best.values())[:_WORLDS]
-        self.worlds = [world for world in worlds if world.contradictions < worlds[0].contradictions + _BEHIND]
 
     # -- what the lines say
 

@@ -10,7 +10,7 @@ import pytest
 from swiommu.iommu import IovaDomain
 from swiommu.iommu.rcache import IovaRcache
 from swiommu.replay import verify_iova
-from swiommu.replay.iova_calls import read_calls
+from swiommu.replay.verify.iova_calls import read_calls
 from swiommu.trace import Kind
 
 ANSWER = re.compile(r"(iova_alloc_ret: .* ret=0x)([0-9a-f]+)")
