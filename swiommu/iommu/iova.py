@@ -13,7 +13,7 @@ from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
 from swiommu.iommu.free_space import FreeSpace
 from swiommu.iommu.ranges import RangeSet
 
-__all__ = ["IovaPolicy", "TopDownIova"]
+__all__ = ["CheckedRequests", "IovaPolicy", "TopDownIova"]
 
 
 class IovaPolicy(Protocol):
@@ -52,7 +52,33 @@ class IovaPolicy(Protocol):
         ...
 
 
-class TopDownIova:
+class CheckedRequests:
+    """What policies do with a request before they look for a place for it."""
+
+    __slots__ = ("_countdown",)
+
+    def __init__(self) -> None:
+        self._countdown = 0
+
+    def fail_nth(self, n: int) -> None:
+        """Let the ``n``-th following `alloc` (1: the next) raise `NoSpace` and change nothing, once."""
+        self._countdown = n
+
+    def admit(self, size: int, align: int) -> None:
+        """Refuse what can never be right with `InvalidArgument`, and the call that is to fail with `NoSpace`."""
+        if size < 1 or not is_power_of_two(align):
+            raise InvalidArgument(
+                f"{size} bus bytes with alignment {align}: at least 1 byte and a power of two are needed",
+                size=size,
+                align=align,
+            )
+        if self._countdown:
+            self._countdown -= 1
+            if not self._countdown:
+                raise NoSpace(f"no {size} bus bytes: this call was told to fail", size=size)
+
+
+class TopDownIova(CheckedRequests):
     """First fit from the top of ``start`` to ``last`` (inclusive), aligned to the next power of two of the size.
 
     The default start leaves the first page out, as Linux does: bus address 0 is too easily taken for none. Free runs
@@ -64,7 +90,7 @@ class TopDownIova:
     ['0xfffff000', '0xffff8000', '0xffffe000', '0xfffc0000', '0xffffc000']
     """
 
-    __slots__ = ("_countdown", "_reserved", "_shift", "_space", "cpu", "granule", "last", "start")
+    __slots__ = ("_reserved", "_shift", "_space", "cpu", "granule", "last", "start")
 
     def __init__(self, start: int = PAGE_SIZE, last: int = (1 << 48) - 1, *, granule: int = PAGE_SIZE) -> None:
         if not is_power_of_two(granule) or (start | last + 1) & (granule - 1) or not 0 <= start < last:
@@ -74,6 +100,7 @@ class TopDownIova:
                 last=last,
                 granule=granule,
             )
+        super().__init__()
         self.start = start
         self.last = last
         self.granule = granule
@@ -81,29 +108,15 @@ class TopDownIova:
         self._shift = granule.bit_length() - 1
         self._space = FreeSpace(start >> self._shift, last + 1 >> self._shift)
         self._reserved = RangeSet()
-        self._countdown = 0
 
     @property
     def free_bytes(self) -> int:
         """Bytes that are neither taken nor reserved."""
         return self._space.size << self._shift
 
-    def fail_nth(self, n: int) -> None:
-        """Let the ``n``-th following `alloc` (1: the next) raise `NoSpace` and change nothing, once."""
-        self._countdown = n
-
     def alloc(self, size: int, limit_inclusive: int, align: int = 1) -> int:
         """See `IovaPolicy.alloc`; ``align`` is a power of two. `InvalidArgument` for a size below 1."""
-        if size < 1 or not is_power_of_two(align):
-            raise InvalidArgument(
-                f"{size} bus bytes with alignment {align}: at least 1 byte and a power of two are needed",
-                size=size,
-                align=align,
-            )
-        if self._countdown:
-            self._countdown -= 1
-            if not self._countdown:
-                raise NoSpace(f"no {size} bus bytes: this call was told to fail", size=size)
+        self.admit(size, align)
         pages = size + self.granule - 1 >> self._shift
         step = max(1 << (pages - 1).bit_length(), align >> self._shift)
         place = self._space.highest(pages, step, limit_inclusive + 1 >> self._shift)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from swiommu.address import is_power_of_two
 from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
+from swiommu.iommu.iova import CheckedRequests
 from swiommu.iommu.iova_domain import IovaDomain
 from swiommu.iommu.ranges import RangeSet
 
@@ -14,7 +14,7 @@ __all__ = ["LinuxIova"]
 _LAST_32BIT: Final = (1 << 32) - 1
 
 
-class LinuxIova:
+class LinuxIova(CheckedRequests):
     """Bus addresses as ``iommu_dma_alloc_iova`` chooses them, from ``domain`` (default: a fresh `IovaDomain`).
 
     A PCI device that could drive more is first given addresses below 4 GiB, without emptying the caches for it; when
@@ -33,7 +33,6 @@ class LinuxIova:
     """
 
     __slots__ = (
-        "_countdown",
         "_full",
         "_given",
         "_padded",
@@ -49,6 +48,7 @@ class LinuxIova:
     )
 
     def __init__(self, domain: IovaDomain | None = None, *, pci: bool = True, forcedac: bool = False) -> None:
+        super().__init__()
         self.domain = IovaDomain() if domain is None else domain
         self.granule = self.domain.granule
         self.pci = pci
@@ -61,32 +61,18 @@ class LinuxIova:
         self._padded: dict[int, int] = {}
         self._taken = RangeSet()
         self._reserved = RangeSet()
-        self._countdown = 0
 
     @property
     def uses_full_range(self) -> bool:
         """Whether ``device`` is past its attempts below 4 GiB."""
         return self.forcedac or not self.pci or self.device in self._full
 
-    def fail_nth(self, n: int) -> None:
-        """Let the ``n``-th following `alloc` (1: the next) raise `NoSpace` and change nothing, once."""
-        self._countdown = n
-
     def alloc(self, size: int, limit_inclusive: int, align: int = 1) -> int:
         """See `IovaPolicy.alloc`. An ``align`` beyond the next power of two of the size widens the range to it.
 
         Raises `NoSpace`; `InvalidArgument` for a size below 1 or an alignment that is no power of two.
         """
-        if size < 1 or not is_power_of_two(align):
-            raise InvalidArgument(
-                f"{size} bus bytes with alignment {align}: at least 1 byte and a power of two are needed",
-                size=size,
-                align=align,
-            )
-        if self._countdown:
-            self._countdown -= 1
-            if not self._countdown:
-                raise NoSpace(f"no {size} bus bytes: this call was told to fail", size=size)
+        self.admit(size, align)
         asked = pages = size + self.granule - 1 >> self._shift
         step = align >> self._shift
         if step > 1 << (pages - 1).bit_length():
