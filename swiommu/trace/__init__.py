@@ -7,9 +7,9 @@ read is counted and named.
 """
 
 from swiommu.trace.account import Account, Malformed
-from swiommu.trace.bundled import bundled_names, bundled_path, open_bundled
+from swiommu.trace.bundled import bundled_names, bundled_path
 from swiommu.trace.events import CONTEXTS, KIND_OF, Context, Event, Kind, ScatterList
-from swiommu.trace.ftrace import RECORD_COMMAND, Trace, read_trace
+from swiommu.trace.ftrace import RECORD_COMMAND, Trace, open_bundled, read_trace
 from swiommu.trace.sidecar import (
     BouncePool,
     CmaArea,

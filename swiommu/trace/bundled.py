@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from swiommu.errors import InputError
 
-if TYPE_CHECKING:
-    from swiommu.trace.ftrace import Trace
-
-__all__ = ["bundled_names", "bundled_path", "open_bundled"]
+__all__ = ["bundled_names", "bundled_path"]
 
 _DATA: Final = Path(__file__).parent.parent / "data"
 _ENDING: Final = ".trace.gz"
@@ -36,14 +33,3 @@ def bundled_path(name: str) -> Path:
     if name not in bundled_names():
         raise InputError(f"no bundled recording {name!r}; there are {' and '.join(bundled_names())}")
     return _DATA / f"{name}{_ENDING}"
-
-
-def open_bundled(name: str) -> Trace:
-    """Read the bundled recording ``name``.
-
-    >>> open_bundled("arm64-6.12-cam-cma64M-s81").sidecar.cma_area.total_pages
-    16384
-    """
-    from swiommu.trace.ftrace import read_trace
-
-    return read_trace(bundled_path(name))

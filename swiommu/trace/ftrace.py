@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from swiommu.trace.account import Account
     from swiommu.trace.table import EventTable
 
-__all__ = ["RECORD_COMMAND", "Trace", "read_trace"]
+__all__ = ["RECORD_COMMAND", "Trace", "open_bundled", "read_trace"]
 
 RECORD_COMMAND: Final = "trace-cmd record -e dma -e iommu -e cma -e swiotlb"
 
@@ -80,6 +80,15 @@ def read_trace(path: str | Path, *, name: str | None = None) -> Trace:
     trace.sidecar = None if where == "-" else find_sidecar(where)
     trace.notes = list(_notes(trace, reading))
     return trace
+
+
+def open_bundled(name: str) -> Trace:
+    """Read the bundled recording ``name``, even where a file of that name lies; `InputError` tells which there are.
+
+    >>> open_bundled("arm64-6.12-cam-cma64M-s81").sidecar.cma_area.total_pages
+    16384
+    """
+    return read_trace(bundled_path(name))
 
 
 def _resolve(path: str) -> str:
