@@ -1,4 +1,4 @@
-"""The verdict in a few sentences (rule 23): what each way needs, what translation hardware buys and what it costs.
+"""The verdict in a sentence or two (rule 23): what each way needs, what translation buys and costs; losses and gains.
 
 A difference of one request, or under 1 % of the offered bytes, is a tie; so is a need that differs by under 1 %.
 Isolation is named, never ranked: whether it is needed is for the reader to say.
@@ -69,13 +69,15 @@ def verdict_of(
     without = _best([row for row in designs if not row.has_hardware], workload)
     with_ = _best([row for row in designs if row.has_hardware], workload)
     whose = "was asked for" if workload.mode == GENERATED else "the kernel served"
-    sentences = [*_needs(without, with_, whose), *_losses(designs, plan), *_hardware(without, with_, workload)]
+    first, *second = [*_needs(without, with_, whose), *_losses(designs, plan)] or [""]
+    first = ": ".join(filter(None, (first, _hardware(without, with_, workload))))
+    if workload.censored:
+        second.append(_censored(workload.censored, without, with_))
+    sentences = [f"{clause[:1].upper()}{clause[1:]}." for clause in (first, "; ".join(second)) if clause]
     if cost is not None:
         sentences += priced(without[:1] + with_[:1], cost)
     if workload.count(RequestKind.USERMAP) and any(row.not_applicable for row in designs):
         sentences.append("User-space mappings need translation: designs without it can't be compared on them.")
-    if workload.censored:
-        sentences.append(_censored(workload.censored, designs))
     return " ".join(sentences)
 
 
@@ -109,55 +111,57 @@ def _needs(without: Sequence[Row], with_: Sequence[Row], whose: str) -> list[str
         return []
     if not (without and without[0].bytes_needed is not None):
         parts = [part.replace("with it", "with translation hardware") for part in parts]
-    lossless = [row.peak_live_bytes for row in (*without, *with_) if not row.lost]
-    peak = f"; live data peaks at {mib(max(lossless))}" if lossless else ""
-    return [f"To lose nothing that {whose} takes {' and '.join(parts)}{peak}."]
+    return [f"to lose nothing that {whose} takes {' and '.join(parts)}"]
 
 
 def _losses(designs: Sequence[Row], plan: MemoryPlan) -> list[str]:
     """What is lost at the memory of the table; that nothing is lost is said where no need says so."""
-    where = f"In {mib(plan.bytes)} ({plan.mode})" if plan.bytes else f"Without an area ({plan.mode})"
+    where = f"in {mib(plan.bytes)} ({plan.mode})" if plan.bytes else f"without an area ({plan.mode})"
     losing = [row for row in designs if row.lost and row.same_as is None]
     if losing:
-        sentences = [f"{where} {_and([f'{row.name} loses {_lost(row)}' for row in losing])}."]
+        names: dict[str, list[str]] = {}
+        for row in losing:
+            names.setdefault(_lost(row), []).append(row.name)
+        clause = f"{where} {_and([_lose(each, lost) for lost, each in names.items()])}"
         if any(row.lost_by_kind["MAP"] for row in losing if not (row.has_hardware or row.bytes_copied)):
-            sentences.append("A MAP beyond its device's mask needs translation or a bounce buffer.")
-        return sentences
+            clause += " (a MAP beyond its device's mask needs translation or a bounce buffer)"
+        return [clause]
     if any(row.bytes_needed is not None for row in designs):
         return []
-    names = [row.name for row in designs if not row.not_applicable]
-    return [f"{where} {_and(names)} {'loses' if len(names) == 1 else 'lose'} nothing."] if names else []
+    unharmed = [row.name for row in designs if not row.not_applicable]
+    return [f"{where} {_and(unharmed)} {'loses' if len(unharmed) == 1 else 'lose'} nothing"] if unharmed else []
+
+
+def _lose(names: Sequence[str], lost: str) -> str:
+    return f"{names[0]} loses {lost}" if len(names) == 1 else f"{_and(names)} lose {lost} each"
 
 
 def _lost(row: Row) -> str:
     return _and([counted(number, kind) for kind, number in row.lost_by_kind.items() if number])
 
 
-def _censored(censored: int, designs: Sequence[Row]) -> str:
-    """Requests whose end nobody knows, and who could at least have begun them."""
-    sentence = (
-        f"{counted(censored, 'request')} failed when recorded, and what the driver would have done next is unknown: "
-        "demand is understated."
-    )
-    gaining = [row for row in designs if row.gained and row.same_as is None]
-    if not gaining:
-        return sentence
-    first, *others = gaining
-    parts = [f"{first.name} could have served {first.gained:,}", *(f"{row.name} {row.gained:,}" for row in others)]
-    return f"{sentence} Of these, {_and(parts)}."
+def _censored(censored: int, without: Sequence[Row], with_: Sequence[Row]) -> str:
+    """Requests whose end nobody knows, and what the best ways could at least have begun of them."""
+    best = [max(rows, key=lambda row: row.gained) for rows in (without, with_) if rows]
+    gaining = [row for row in best if row.gained]
+    served = [
+        f"{row.name}{'' if number else ' could have served'} {row.gained:,}" for number, row in enumerate(gaining)
+    ]
+    could = f", of which {_and(served)}" if served else ""
+    return f"{counted(censored, 'request')} failed when recorded{could}: demand is understated"
 
 
-def _hardware(without: Sequence[Row], with_: Sequence[Row], workload: Workload) -> list[str]:
-    """What translation buys and what it costs."""
+def _hardware(without: Sequence[Row], with_: Sequence[Row], workload: Workload) -> str:
+    """What translation buys and what it costs; nothing to say where only one of the two ways was run."""
     if not without or not with_:
-        return []
+        return ""
     row = with_[0]
     costs = [f"{counted(row.unmaps, 'unmap')} with {counted(row.invalidations or 0, 'invalidation')}"]
     if row.table_bytes:
         costs.append(f"{mib(row.table_bytes)} of page tables")
     if row.walk_refs_per_mib:
         costs.append(f"{row.walk_refs_per_mib:,.0f} page-table reads per MiB touched cold")
-    return [f"Translation buys {_bought(without[0], row, workload)}; it costs {_and(costs)}."]
+    return f"translation buys {_bought(without[0], row, workload)}, and costs {_and(costs)}"
 
 
 def _bought(without: Row, with_: Row, workload: Workload) -> str:

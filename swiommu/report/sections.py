@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.answers.verdict import counted, mib
-from swiommu.replay import AS_RECORDED, GENERATED, RequestKind
+from swiommu.replay import AS_RECORDED, GENERATED, RequestKind, peak_live_bytes
 from swiommu.report.columns import count
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def facts(answer: Comparison) -> list[tuple[str, str]]:
         ("requests", f"{count(len(workload.requests))} ({', '.join(kinds) or 'none'})"),
         ("devices", count(devices)),
         ("length", f"{seconds:,.2f} s"),
+        *([("live data", f"peaks at {mib(peak)}")] if (peak := peak_live_bytes(workload)) else []),
         ("memory", f"{mib(answer.plan.bytes) if answer.plan.bytes else 'no area'}, mode {answer.plan.mode}"),
     ]
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swiommu.answers.verdict import counted, mib
-from swiommu.replay import AS_RECORDED
+from swiommu.replay import AS_RECORDED, peak_live_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +42,7 @@ def print_comparison(console: Console, answer: Comparison) -> None:
     >>> from rich.console import Console
     >>> trace = read_trace("arm64-6.12-cam-cma64M-s81")
     >>> print_comparison(Console(width=110), compare(trace, ["cma-bitmap"], memory="machine", with_need=False))
-    arm64-6.12-cam-cma64M-s81: 740 requests (740 ALLOC)
+    arm64-6.12-cam-cma64M-s81: 740 requests (740 ALLOC), live data peaks at 76.0 MiB
     memory: machine, 64 MiB: recorded area
     ...
     cma-bitmap      27     0       0  45.8 MiB       0       0       0         0  for ever        no
@@ -72,7 +72,9 @@ def _requests(answer: Comparison) -> str:
         kind: sum(request.kind == kind for request in answer.workload.requests) for kind in ("ALLOC", "MAP", "USERMAP")
     }
     parts = [f"{count:,} {kind}" for kind, count in kinds.items() if count]
-    return f"{counted(len(answer.workload.requests), 'request')} ({', '.join(parts) or 'none'})"
+    peak = peak_live_bytes(answer.workload)
+    live = f", live data peaks at {mib(peak)}" if peak else ""
+    return f"{counted(len(answer.workload.requests), 'request')} ({', '.join(parts) or 'none'}){live}"
 
 
 def _table(answer: Comparison) -> tuple[list[str], list[list[str]]]:

@@ -84,12 +84,12 @@ def test_a_cell_without_a_number_has_its_reason_below(camera):
 
 
 def test_without_requests_there_is_still_an_answer(camera):
-    empty = altered(camera, workload={"requests": [], "name": "-"})
+    empty = altered(camera, workload={"requests": [], "ops": [], "name": "-"})
     assert shown(print_comparison, empty)[0] == "standard input: 0 requests (none)"
 
 
 def test_one_request_is_no_plural(camera):
-    one = altered(camera, workload={"requests": camera.workload.requests[:1]})
+    one = altered(camera, workload={"requests": camera.workload.requests[:1], "ops": []})
     assert shown(print_comparison, one)[0] == "arm64-6.12-cam-cma64M-s81: 1 request (1 ALLOC)"
 
 
