@@ -42,7 +42,7 @@ def print_comparison(console: Console, answer: Comparison) -> None:
     >>> from rich.console import Console
     >>> trace = read_trace("arm64-6.12-cam-cma64M-s81")
     >>> print_comparison(Console(width=110), compare(trace, ["cma-bitmap"], memory="machine", with_need=False))
-    arm64-6.12-cam-cma64M-s81: 740 requests (740 ALLOC), live data peaks at 76.0 MiB
+    arm64-6.12-cam-cma64M-s81: 740 requests (740 ALLOC), at most 76.0 MiB live
     memory: machine, 64 MiB: recorded area
     ...
     cma-bitmap      27     0       0  45.8 MiB       0       0       0         0  for ever        no
@@ -73,7 +73,7 @@ def _requests(answer: Comparison) -> str:
     }
     parts = [f"{count:,} {kind}" for kind, count in kinds.items() if count]
     peak = peak_live_bytes(answer.workload)
-    live = f", live data peaks at {mib(peak)}" if peak else ""
+    live = f", at most {mib(peak)} live" if peak else ""
     return f"{counted(len(answer.workload.requests), 'request')} ({', '.join(parts) or 'none'}){live}"
 
 

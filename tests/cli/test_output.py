@@ -147,7 +147,7 @@ def test_terminal_gets_progress_then_a_styled_answer():
 def test_no_color_is_plain_on_a_terminal():
     answer = on_a_terminal("compare", "--no-need", NO_COLOR="1").rpartition("\r\x1b[K")[2]
     assert harmless(answer.encode())
-    assert answer.startswith(f"{CAMERA}: 740 requests (740 ALLOC)\n")
+    assert answer.startswith(f"{CAMERA}: 740 requests (740 ALLOC), at most 76.0 MiB live\n")
 
 
 def test_errors_on_a_terminal_end_with_a_clean_line():
