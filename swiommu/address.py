@@ -67,7 +67,7 @@ class Prot(enum.IntFlag):
 
 
 class Access(enum.IntFlag):
-    """What a device asks for in one access; the bits line up with `Prot.READ` and `Prot.WRITE`.
+    """What a device asks for in one access; READ and WRITE line up with `Prot`, EXEC is refused by `Prot.NOEXEC`.
 
     >>> int(Access.WRITE) == int(Prot.WRITE)
     True
@@ -75,6 +75,7 @@ class Access(enum.IntFlag):
 
     READ = 1
     WRITE = 2
+    EXEC = 4
 
 
 def is_power_of_two(value: int) -> bool:

@@ -9,8 +9,7 @@ from swiommu.dma.backend import Coherent, DmaBackend, Part
 from swiommu.dma.kinds import DmaAttr
 from swiommu.dma.memory import CpuMemory
 from swiommu.errors import NoMemory, OutOfRange, SpaceMismatch, SwiommuError
-from swiommu.layer import Fault, FaultKind, Window
-from swiommu.layer.base import require_range
+from swiommu.layer import Node, Span, Window
 from swiommu.memory import Frames
 
 if TYPE_CHECKING:
@@ -34,7 +33,8 @@ class DirectBus:
     """What a bus shows of a memory: ``ranges`` of it, each from a bus address on; none given: all, one to one.
 
     A device that sits on it reaches all of that, mapped or not. Raises `OutOfRange` for a range whose bus side leaves
-    the space, `SpaceMismatch` for addresses of other spaces. Source: ``dma_range_map``.
+    the space, `AddressInUse` for ranges that overlap on the bus, `SpaceMismatch` for addresses of other spaces.
+    Source: ``dma_range_map``.
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> ram, bus = PhysSpace("ram", width=40), BusSpace("soc", width=32)
@@ -51,43 +51,28 @@ class DirectBus:
         if not ranges:
             everything = min(input_space.limit, output_space.limit)
             ranges = [(PhysRange(output_space.at(0), everything), input_space.at(0))]
-        self._windows = [self._window(memory, start) for memory, start in ranges]
+        self._spans = [self._span(memory, start) for memory, start in ranges]
+        self.node = Node(Window(input_space.name, *self._spans), input_space=input_space)
 
     def phys_to_dma(self, phys: int) -> int | None:
         """Where the bus shows this byte of memory, by the first range that holds it; None if nowhere."""
-        for window in self._windows:
-            if window.base - window.delta <= phys < window.base - window.delta + window.size:
-                return phys + window.delta
+        for span in self._spans:
+            if span.output <= phys < span.output + span.size:
+                return phys - span.delta
         return None
 
     def dma_to_phys(self, address: int) -> int | None:
-        """What memory a bus address leads to, by the first range that holds it; None if to none."""
-        window = self._at(address)
-        return None if window is None else address - window.delta
-
-    def translate(self, iova: BusAddr, size: int, access: Access) -> list[Run]:
-        """What a device reaches with ``size`` bytes from ``iova``; `DeviceFault` with ``fault`` and ``runs``."""
-        if iova.space is not self.input_space:
-            raise SpaceMismatch(f"{iova!r} is no address of the bus {self.input_space.name!r}")
-        require_range(iova.value, size)
-        runs: list[Run] = []
-        at, stop = iova.value, iova.value + size
-        while at < stop:
-            window = self._at(at)
-            if window is None:
-                raise Fault(self.input_space.name, FaultKind.RANGE, access, at, at).error(runs)
-            end = min(stop, window.base + window.size)
-            runs += window.translate(at, end - at, access)
-            at = end
-        return runs
-
-    def _at(self, address: int) -> Window | None:
-        for window in self._windows:
-            if window.base <= address < window.base + window.size:
-                return window
+        """What memory a bus address leads to; None if to none."""
+        for span in self._spans:
+            if span.base <= address < span.stop:
+                return address + span.delta
         return None
 
-    def _window(self, memory: PhysRange, start: BusAddr) -> Window:
+    def translate(self, iova: BusAddr, size: int, wanted: Access) -> list[Run]:
+        """What a device reaches with ``size`` bytes from ``iova``; `DeviceFault` with ``fault`` and ``runs``."""
+        return self.node.translate(iova, size, wanted)
+
+    def _span(self, memory: PhysRange, start: BusAddr) -> Span:
         if start.space is not self.input_space or memory.start.space is not self.output_space:
             raise SpaceMismatch(f"{memory!r} at {start!r} is not of the spaces of the bus {self.input_space.name!r}")
         if start.value + memory.size > self.input_space.limit:
@@ -96,8 +81,7 @@ class DirectBus:
                 start=start.value,
                 size=memory.size,
             )
-        name, delta = self.input_space.name, start.value - memory.start.value
-        return Window(name, base=start.value, size=memory.size, delta=delta)
+        return Span(start.value, memory.size, memory.start.value - start.value)
 
 
 class DirectDma(DmaBackend):

@@ -37,6 +37,7 @@ from swiommu.errors import (
     SpaceMismatch,
 )
 from swiommu.iommu.ranges import RangeSet
+from swiommu.layer import Node
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,8 +117,9 @@ class Domain(ABC, Generic[A]):
     """A bus address space and how it is filled; `PagedDomain` and `LinearDomain` are the two kinds.
 
     ``input_space`` is what devices see, ``output_space`` what mappings lead to. ``enforces``: whether a device is
-    kept from what is not mapped. ``layer`` is what its accesses go through, ``stats`` what it has cost,
-    ``granule`` the smallest page in bytes, ``aperture_last`` the highest bus address that can be mapped.
+    kept from what is not mapped. ``node`` is its layer in its place: what its accesses go through; ``stats`` is
+    what it has cost, ``granule`` the smallest page in bytes, ``aperture_last`` the highest bus address that
+    can be mapped.
 
     >>> from swiommu.address import PhysSpace
     >>> from swiommu.iommu import PagedDomain
@@ -137,7 +139,7 @@ class Domain(ABC, Generic[A]):
     def __init__(self, input_space: BusSpace, output_space: Space, layer: Layer, pgsize_bitmap: int, last: int) -> None:
         self.input_space = input_space
         self.output_space = output_space
-        self.layer = layer
+        self.node = Node(layer, input_space=input_space)
         self.pgsize_bitmap = pgsize_bitmap
         self.granule = pgsize_bitmap & -pgsize_bitmap
         self.aperture_last = last
@@ -230,8 +232,7 @@ class Domain(ABC, Generic[A]):
 
     def translate(self, iova: BusAddr, size: int, access: Access) -> list[Run]:
         """What a device reaches with ``size`` bytes from ``iova``; `DeviceFault` with ``fault`` and ``runs``."""
-        self._require_input(iova)
-        return self.layer.translate(iova.value, size, access)
+        return self.node.translate(iova, size, access)
 
     # -- devices
 

@@ -1,11 +1,44 @@
 """Layers: how an access finds its memory, and the record of one that does not.
 
-A layer translates ranges of plain ints into runs (`Layer.translate`) and knows neither who mapped them nor who
-asks. Nothing here allocates, maps or keeps statistics. Two layers so far: `Window` and `Paged`.
+A layer alone (`swiommu.layer.kinds`) answers for one step. Here they are put on each other: a `Node` is a layer in its
+place, a `Chain` two ways one below the other, `access` sends a burst down and tells where it went, what it cost and
+who refused. Nothing here allocates bus addresses or decides what to map: that is the domains' business, above.
 """
 
-from swiommu.layer.base import Fault, FaultKind, Layer, Run
-from swiommu.layer.paged import Paged
-from swiommu.layer.window import Window
+from swiommu.layer.attributes import NEUTRAL, Attributes, MemoryType, Shareability, meet_prot
+from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer, Read, Run
+from swiommu.layer.kinds import Blocked, Identity, Memory, Paged, Span, Window
+from swiommu.layer.marks import Marks
+from swiommu.layer.node import Chain, Node, Walker
+from swiommu.layer.path import Hop, HopKind, Path
+from swiommu.layer.translation import Translation, access
 
-__all__ = ["Fault", "FaultKind", "Layer", "Paged", "Run", "Window"]
+__all__ = [
+    "NEUTRAL",
+    "Attributes",
+    "Blocked",
+    "Chain",
+    "Extent",
+    "Fault",
+    "FaultClass",
+    "FaultKind",
+    "Hop",
+    "HopKind",
+    "Identity",
+    "Layer",
+    "Marks",
+    "Memory",
+    "MemoryType",
+    "Node",
+    "Paged",
+    "Path",
+    "Read",
+    "Run",
+    "Shareability",
+    "Span",
+    "Translation",
+    "Walker",
+    "Window",
+    "access",
+    "meet_prot",
+]

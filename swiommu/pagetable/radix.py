@@ -15,11 +15,13 @@ import sys
 from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
-from swiommu.address import Prot
+from swiommu.address import PAGE_SIZE, Prot
 from swiommu.errors import AddressInUse, AddressOverflow, Busy, InvalidArgument, OutOfRange, SwiommuError
-from swiommu.pagetable.format import TABLE_ENTRIES, Format, Item, Leaf, Table
+from swiommu.pagetable.format import EMPTY, TABLE_ENTRIES, Format, Item, Leaf, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from swiommu.pagetable.tables import TableMemory
 
 __all__ = ["LeafRun", "RadixTable", "Step", "Walk"]
@@ -111,7 +113,7 @@ class RadixTable:
 
     @property
     def root(self) -> int:
-        """Physical address of the root table."""
+        """Address of the root table."""
         return self._root.phys
 
     def map_run(self, iova: int, paddr: int, pgsize: int, count: int, prot: int) -> None:
@@ -160,8 +162,12 @@ class RadixTable:
             at += count << shift
         return runs
 
-    def walk(self, iova: int) -> Walk:
-        """Read the entries from the root to ``iova``, as hardware does; `OutOfRange` beyond the input width."""
+    def walk(self, iova: int, read: Callable[[int], int] | None = None) -> Walk:
+        """Read the entries from the root to ``iova``, as hardware does; `OutOfRange` beyond the input width.
+
+        ``read`` answers the entry at an address, by default as the table's own pages hold it.
+        """
+        read = read or self.entry_at
         if not 0 <= iova < self._limit:
             raise OutOfRange(
                 f"{iova:#x} is beyond the {self.format.input_width}-bit input of format {self.format.name!r}", iova=iova
@@ -170,10 +176,9 @@ class RadixTable:
         phys = self._root.phys
         for depth, (shift, _, mask) in enumerate(self._shape):
             index = iova >> shift & mask
-            entry = self._tables.entries(phys)[index]
+            entry = read(phys + 8 * index)
             steps.append(Step(depth, phys, index, entry))
-            item = self.format.decode(entry, depth)
-            if not isinstance(item, Table):
+            if not isinstance(item := self.format.decode(entry, depth), Table):
                 break
             phys = item.oa
         return Walk(tuple(steps), item)
@@ -186,9 +191,26 @@ class RadixTable:
         pgsize = 1 << self._shape[steps[-1].depth][0]
         return item.oa + (iova & (pgsize - 1)), pgsize, item.prot
 
+    def entry_at(self, address: int) -> int:
+        """The entry at ``address`` of a table page; `NotFound` elsewhere."""
+        return self._tables.entries(address & -PAGE_SIZE)[(address & PAGE_SIZE - 1) // 8]
+
+    def each_leaf(self) -> Iterator[tuple[int, Leaf, int]]:
+        """Every leaf as (input address, leaf, page size), ascending, by the table's own pages."""
+        return self._leaves_in(self._root.phys, 0, 0)
+
+    def _leaves_in(self, phys: int, depth: int, base: int) -> Iterator[tuple[int, Leaf, int]]:
+        shift = self._shape[depth][0]
+        for index, entry in enumerate(self._tables.entries(phys)):
+            item = self.format.decode(entry, depth) if entry else EMPTY
+            if isinstance(item, Leaf):
+                yield base + (index << shift), item, 1 << shift
+            elif isinstance(item, Table):
+                yield from self._leaves_in(item.oa, depth + 1, base + (index << shift))
+
     def dump_bytes(self, phys: int) -> bytes:
         """The 4 KiB of the table at ``phys`` as memory holds them: little-endian words."""
-        words = self._tables.entries(phys)[:]
+        words = array("Q", self._tables.entries(phys))
         if sys.byteorder == "big":
             words.byteswap()
         return words.tobytes()

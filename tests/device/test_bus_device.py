@@ -150,7 +150,7 @@ def test_addresses_from_before_a_new_attachment_are_type_errors(device):
     with pytest.raises(SpaceMismatch) as caught:
         device.read(stale.iova.start, 1)
     assert isinstance(caught.value, TypeError)
-    assert str(caught.value) == "BusAddr(bus:0xfffff000) is no address of the domain's bus space 'bus'"
+    assert str(caught.value) == "BusAddr(bus:0xfffff000) is no address of the space 'bus'"
     for call in (
         lambda: second.map(stale.iova.start, ram.at(0), 4096),
         lambda: second.unmap(stale.iova.start, 4096),

@@ -4,16 +4,21 @@ from hypothesis import strategies as st
 
 from swiommu.address import Access, Prot
 from swiommu.errors import DeviceFault, InvalidArgument
-from swiommu.layer import Fault, FaultKind, Paged, Run, Window
+from swiommu.layer import Attributes, Fault, FaultKind, Paged, Run, Span, Window
+from swiommu.layer import access as access_of
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
 
 RW = Prot.READ | Prot.WRITE
 PAGE = 0x1000
 
 
+def translate(layer, start, size, wanted):
+    return access_of(layer, start, size, wanted).or_raise()
+
+
 def faulted(layer, start, size, access):
     with pytest.raises(DeviceFault) as caught:
-        layer.translate(start, size, access)
+        translate(layer, start, size, access)
     return caught.value
 
 
@@ -32,9 +37,9 @@ def byte_by_byte(runs, start):
 
 
 def test_window_is_one_run_whatever_the_access():
-    window = Window("ram", base=0x9000, size=0x3000, delta=0x4000)
+    window = Window("ram", Span(0x9000, 0x3000, -0x4000))
     for access in (Access.READ, Access.WRITE, Access.READ | Access.WRITE):
-        assert window.translate(0x9001, 0x2FFF, access) == [Run(0x9001, 0x5001, 0x2FFF, 0x1000, RW)]
+        assert translate(window, 0x9001, 0x2FFF, access) == [Run(0x9001, 0x5001, 0x2FFF, 0x1000, RW)]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +47,7 @@ def test_window_is_one_run_whatever_the_access():
     [(0x8FFF, 2, 0x8FFF, 0), (0xBFFF, 2, 0xC000, 1), (0xC000, 1, 0xC000, 0), (0x10000, 8, 0x10000, 0)],
 )
 def test_window_faults_at_the_first_byte_outside(start, size, failing, before):
-    error = faulted(Window("ram", base=0x9000, size=0x3000, delta=0x4000), start, size, Access.WRITE)
+    error = faulted(Window("ram", Span(0x9000, 0x3000, -0x4000)), start, size, Access.WRITE)
     assert error.fault == Fault("ram", FaultKind.RANGE, Access.WRITE, failing, failing)
     assert sum(run.size for run in error.runs) == before
     assert str(error) == f"range fault of WRITE access at {failing:#x} in layer 'ram'"
@@ -50,17 +55,23 @@ def test_window_faults_at_the_first_byte_outside(start, size, failing, before):
 
 @pytest.mark.parametrize(
     ("base", "size", "delta", "block"),
-    [(0x4000, 0x4000, 0, 0x4000), (0x4000, 0x3000, 0, 0x1000), (0, 0x10000, -0x8000, 0x8000), (0, 1 << 40, 0, 1 << 40)],
+    [
+        (0x4000, 0x4000, 0, 0x4000),
+        (0x4000, 0x3000, 0, 0x2000),
+        (0x5000, 0x3000, 0, 0x1000),
+        (0, 0x10000, -0x8000, 0x8000),
+        (0, 1 << 40, 0, 1 << 40),
+    ],
 )
 def test_window_block(base, size, delta, block):
-    assert Window("w", base=base, size=size, delta=delta).block == block
+    assert translate(Window("w", Span(base, size, -delta)), base, 1, Access.READ)[0].page_size == block
 
 
 @pytest.mark.parametrize(("base", "size", "delta"), [(0, 0, 0), (-1, 4, -4), (0x1000, 0x1000, 0x2000)])
 def test_window_that_can_not_be(base, size, delta):
     with pytest.raises(InvalidArgument) as caught:
-        Window("w", base=base, size=size, delta=delta)
-    assert str(caught.value) == f"no window of {size:#x} bytes at {base:#x} with delta {delta:#x}"
+        Window("w", Span(base, size, -delta))
+    assert str(caught.value) == f"no window of {size:#x} bytes at {base:#x} with delta {-delta:#x}"
 
 
 # -- paged
@@ -76,17 +87,17 @@ def test_paged_merges_what_agrees(table):
     table.map_run(0x3000, 0xA000, PAGE, 1, RW)  # goes on in the output
     table.map_run(0x4000, 0xB000, PAGE, 1, Prot.READ)  # so does this one, but it allows less
     table.map_run(0x5000, 0x20000, PAGE, 1, Prot.READ)
-    assert Paged("iommu", table).translate(0x1800, 0x4000, Access.READ) == [
-        Run(0x1800, 0x8800, 0x2800, PAGE, RW),
-        Run(0x4000, 0xB000, 0x1000, PAGE, Prot.READ),
-        Run(0x5000, 0x20000, 0x800, PAGE, Prot.READ),
+    assert translate(Paged("iommu", table), 0x1800, 0x4000, Access.READ) == [
+        Run(0x1800, 0x8800, 0x2800, PAGE, RW, Attributes.of(RW)),
+        Run(0x4000, 0xB000, 0x1000, PAGE, Prot.READ, Attributes.of(Prot.READ)),
+        Run(0x5000, 0x20000, 0x800, PAGE, Prot.READ, Attributes.of(Prot.READ)),
     ]
 
 
 def test_paged_does_not_merge_page_sizes(table):
     table.map_run(0x200000, 0x400000, 0x200000, 1, RW)
     table.map_run(0x400000, 0x600000, PAGE, 1, RW)
-    runs = Paged("iommu", table).translate(0x3FFFFF, 2, Access.READ)
+    runs = translate(Paged("iommu", table), 0x3FFFFF, 2, Access.READ)
     assert [(run.size, run.page_size) for run in runs] == [(1, 0x200000), (1, PAGE)]
 
 
@@ -111,9 +122,9 @@ def test_paged_blames_the_first_failing_byte(table, start, size, access, kind, f
 
 @pytest.mark.parametrize(("start", "size"), [(0, 0), (0x1000, -1), (-1, 4)])
 def test_a_range_that_is_none(table, start, size):
-    for layer in (Paged("iommu", table), Window("ram", base=0, size=0x1000, delta=0)):
+    for layer in (Paged("iommu", table), Window("ram", Span(0, 0x1000, 0))):
         with pytest.raises(InvalidArgument) as caught:
-            layer.translate(start, size, Access.READ)
+            translate(layer, start, size, Access.READ)
         assert str(caught.value) == f"{size} bytes at {start:#x} can't be accessed: at least 1 at 0 or above"
 
 
@@ -135,7 +146,7 @@ def test_paged_equals_byte_by_byte(pages, start, size, access):
         wanted.append(output * PAGE + at % PAGE)
     layer = Paged("iommu", table)
     if len(wanted) == size:
-        runs = layer.translate(start, size, access)
+        runs = translate(layer, start, size, access)
     else:
         error = faulted(layer, start, size, access)
         assert error.fault.address == error.fault.iova == start + len(wanted)

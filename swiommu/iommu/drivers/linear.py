@@ -13,7 +13,7 @@ from swiommu.address import PhysAddr, PhysRange, Prot
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotSupported, OutOfRange
 from swiommu.iommu.domain import READ_WRITE, Domain, Mapping
 from swiommu.iommu.ranges import RangeSet
-from swiommu.layer import Window
+from swiommu.layer import Span, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ class LinearDomain(Domain[PhysAddr]):
                 f"the window {window!r} with delta {delta:#x} leaves the {space_in.width}-bit space {space_in.name!r}",
                 delta=delta,
             )
-        layer = Window(space_in.name, base=base, size=window.size, delta=delta)
+        layer = Window(space_in.name, Span(base, window.size, -delta))
         super().__init__(space_in, region.space, layer, space_in.limit - granule, base + window.size - 1)
         self.region = region
         self.window = window

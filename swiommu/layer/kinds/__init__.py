@@ -1,0 +1,11 @@
+"""The kinds of layers, one module each: what an address becomes in one step, without knowing what is below.
+
+Putting them on each other, permissions, blame and cost are in the room around this one.
+"""
+
+from swiommu.layer.kinds.identity import Blocked, Identity
+from swiommu.layer.kinds.memory import Memory
+from swiommu.layer.kinds.paged import Paged
+from swiommu.layer.kinds.window import Span, Window
+
+__all__ = ["Blocked", "Identity", "Memory", "Paged", "Span", "Window"]

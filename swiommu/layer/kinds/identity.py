@@ -1,0 +1,65 @@
+"""The two layers without any table: the one that changes nothing, and the one that lets nothing through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from swiommu.layer.attributes import NEUTRAL, READ_WRITE
+from swiommu.layer.base import Extent, FaultKind, Layer, Read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Blocked", "Identity"]
+
+
+class Identity(Layer):
+    """Every address of ``width`` bits leads to itself (``IOMMU_DOMAIN_IDENTITY``, a bypassed stage).
+
+    >>> from swiommu.address import Access
+    >>> from swiommu.layer import access
+    >>> access(Identity("bypass", width=32), 0x1000, 4, Access.WRITE).runs[0].output
+    4096
+    """
+
+    kind: ClassVar[str] = "identity"
+    granule = 1
+
+    def __init__(self, name: str, *, width: int = 64) -> None:
+        super().__init__(name)
+        self.input_width = self.output_width = width
+        limit = 1 << width
+        self._all = Extent(0, 0, limit, limit, READ_WRITE, NEUTRAL)
+
+    def look(self, at: int, read: Read) -> Extent | FaultKind:  # noqa: ARG002 - nothing to walk
+        """Everything; RANGE beyond the width."""
+        return self._all if at < self._all.size else FaultKind.RANGE
+
+    def extents(self) -> Iterator[Extent]:
+        """One."""
+        yield self._all
+
+
+class Blocked(Layer):
+    """No address leads anywhere (``IOMMU_DOMAIN_BLOCKED``).
+
+    >>> from swiommu.address import Access
+    >>> from swiommu.layer import access
+    >>> print(access(Blocked("off"), 0x1000, 4, Access.READ).fault)
+    translation fault of READ access at 0x1000 in layer 'off'
+    """
+
+    kind: ClassVar[str] = "blocked"
+    granule = 1
+
+    def __init__(self, name: str, *, width: int = 64) -> None:
+        super().__init__(name)
+        self.input_width = self.output_width = width
+
+    def look(self, at: int, read: Read) -> Extent | FaultKind:  # noqa: ARG002 - nothing to walk
+        """TRANSLATION; RANGE beyond the width."""
+        return FaultKind.RANGE if at >> self.input_width else FaultKind.TRANSLATION
+
+    def extents(self) -> Iterator[Extent]:
+        """None."""
+        return iter(())

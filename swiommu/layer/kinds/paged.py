@@ -1,0 +1,89 @@
+"""A page table as a layer: the walk of `swiommu.pagetable.RadixTable`, its entries read by the way of the walker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from swiommu.layer.attributes import PERMISSIONS, Attributes
+from swiommu.layer.base import Extent, FaultKind, Layer, Read
+from swiommu.pagetable import Leaf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from swiommu.layer.marks import Marks
+    from swiommu.pagetable import RadixTable
+
+__all__ = ["Paged"]
+
+
+class Paged(Layer):
+    """Translates by reading ``table`` from its root, entry by entry; holds nothing of its own but ``marks``.
+
+    ``hardware_ad``: the walker keeps accessed and dirty bits, so that reading an entry may write it, and the pages that
+    hold the table have to be writable below. ``force_write_back``: its memory types replace those of the layers above.
+
+    >>> from swiommu.address import Access, Prot
+    >>> from swiommu.layer import access
+    >>> from swiommu.pagetable import MOCK, CountingTables, RadixTable
+    >>> table = RadixTable(MOCK, CountingTables())
+    >>> table.map_run(0x1000, 0x8000, 0x1000, 2, Prot.READ)
+    >>> answer = access(Paged("iommu", table), 0x1800, 0x1000, Access.READ)
+    >>> [(hex(run.output), run.size) for run in answer.runs], answer.refs
+    ([('0x8800', 4096)], 8)
+    """
+
+    kind: ClassVar[str] = "paged"
+
+    def __init__(
+        self,
+        name: str,
+        table: RadixTable,
+        *,
+        marks: Marks | None = None,
+        hardware_ad: bool = False,
+        force_write_back: bool = False,
+    ) -> None:
+        super().__init__(name)
+        self.table = table
+        self.marks = marks
+        self.keeps_marks = marks is not None
+        self.hardware_ad = hardware_ad
+        self.force_write_back = force_write_back
+        self.granule = table.granule
+        self.input_width = table.format.input_width
+        self.output_width = table.format.output_width
+
+    def look(self, at: int, read: Read) -> Extent | FaultKind:
+        """The leaf around ``at``; RANGE beyond the input width, TRANSLATION in a hole."""
+        if at >> self.input_width:
+            return FaultKind.RANGE
+        steps, item = self.table.walk(at, read)
+        if not isinstance(item, Leaf):
+            return FaultKind.TRANSLATION
+        pgsize = self.table.format.levels[steps[-1].depth].pgsize
+        return self._extent(at & -pgsize, item, pgsize)
+
+    def extents(self) -> Iterator[Extent]:
+        """The leaves, ascending."""
+        return (self._extent(iova, leaf, pgsize) for iova, leaf, pgsize in self.table.each_leaf())
+
+    def stored(self, address: int, width: int) -> int:
+        """The entry in the table's own page."""
+        del width  # entries of a radix table are 64 bits
+        return self.table.entry_at(address)
+
+    def touched(self, at: int, *, write: bool) -> None:
+        """Mark the leaf around ``at`` accessed, and dirty if written."""
+        found = self.table.lookup(at)
+        if self.marks is not None and found is not None:
+            self.marks.note(at & -found[1], found[1], write=write)
+
+    def describe(self) -> str:
+        """The format, and how much is mapped."""
+        form = self.table.format
+        return f"{form.name}, {form.input_width} to {form.output_width} bits, {sum(self.table.leaves.values())} leaves"
+
+    def _extent(self, start: int, leaf: Leaf, pgsize: int) -> Extent:
+        attributes = Attributes.of(leaf.prot, forced=self.force_write_back)
+        return Extent(start, leaf.oa, pgsize, pgsize, leaf.prot & PERMISSIONS, attributes)

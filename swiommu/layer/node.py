@@ -1,0 +1,176 @@
+"""Layers on each other: a `Node` is a layer in its place, a `Chain` is two ways, one below the other.
+
+The order in which things are found out is the order of blame (range, walk, translation, permission, address size;
+upper before lower), so exactly one layer is named for a failing access. Tables of a nested layer are read through
+what is below it: each entry's address travels the rest of the chain as a read of its own, and counts as one
+reference when it has arrived.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from swiommu.address import Access, BusSpace
+from swiommu.errors import SpaceMismatch
+from swiommu.layer.attributes import allowed
+from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer
+from swiommu.layer.path import Hop, HopKind, Part, Purpose, Reach, Refused, descend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from swiommu.address import Address, Space
+    from swiommu.layer.base import Run
+    from swiommu.layer.path import Path, Trip
+
+__all__ = ["Chain", "Node", "Walker"]
+
+_READ, _READ_WRITE, _WRITE = int(Access.READ), int(Access.READ | Access.WRITE), int(Access.WRITE)
+
+
+class Walker(enum.Enum):
+    """Where a layer's table entries are read, if not through a node of its own."""
+
+    NESTED = "nested"  # through everything below the layer
+    PHYSICAL = "physical"  # at the address as it stands, from the table's own pages
+
+
+class Node:
+    """A layer in its place: ``lowers`` are the nodes its ports lead to (none: an open end, or a memory).
+
+    ``input_space`` is the space that addresses enter by; ``walker`` says where table entries are read: `Walker`, or
+    another node. ``handlers`` are called with every fault that is this layer's.
+
+    >>> from swiommu.layer import Memory, Window, Span, access
+    >>> from swiommu.address import PhysSpace
+    >>> from swiommu.memory import SparseRam
+    >>> ram = Node(Memory("ram", SparseRam(PhysSpace("ram")), base=0x4000_0000, size=1 << 20))
+    >>> window = Node(Window("bus", Span(0x1000_0000, 1 << 20, 0x3000_0000)))
+    >>> run = access(Chain(window, ram), 0x1000_0010, 4, Access.READ).runs[0]
+    >>> hex(run.output), run.memory
+    ('0x40000010', 'ram')
+    """
+
+    def __init__(
+        self, layer: Layer, *, input_space: Space | None = None, walker: Walker | Path = Walker.NESTED
+    ) -> None:
+        self.layer = layer
+        self.input_space = input_space or layer.space or BusSpace(layer.name, width=layer.input_width)
+        self.walker = walker
+        self.lowers: list[Node] = []
+        self.uppers: list[Node] = []
+        self.handlers: list[Callable[[Fault], None]] = []
+
+    @property
+    def name(self) -> str:
+        """The layer's name, which faults and pictures use."""
+        return self.layer.name
+
+    def translate(
+        self, address: Address, size: int, wanted: Access, *, stream: Hashable = None, atomic: bool = False
+    ) -> list[Run]:
+        """What a device reaches with ``size`` bytes from ``address``, as runs in ascending order.
+
+        Raises `SpaceMismatch` for an address of another space, `InvalidArgument` for an empty range, and `DeviceFault`
+        at the first byte that leads nowhere: the record is in its ``fault`` and was given to the `handlers` of
+        the layer that refused, the runs before it are in ``runs``.
+        """
+        from swiommu.layer.translation import access
+
+        if getattr(address, "space", None) is not self.input_space:
+            raise SpaceMismatch(f"{address!r} is no address of the space {self.input_space.name!r}")
+        answer = access(self, address.value, size, wanted, stream=stream, atomic=atomic)
+        if answer.fault is not None:
+            for handler in answer.way[-1].handlers:
+                handler(answer.fault)
+        return answer.or_raise()
+
+    def travel(self, at: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> Reach:
+        """Where ``at`` leads from here to the end; see `swiommu.layer.path.Path`."""
+        own = self._own(at, why, trip, rest)
+        part = Part(self.layer.name, at, own.block, own.prot, own.attributes)
+        memory = self.layer.as_memory()
+        reach = Reach(own.input, own.output, own.size, own.block, own.prot, own.attributes, memory, (part,))
+        if not self.lowers:
+            return reach
+        return reach.then(self.lowers[own.port].travel(reach.to(at), why, trip, rest))
+
+    def _own(self, at: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> Extent:
+        layer = self.layer
+        trip.way.append(self)
+        if trip.hops is not None:
+            trip.hops.append(Hop(why.nesting, HopKind.ENTER, layer.name, at))
+
+        def read(address: int, width: int = 8) -> int:
+            return self._read(address, width, why, trip, rest)
+
+        found = layer.look(at, read)
+        if isinstance(found, FaultKind):
+            raise self.refusal(found, at, why, trip)
+        if why.wanted & ~allowed(found.prot):
+            raise self.refusal(FaultKind.PERMISSION, at, why, trip)
+        output = found.output + at - found.input
+        if output >> layer.output_width:
+            raise self.refusal(FaultKind.ADDRESS_SIZE, at, why, trip)
+        if layer.keeps_marks:
+            trip.touches.append((layer, at, bool(why.wanted & _WRITE)))
+        if trip.hops is not None:
+            trip.hops.append(Hop(why.nesting, HopKind.LEAVE, layer.name, at, output))
+        return found
+
+    def _read(self, address: int, width: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> int:
+        # One entry of this layer's table, by the way of its walker; one reference, once it has arrived.
+        layer = self.layer
+        wanted = _READ_WRITE if layer.hardware_ad else _READ
+        inner = Purpose(wanted, FaultClass.WALK, layer.name, layer.hardware_ad, why.nesting + 1)
+        entered = len(trip.way)
+        reach = descend(self._through(rest), address, inner, trip)
+        del trip.way[entered:]
+        trip.refs += 1
+        output = address if reach is None else reach.to(address)
+        if reach is None or reach.memory is None:
+            value = layer.stored(address, width)
+        else:
+            value = reach.memory.word(output, width)
+        if trip.hops is not None:
+            trip.hops.append(Hop(why.nesting, HopKind.READ, layer.name, address, output, value, trip.refs))
+        return value
+
+    def _through(self, rest: tuple[Path, ...]) -> tuple[Path, ...]:
+        if self.walker is Walker.NESTED:
+            return (self.lowers[0], *rest) if self.lowers else rest
+        return () if self.walker is Walker.PHYSICAL else (self.walker,)
+
+    def refusal(self, kind: FaultKind, at: int, why: Purpose, trip: Trip) -> Refused:
+        """The record of what this layer refuses, to be raised."""
+        name = self.layer.name
+        if trip.hops is not None:
+            trip.hops.append(Hop(why.nesting, HopKind.FAULT, name, at))
+        return Refused(Fault(name, kind, trip.access, at, trip.iova, why.fault_class, why.walk_of, why.implicit_write))
+
+
+class Chain:
+    """``upper`` above ``lower``: again a way, which can be put above or below others.
+
+    A chain binds nothing: what an upper layer's walker reads goes through all that is below it in the whole chain.
+
+    >>> from swiommu.layer import Identity, Span, Window, access
+    >>> up, down = Window("up", Span(0, 0x1000, 0x4000)), Window("down", Span(0x4000, 0x1000, -0x3000))
+    >>> hex(access(Chain(Chain(up, down), Identity("bypass")), 0x10, 1, Access.READ).runs[0].output)
+    '0x1010'
+    """
+
+    def __init__(self, upper: Path | Layer, lower: Path | Layer) -> None:
+        self.upper = as_path(upper)
+        self.lower = as_path(lower)
+
+    def travel(self, at: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> Reach:
+        """Where ``at`` leads through both; see `swiommu.layer.path.Path`."""
+        first = self.upper.travel(at, why, trip, (self.lower, *rest))
+        return first.then(self.lower.travel(first.to(at), why, trip, rest))
+
+
+def as_path(thing: Path | Layer) -> Path:
+    """A layer in a place of its own; what is a way already stays as it is."""
+    return Node(thing) if isinstance(thing, Layer) else thing

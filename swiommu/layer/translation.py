@@ -1,0 +1,114 @@
+"""Accesses: a burst of bytes, split at the borders of what it meets, up to the first byte that fails."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from swiommu.layer.base import Fault, FaultClass, Run, require_range
+from swiommu.layer.node import as_path
+from swiommu.layer.path import Hop, Purpose, Refused, Trip
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from swiommu.address import Access
+    from swiommu.layer.base import Layer
+    from swiommu.layer.node import Node
+    from swiommu.layer.path import Path
+
+__all__ = ["Translation", "access"]
+
+
+@attrs.frozen
+class Translation:
+    """What became of an access: the runs it reached, ascending, the table entries read, the record if it failed.
+
+    ``hops`` tells the way step by step, if that was asked for; ``way`` are the names of the layers entered by the
+    last address, top first: the failing one, if any, is its last.
+
+    >>> from swiommu.address import Access
+    >>> from swiommu.layer import Span, Window
+    >>> answer = access(Window("bus", Span(0x1000, 0x1000, 0)), 0x1800, 0x1000, Access.WRITE)
+    >>> answer.size, str(answer.fault)
+    (2048, "range fault of WRITE access at 0x2000 in layer 'bus'")
+    """
+
+    runs: tuple[Run, ...]
+    refs: int
+    fault: Fault | None
+    hops: tuple[Hop, ...] = ()
+    way: tuple[Node, ...] = attrs.field(default=(), repr=False, eq=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes that were reached."""
+        return sum(run.size for run in self.runs)
+
+    def or_raise(self) -> list[Run]:
+        """The runs; raises `DeviceFault` with ``fault`` and the ``runs`` before it if the access failed."""
+        if self.fault is not None:
+            raise self.fault.error(self.runs)
+        return list(self.runs)
+
+
+def access(
+    path: Path | Layer,
+    start: int,
+    size: int,
+    wanted: Access,
+    *,
+    stream: Hashable = None,
+    atomic: bool = False,
+    watched: bool = False,
+    uncached: bool = False,
+) -> Translation:
+    """What ``size`` bytes from ``start`` reach, entered at the top of ``path``; a fault is part of the answer.
+
+    Bytes before the first failing one are reached, none at or after it; with ``atomic`` none at all then. ``watched``
+    tells every step, ``uncached`` goes by the tables alone and leaves caches and marks as they are. `InvalidArgument`
+    for a range that is empty or negative.
+
+    >>> from swiommu.address import Access, Prot
+    >>> from swiommu.layer import Chain, Paged
+    >>> from swiommu.pagetable import MOCK, CountingTables, RadixTable
+    >>> stages = [Paged(name, RadixTable(MOCK, CountingTables())) for name in ("s1", "s2")]
+    >>> for stage in stages:
+    ...     stage.table.map_run(0, 0, 0x1000, 16, Prot.READ | Prot.WRITE)
+    >>> access(Chain(*stages), 0x5000, 8, Access.READ).refs
+    24
+    """
+    require_range(start, size)
+    top = as_path(path)
+    trip = Trip(wanted, stream=stream, watched=watched, uncached=uncached)
+    why = Purpose(int(wanted), FaultClass.DATA)
+    runs: list[Run] = []
+    fault = None
+    at, stop = start, start + size
+    while at < stop:
+        trip.begin(at)
+        try:
+            reach = top.travel(at, why, trip, ())
+        except Refused as refused:
+            fault = refused.fault
+            if atomic:
+                runs.clear()
+            break
+        if not uncached:
+            for layer, where, write in trip.touches:
+                layer.touched(where, write=write)
+        length = min(stop, reach.input + reach.size) - at
+        memory = reach.memory.name if reach.memory else ""
+        _append(runs, Run(at, reach.to(at), length, reach.block, reach.prot, reach.attributes, memory))
+        at += length
+    return Translation(tuple(runs), trip.refs, fault, tuple(trip.hops or ()), tuple(trip.way))
+
+
+def _append(runs: list[Run], run: Run) -> None:
+    if runs:
+        last = runs[-1]
+        if last.output + last.size == run.output and last[3:] == run[3:]:
+            runs[-1] = last._replace(size=last.size + run.size)
+            return
+    runs.append(run)
