@@ -7,10 +7,12 @@ who refused. Nothing here allocates bus addresses or decides what to map: that i
 
 from swiommu.layer.attributes import NEUTRAL, Attributes, MemoryType, Shareability, meet_prot
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer, Read, Run
-from swiommu.layer.kinds import Blocked, Identity, Memory, Paged, Span, Window
+from swiommu.layer.extents import Piece, extents
+from swiommu.layer.kinds import Blocked, Identity, Memory, Paged, Router, Span, Window
 from swiommu.layer.marks import Marks
 from swiommu.layer.node import Chain, Node, Walker
 from swiommu.layer.path import Hop, HopKind, Path
+from swiommu.layer.picture import picture
 from swiommu.layer.translation import Translation, access
 
 __all__ = [
@@ -32,7 +34,9 @@ __all__ = [
     "Node",
     "Paged",
     "Path",
+    "Piece",
     "Read",
+    "Router",
     "Run",
     "Shareability",
     "Span",
@@ -40,5 +44,7 @@ __all__ = [
     "Walker",
     "Window",
     "access",
+    "extents",
     "meet_prot",
+    "picture",
 ]

@@ -1,0 +1,115 @@
+"""A stack of layers as one printed tree: way in at the top, memory at the bottom; `repr` and commands show it.
+
+What stands in a name can't drive a terminal, and what has been drawn is not drawn again: where ways meet, the later one
+says ``as above``.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from typing import TYPE_CHECKING, NamedTuple
+
+from swiommu.layer.base import Layer
+from swiommu.layer.node import Chain, Node, Walker, as_path
+
+if TYPE_CHECKING:
+    from swiommu.layer.path import Path
+
+__all__ = ["has_table", "picture", "printable"]
+
+_NARROWEST = 24  # columns for what a layer says of itself, however deep it stands
+_TORN = re.compile(r"(?<=,) (?=0x[0-9a-f]+\))|(?<=\)) (?=[+-]0x)")  # blanks in "[0x0, 0x1000) +0x8000"
+
+
+class _Row(NamedTuple):
+    first: str  # what stands before the name: the branches of the tree
+    later: str  # the same for further lines of this row
+    name: str
+    kind: str
+    about: str
+
+
+def picture(*tops: Path | Layer, width: int = 80) -> str:
+    """The tree of what is below each of ``tops``, at most ``width`` columns wide where names allow.
+
+    >>> from swiommu.address import PhysSpace
+    >>> from swiommu.layer import Memory, Span, Window
+    >>> from swiommu.memory import SparseRam
+    >>> ram = Memory("ram", SparseRam(PhysSpace("ram")), base=0x8000_0000, size=0x4000_0000)
+    >>> print(picture(Chain(Window("bus", Span(0, 0x4000_0000, 0x8000_0000)), ram)))
+    bus     window  [0x0, 0x40000000) +0x80000000
+    └─ ram  memory  [0x80000000, 0xc0000000)
+    """
+    drawn: set[int] = set()
+    rows: list[_Row] = []
+    for top in tops:
+        _draw(as_path(top), (), ("", ""), "", rows, drawn)
+    names = max((len(row.first) + len(row.name) for row in rows), default=0)
+    kinds = max((len(row.kind) for row in rows), default=0)
+    room = max(width - names - kinds - 4, _NARROWEST)
+    lines: list[str] = []
+    for row in rows:
+        about = [line.replace("\xa0", " ") for line in textwrap.wrap(_TORN.sub("\xa0", row.about), room)] or [""]
+        lines.append(f"{row.first + row.name:{names}}  {row.kind:{kinds}}  {about[0]}".rstrip())
+        lines += [f"{row.later:{names}}  {'':{kinds}}  {line}" for line in about[1:]]
+    return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    r"""The text without control characters, so that a name can't drive a terminal.
+
+    >>> printable("nvme\x1b[31m0")
+    'nvme?[31m0'
+    """
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def has_table(layer: Layer) -> bool:
+    """Whether the layer reads entries of a table of its own.
+
+    >>> from swiommu.layer import Identity, Paged
+    >>> from swiommu.pagetable import MOCK, CountingTables, RadixTable
+    >>> has_table(Identity("bypass")), has_table(Paged("iommu", RadixTable(MOCK, CountingTables())))
+    (False, True)
+    """
+    return type(layer).stored is not Layer.stored
+
+
+def _draw(
+    path: Path, rest: tuple[Path, ...], branch: tuple[str, str], port: str, rows: list[_Row], drawn: set[int]
+) -> None:
+    while isinstance(path, Chain):
+        rest = (path.lower, *rest)
+        path = path.upper
+    if not isinstance(path, Node):  # somebody's own path, which only knows how to be travelled
+        rows.append(_Row(*branch, port + printable(type(path).__name__), "path", ""))
+        return
+    name, kind = port + printable(path.name), printable(path.layer.kind)
+    below: tuple[Path, ...] = tuple(path.lowers) or rest[:1]
+    if id(path) in drawn:
+        rows.append(_Row(*branch, name, kind, "as above"))
+        return
+    drawn.add(id(path))
+    rows.append(_Row(branch[0], branch[1] + ("│  " if below else ""), name, kind, _about(path)))
+    ports = getattr(path.layer, "ports", ()) if len(below) > 1 else ()
+    for place, lower in enumerate(below):
+        last = place == len(below) - 1
+        further = branch[1] + ("└─ " if last else "├─ "), branch[1] + ("   " if last else "│  ")
+        label = f"{printable(str(ports[place]))}: " if place < len(ports) else ""
+        _draw(lower, rest if path.lowers else rest[1:], further, label, rows, drawn)
+
+
+def _about(node: Node) -> str:
+    said = [printable(node.layer.describe())]
+    if has_table(node.layer) and node.walker is not Walker.NESTED:
+        said.append(_walker(node.walker))
+    return "; ".join(said)
+
+
+def _walker(walker: Walker | Path) -> str:
+    if walker is Walker.PHYSICAL:
+        return "tables at physical addresses"
+    while isinstance(walker, Chain):
+        walker = walker.upper
+    return f"tables through {printable(walker.name) if isinstance(walker, Node) else 'a way of its own'}"
