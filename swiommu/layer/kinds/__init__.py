@@ -6,6 +6,7 @@ Putting them on each other, permissions, blame and cost are in the room around t
 from swiommu.layer.kinds.identity import Blocked, Identity
 from swiommu.layer.kinds.memory import Memory
 from swiommu.layer.kinds.paged import Paged
+from swiommu.layer.kinds.router import Router
 from swiommu.layer.kinds.window import Span, Window
 
-__all__ = ["Blocked", "Identity", "Memory", "Paged", "Span", "Window"]
+__all__ = ["Blocked", "Identity", "Memory", "Paged", "Router", "Span", "Window"]

@@ -38,6 +38,9 @@ class Span(NamedTuple):
         """Where the first byte leads."""
         return self.base + self.delta
 
+    def __str__(self) -> str:
+        return f"[{self.base:#x}, {self.stop:#x}) {'-' if self.delta < 0 else '+'}{abs(self.delta):#x}"
+
 
 class Window(Layer):
     """Translates inside ``spans`` by their deltas, and nowhere else; allows reading and writing, costs nothing.
@@ -88,13 +91,9 @@ class Window(Layer):
 
     def describe(self) -> str:
         """The spans with their deltas."""
-        return ", ".join(f"[{span.base:#x}, {span.stop:#x}) {_signed(span.delta)}" for span in self.spans) or "nothing"
+        return ", ".join(str(span) for span in self.spans) or "nothing"
 
 
 def _extent(span: Span, at: int) -> Extent:
     block = largest_block(span.base, span.size, span.delta, at)
     return Extent(span.base, span.output, span.size, block, READ_WRITE, NEUTRAL, span.port)
-
-
-def _signed(delta: int) -> str:
-    return f"{'-' if delta < 0 else '+'}{abs(delta):#x}"

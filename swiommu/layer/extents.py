@@ -1,0 +1,148 @@
+"""What a whole way maps, by what software knows: the extents of its layers put through each other, nothing walked.
+
+This is the owner's view: what the tables say, not what a walker would find on its way to them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, NamedTuple
+
+from swiommu.errors import NotSupported
+from swiommu.layer.attributes import Attributes, meet_prot
+from swiommu.layer.base import Extent, Layer, largest_block
+from swiommu.layer.node import Chain, Node, as_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from swiommu.address import Prot
+    from swiommu.layer.kinds.memory import Memory
+    from swiommu.layer.path import Path
+
+__all__ = ["Piece", "extents", "pieces"]
+
+
+class Piece(NamedTuple):
+    """``size`` bytes from ``input`` that lead to ``output`` in ``memory`` (None: an open end) with one delta.
+
+    ``prot`` and ``attributes`` are those of all layers together. ``way`` has the nodes passed, top first, each with its
+    own extent; in a merged piece it is the way of the first byte.
+    """
+
+    input: int
+    output: int
+    size: int
+    prot: Prot
+    attributes: Attributes
+    memory: Memory | None
+    way: tuple[tuple[Node, Extent], ...]
+
+    @property
+    def stop(self) -> int:
+        """One past the last input."""
+        return self.input + self.size
+
+    @property
+    def block(self) -> int:
+        """The page size of the first byte, as `Run` has it."""
+        at, block = self.input, 1 << 64
+        for _, own in self.way:
+            delta = own.output - own.input
+            block = min(block, largest_block(own.input, own.size, delta, at))
+            at += delta
+        return block
+
+    @property
+    def alignment(self) -> int:
+        """The largest power of two that every layer of the way leaves aligned; no block of the piece is larger."""
+        deltas = [own.output - own.input for _, own in self.way]
+        return min((delta & -delta for delta in deltas if delta), default=1 << 64)
+
+    def then(self, lower: Piece) -> Piece:
+        """The part of this piece that goes on in ``lower``, which overlaps its outputs."""
+        delta = self.output - self.input
+        start = max(self.output, lower.input)
+        return Piece(
+            start - delta,
+            lower.output + start - lower.input,
+            min(self.output + self.size, lower.stop) - start,
+            meet_prot(self.prot, lower.prot),
+            self.attributes.then(lower.attributes),
+            lower.memory,
+            self.way + lower.way,
+        )
+
+
+def extents(path: Path | Layer) -> Iterator[Piece]:
+    """What ``path`` maps now, ascending, in the fewest pieces of one delta, prot, attributes and memory.
+
+    What can't be accessed for want of permission is a piece too, with a ``prot`` that says so. `NotSupported` for a
+    way that is neither nodes nor chains of such.
+
+    >>> from swiommu.layer import Chain, Span, Window
+    >>> up, down = Window("up", Span(0x1000, 0x4000, 0x7000)), Window("down", Span(0x9000, 0x2000), Span(0xB000, 0x800))
+    >>> [(hex(piece.input), hex(piece.output), hex(piece.size)) for piece in extents(Chain(up, down))]
+    [('0x2000', '0x9000', '0x2800')]
+    """
+    last: Piece | None = None
+    for piece in pieces(path):
+        if last is None:
+            last = piece
+        elif (last.stop, last.output + last.size) == piece[:2] and last[3:6] == piece[3:6]:
+            last = last._replace(size=last.size + piece.size)
+        else:
+            yield last
+            last = piece
+    if last is not None:
+        yield last
+
+
+def pieces(path: Path | Layer) -> Iterator[Piece]:
+    """As `extents`, but each piece lies in one extent of every layer.
+
+    >>> from swiommu.layer import Span, Window
+    >>> [piece.size for piece in pieces(Window("two", Span(0, 0x1000), Span(0x1000, 0x1000)))]
+    [4096, 4096]
+    """
+    return _Survey().along(as_path(path))
+
+
+class _Survey:
+    """One look at a graph: what is below is listed once, however many ways lead there."""
+
+    def __init__(self) -> None:
+        self._below: dict[Path, tuple[list[int], list[Piece]]] = {}
+
+    def along(self, path: Path) -> Iterator[Piece]:
+        if isinstance(path, Chain):
+            return self._through(self.along(path.upper), path.lower)
+        if not isinstance(path, Node):
+            raise NotSupported(f"{path!r} can't list what it maps: only nodes and chains of them can")
+        return self._from(path)
+
+    def _from(self, node: Node) -> Iterator[Piece]:
+        layer, limit = node.layer, 1 << node.layer.output_width
+        memory = layer.as_memory()
+        for own in layer.extents():
+            size = min(own.size, limit - own.output)  # what is beyond the layer's output faults there
+            if size < 1:
+                continue
+            piece = Piece(own.input, own.output, size, own.prot, own.attributes, memory, ((node, own),))
+            if node.lowers:
+                yield from self._through((piece,), node.lowers[own.port])
+            else:
+                yield piece
+
+    def _through(self, upper: Iterable[Piece], lower: Path) -> Iterator[Piece]:
+        if lower not in self._below:
+            below = list(self.along(lower))
+            self._below[lower] = [piece.input for piece in below], below
+        starts, below = self._below[lower]
+        for piece in upper:
+            stop = piece.output + piece.size
+            for found in below[max(bisect_right(starts, piece.output) - 1, 0) :]:
+                if found.input >= stop:
+                    break
+                if found.stop > piece.output:
+                    yield piece.then(found)
