@@ -27,7 +27,7 @@ class _Row(NamedTuple):
     later: str  # the same for further lines of this row
     name: str
     kind: str
-    about: str
+    about: tuple[str, ...]
 
 
 def picture(*tops: Path | Layer, width: int = 80) -> str:
@@ -50,7 +50,7 @@ def picture(*tops: Path | Layer, width: int = 80) -> str:
     room = max(width - names - kinds - 4, _NARROWEST)
     lines: list[str] = []
     for row in rows:
-        about = [line.replace("\xa0", " ") for line in textwrap.wrap(_TORN.sub("\xa0", row.about), room)] or [""]
+        about = _wrapped(row.about, room)
         lines.append(f"{row.first + row.name:{names}}  {row.kind:{kinds}}  {about[0]}".rstrip())
         lines += [f"{row.later:{names}}  {'':{kinds}}  {line}" for line in about[1:]]
     return "\n".join(lines)
@@ -83,12 +83,12 @@ def _draw(
         rest = (path.lower, *rest)
         path = path.upper
     if not isinstance(path, Node):  # somebody's own path, which only knows how to be travelled
-        rows.append(_Row(*branch, port + printable(type(path).__name__), "path", ""))
+        rows.append(_Row(*branch, port + printable(type(path).__name__), "path", ()))
         return
     name, kind = port + printable(path.name), printable(path.layer.kind)
     below: tuple[Path, ...] = tuple(path.lowers) or rest[:1]
     if id(path) in drawn:
-        rows.append(_Row(*branch, name, kind, "as above"))
+        rows.append(_Row(*branch, name, kind, ("as above",)))
         return
     drawn.add(id(path))
     rows.append(_Row(branch[0], branch[1] + ("│  " if below else ""), name, kind, _about(path)))
@@ -100,11 +100,19 @@ def _draw(
         _draw(lower, rest if path.lowers else rest[1:], further, label, rows, drawn)
 
 
-def _about(node: Node) -> str:
-    said = [printable(node.layer.describe())]
-    if has_table(node.layer) and node.walker is not Walker.NESTED:
-        said.append(_walker(node.walker))
-    return "; ".join(said)
+def _about(node: Node) -> tuple[str, ...]:
+    said = printable(node.layer.describe())
+    own_way = has_table(node.layer) and node.walker is not Walker.NESTED
+    return (said, _walker(node.walker)) if own_way else (said,)
+
+
+def _wrapped(about: tuple[str, ...], room: int) -> list[str]:
+    """On one line if there is room, else what is said on lines of its own each."""
+    whole = "; ".join(about)
+    parts = [whole] if len(whole) <= room else [*(f"{part};" for part in about[:-1]), *about[-1:]]
+    return [
+        line.replace("\xa0", " ") for part in parts for line in textwrap.wrap(_TORN.sub("\xa0", part), room) or [""]
+    ]
 
 
 def _walker(walker: Walker | Path) -> str:
