@@ -8,7 +8,7 @@ who refused. Nothing here allocates bus addresses or decides what to map: that i
 from swiommu.layer.attributes import NEUTRAL, Attributes, MemoryType, Shareability, meet_prot
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer, Read, Run
 from swiommu.layer.extents import Piece, extents
-from swiommu.layer.kinds import Blocked, Identity, Memory, Paged, Router, Span, Window
+from swiommu.layer.kinds import Blocked, FlatTable, Identity, Memory, Paged, Router, Span, Window
 from swiommu.layer.marks import Marks
 from swiommu.layer.node import Chain, Node, Walker
 from swiommu.layer.path import Hop, HopKind, Path
@@ -24,6 +24,7 @@ __all__ = [
     "Fault",
     "FaultClass",
     "FaultKind",
+    "FlatTable",
     "Hop",
     "HopKind",
     "Identity",

@@ -28,6 +28,11 @@ class Piece(NamedTuple):
 
     ``prot`` and ``attributes`` are those of all layers together. ``way`` has the nodes passed, top first, each with its
     own extent; in a merged piece it is the way of the first byte.
+
+    >>> from swiommu.layer import Chain, Identity, Span, Window
+    >>> [piece] = extents(Chain(Window("soc", Span(0x4000, 0x8000, 0x3000)), Identity("bypass")))
+    >>> [node.name for node, _ in piece.way], hex(piece.stop), piece.block
+    (['soc', 'bypass'], '0xc000', 4096)
     """
 
     input: int

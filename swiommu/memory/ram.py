@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SHIFT, PAGE_SIZE, PhysAddr, PhysRange, PhysSpace
@@ -28,11 +29,12 @@ class SparseRam:
     (b'\x00abcd\x00', 8192)
     """
 
-    __slots__ = ("_pages", "space")
+    __slots__ = ("_pages", "_words", "space")
 
     def __init__(self, space: PhysSpace) -> None:
         self.space = space
-        self._pages: dict[int, bytearray] = {}
+        self._pages: dict[int, bytearray | memoryview] = {}
+        self._words: dict[int, array[int]] = {}
 
     @property
     def resident_bytes(self) -> int:
@@ -41,7 +43,7 @@ class SparseRam:
 
     def read(self, addr: PhysAddr, size: int) -> bytes:
         """``size`` bytes from ``addr``; reading makes no page resident."""
-        pieces = []
+        pieces: list[bytes | bytearray | memoryview] = []
         for number, low, high in self._spans(addr, size):
             page = self._pages.get(number)
             pieces.append(bytes(high - low) if page is None else page[low:high])
@@ -58,7 +60,7 @@ class SparseRam:
     def fill(self, addr: PhysAddr, size: int, byte: int) -> None:
         """Set ``size`` bytes from ``addr`` to ``byte``; pages that are wholly zeroed are no longer held.
 
-        Raises `InvalidArgument` for a value that is no byte.
+        Those given out by `words` stay. Raises `InvalidArgument` for a value that is no byte.
 
         >>> space = PhysSpace("ram")
         >>> ram = SparseRam(space)
@@ -72,16 +74,42 @@ class SparseRam:
         for number, low, high in self._spans(addr, size):
             if byte or number in self._pages:
                 self._page(number)[low:high] = bytes((byte,)) * (high - low)
-            if not byte and high - low == PAGE_SIZE:
+            if not byte and high - low == PAGE_SIZE and number not in self._words:
                 self._pages.pop(number, None)
 
+    def words(self, addr: PhysAddr) -> array[int]:
+        """The page at ``addr`` as 512 words of 64 bits in the machine's byte order: the bytes themselves, no copy.
+
+        What is written here is read there, and the other way round, for ever: the page stays held. Raises
+        `InvalidArgument` if no page begins at ``addr``.
+
+        >>> import sys
+        >>> space = PhysSpace("ram")
+        >>> ram = SparseRam(space)
+        >>> table = ram.words(space.at(0x1000))
+        >>> ram.write(space.at(0x1008), (0xABCD).to_bytes(8, sys.byteorder)); hex(table[1])
+        '0xabcd'
+        >>> table[1] = 0; ram.read(space.at(0x1000), 4096) == bytes(4096)
+        True
+        """
+        if addr.value & OFFSET_MASK:
+            raise InvalidArgument(f"no page begins at {addr!r}", addr=addr.value)
+        [(number, _, _)] = self._spans(addr, PAGE_SIZE)
+        words = self._words.get(number)
+        if words is None:
+            words = self._words[number] = array("Q", self._pages.get(number) or bytes(PAGE_SIZE))
+            self._pages[number] = memoryview(words).cast("B")
+        return words
+
     def check(self) -> None:
-        """Assert: 1. every page is whole, 2. every page begins in the space."""
+        """Assert: 1. every page is whole, 2. every page begins in the space, 3. words are the bytes of their page."""
+        for number, words in self._words.items():
+            assert words.tobytes() == bytes(self._pages[number]), f"page {number:#x} and its words differ"
         for number, page in self._pages.items():
             assert len(page) == PAGE_SIZE, f"page {number:#x} has {len(page)} bytes"
             assert 0 <= number << PAGE_SHIFT < self.space.limit, f"page {number:#x} is outside {self.space!r}"
 
-    def _page(self, number: int) -> bytearray:
+    def _page(self, number: int) -> bytearray | memoryview:
         page = self._pages.get(number)
         if page is None:
             page = self._pages[number] = bytearray(PAGE_SIZE)

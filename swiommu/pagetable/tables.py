@@ -5,12 +5,12 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Protocol
 
-from swiommu.address import PAGE_SIZE
-from swiommu.errors import InvalidArgument, NoMemory, NotFound
+from swiommu.address import PAGE_SIZE, PhysAddr
+from swiommu.errors import InvalidArgument, NoMemory, NotFound, SpaceMismatch
 from swiommu.pagetable.format import TABLE_ENTRIES
 
 if TYPE_CHECKING:
-    from swiommu.memory import Frames
+    from swiommu.memory import Frames, SparseRam
 
 __all__ = ["CountingTables", "FrameTables", "TableMemory"]
 
@@ -51,8 +51,12 @@ class _Pages:
             raise NotFound(f"{phys:#x} is no table page", phys=phys) from None
 
     def _add(self, phys: int) -> int:
-        self._pages[phys] = array("Q", _ZERO_PAGE)
+        self._pages[phys] = self._fresh(phys)
         return phys
+
+    def _fresh(self, phys: int) -> array[int]:
+        del phys  # these pages lie nowhere
+        return array("Q", _ZERO_PAGE)
 
     def _remove(self, phys: int) -> None:
         if self._pages.pop(phys, None) is None:
@@ -62,22 +66,31 @@ class _Pages:
 class FrameTables(_Pages):
     """Table pages that each take one frame of ``frames``: tables and data compete for the same memory.
 
-    Raises what ``frames.take`` raises; `InvalidArgument` if the frames are not of 4 KiB.
+    With ``ram`` the entries are bytes there, which devices can read and overwrite if something leads them to it; a
+    page that is given back keeps its bytes. Raises what ``frames.take`` raises; `InvalidArgument` if the frames are
+    not of 4 KiB, `SpaceMismatch` if they are of another memory than ``ram``.
 
     >>> from swiommu.address import PhysSpace
-    >>> from swiommu.memory import Frames
-    >>> frames = Frames(PhysSpace("ram").at(0x4000_0000), 1 << 20)
-    >>> hex(FrameTables(frames).alloc()), frames.free_count
+    >>> from swiommu.memory import Frames, SparseRam
+    >>> space = PhysSpace("ram")
+    >>> frames, ram = Frames(space.at(0x4000_0000), 1 << 20), SparseRam(space)
+    >>> tables = FrameTables(frames, ram)
+    >>> page = tables.alloc(); hex(page), frames.free_count
     ('0x40000000', 255)
+    >>> ram.fill(space.at(page), 8, 0xFF); hex(tables.entries(page)[0])
+    '0xffffffffffffffff'
     """
 
-    def __init__(self, frames: Frames) -> None:
+    def __init__(self, frames: Frames, ram: SparseRam | None = None) -> None:
         super().__init__()
+        if ram is not None and frames.range.start.space is not ram.space:
+            raise SpaceMismatch(f"{frames.range!r} is no memory of the space {ram.space.name!r}")
         if frames.page_size != PAGE_SIZE:
             raise InvalidArgument(
                 f"a table page is {PAGE_SIZE} bytes, a frame {frames.page_size}", page_size=frames.page_size
             )
         self._frames = frames
+        self._ram = ram
 
     def alloc(self) -> int:
         """The physical address of a zeroed page; `NoMemory` when no frame is free."""
@@ -87,6 +100,13 @@ class FrameTables(_Pages):
         """Give the frame back; `NotFound` if it is no table page."""
         self._remove(phys)
         self._frames.give(phys // PAGE_SIZE, 1)
+
+    def _fresh(self, phys: int) -> array[int]:
+        if self._ram is None:
+            return super()._fresh(phys)
+        words = self._ram.words(PhysAddr(self._ram.space, phys))
+        memoryview(words).cast("B")[:] = _ZERO_PAGE  # it may hold what a former owner of the frame left
+        return words
 
 
 class CountingTables(_Pages):

@@ -3,10 +3,11 @@
 Putting them on each other, permissions, blame and cost are in the room around this one.
 """
 
+from swiommu.layer.kinds.flat_table import FlatTable
 from swiommu.layer.kinds.identity import Blocked, Identity
 from swiommu.layer.kinds.memory import Memory
 from swiommu.layer.kinds.paged import Paged
 from swiommu.layer.kinds.router import Router
 from swiommu.layer.kinds.window import Span, Window
 
-__all__ = ["Blocked", "Identity", "Memory", "Paged", "Router", "Span", "Window"]
+__all__ = ["Blocked", "FlatTable", "Identity", "Memory", "Paged", "Router", "Span", "Window"]
