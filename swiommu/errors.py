@@ -10,6 +10,7 @@
     ├── NoSpace                              ENOSPC      no free bus addresses under the limit
     ├── Busy                                 EBUSY       in use, pinned, or attached elsewhere
     ├── AddressInUse                         EADDRINUSE  the range overlaps a live one
+    ├── Loop                                 ELOOP       a layer would be found below itself
     ├── NotSupported                         EOPNOTSUPP  this domain cannot do that by design
     ├── NoDevice                             ENODEV      the device has no domain
     ├── DeviceFault                          EFAULT      a device's access found no memory
@@ -36,6 +37,7 @@ __all__ = [
     "DeviceFault",
     "InputError",
     "InvalidArgument",
+    "Loop",
     "NoDevice",
     "NoMemory",
     "NoSpace",
@@ -120,6 +122,12 @@ class AddressInUse(SwiommuError):
     """The range overlaps a live mapping, region or reservation."""
 
     errno = _errno.EADDRINUSE
+
+
+class Loop(SwiommuError):
+    """A layer would be found below itself, by its data or by the reads of a table; ``names`` is the way round."""
+
+    errno = _errno.ELOOP
 
 
 class NotSupported(SwiommuError):

@@ -8,11 +8,14 @@ who refused. Nothing here allocates bus addresses or decides what to map: that i
 from swiommu.layer.attributes import NEUTRAL, Attributes, MemoryType, Shareability, meet_prot
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer, Read, Run
 from swiommu.layer.extents import Piece, extents
+from swiommu.layer.connect import connect, disconnect, read_through, require_unused
+from swiommu.layer.graph import Graph
 from swiommu.layer.kinds import Blocked, FlatTable, Identity, Memory, Paged, Router, Span, Window
 from swiommu.layer.marks import Marks
 from swiommu.layer.node import Chain, Node, Walker
 from swiommu.layer.path import Hop, HopKind, Path
 from swiommu.layer.picture import picture
+from swiommu.layer.reserved import Reserved, ReservedKind
 from swiommu.layer.translation import Translation, access
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "Fault",
     "FaultClass",
     "FaultKind",
+    "Graph",
     "FlatTable",
     "Hop",
     "HopKind",

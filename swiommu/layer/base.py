@@ -130,7 +130,8 @@ class Layer(ABC):
     ``kind`` is the word for it in a picture of a stack, ``granule`` the smallest page in bytes (1: any byte), the
     widths are in bits; outputs beyond ``output_width`` are address-size faults. ``space`` is the space that it is
     entered by, if that is older than the layer; ``hardware_ad``: its walker writes accessed and dirty bits into the
-    table; ``keeps_marks``: `touched` has something to do.
+    table; ``keeps_marks``: `touched` has something to do. ``ports`` names the ways out, ``fixed``: what it answers
+    never changes (no table), so that limits below it are known above it too.
 
     >>> class Swap(Layer):
     ...     "Two halves of a space change places."
@@ -148,6 +149,8 @@ class Layer(ABC):
     kind: ClassVar[str] = "layer"
     hardware_ad: bool = False
     keeps_marks: bool = False
+    ports: tuple[str, ...] = ("out",)
+    fixed: bool = False
     space: Space | None = None
     granule: int
     input_width: int
@@ -166,6 +169,10 @@ class Layer(ABC):
     @abstractmethod
     def extents(self) -> Iterator[Extent]:
         """Everything mapped now, ascending, by what software knows: nothing is walked. Blocks are the first byte's."""
+
+    def accepts(self) -> Iterator[tuple[int, int]]:
+        """The inputs that are not RANGE faults, as (start, stop), ascending and apart: all of the width."""
+        yield 0, 1 << self.input_width
 
     def as_memory(self) -> Memory | None:
         """The memory that this layer is, if the way ends here."""

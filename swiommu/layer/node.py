@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from swiommu.address import Access, BusSpace
 from swiommu.errors import SpaceMismatch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from swiommu.address import Address, Space
     from swiommu.layer.base import Run
     from swiommu.layer.path import Path, Trip
+    from swiommu.layer.reserved import Reserved
 
 __all__ = ["Chain", "Node", "Walker"]
 
@@ -40,7 +42,10 @@ class Node:
     """A layer in its place: ``lowers`` are the nodes its ports lead to (none: an open end, or a memory).
 
     ``input_space`` is the space that addresses enter by; ``walker`` says where table entries are read: `Walker`, or
-    another node. ``handlers`` are called with every fault that is this layer's.
+    another node. ``handlers`` are called with every fault that is this layer's; with ``forwards`` set, those of the
+    layer above it on the way get a sanitised record as well. ``uppers`` are the nodes that sit on this one, ``readers``
+    those whose walker is this one, ``reserved`` the ranges of its input space that are not for everybody.
+    `swiommu.layer.connect` puts nodes on each other.
 
     >>> from swiommu.layer import Memory, Window, Span, access
     >>> from swiommu.address import PhysSpace
@@ -57,15 +62,38 @@ class Node:
     ) -> None:
         self.layer = layer
         self.input_space = input_space or layer.space or BusSpace(layer.name, width=layer.input_width)
-        self.walker = walker
         self.lowers: list[Node] = []
         self.uppers: list[Node] = []
+        self.reserved: tuple[Reserved, ...] = ()
         self.handlers: list[Callable[[Fault], None]] = []
+        self.forwards = False
+        # Weak, so that a node that was never put anywhere and is forgotten does not count as a reader for ever.
+        self._readers: WeakKeyDictionary[Node, None] = WeakKeyDictionary()
+        self._walker: Walker | Path = Walker.NESTED
+        self.walker = walker
 
     @property
     def name(self) -> str:
         """The layer's name, which faults and pictures use."""
         return self.layer.name
+
+    @property
+    def walker(self) -> Walker | Path:
+        """Where table entries are read; `swiommu.layer.read_through` changes it with all checks."""
+        return self._walker
+
+    @walker.setter
+    def walker(self, walker: Walker | Path) -> None:
+        for node in members(self._walker):
+            node._readers.pop(self, None)  # noqa: SLF001 - of its own class
+        self._walker = walker
+        for node in members(walker):
+            node._readers[self] = None  # noqa: SLF001 - of its own class
+
+    @property
+    def readers(self) -> list[Node]:
+        """The nodes whose tables are read through this one, other than by being nested on it."""
+        return list(self._readers)
 
     def translate(
         self, address: Address, size: int, wanted: Access, *, stream: Hashable = None, atomic: bool = False
@@ -138,9 +166,10 @@ class Node:
         return value
 
     def _through(self, rest: tuple[Path, ...]) -> tuple[Path, ...]:
-        if self.walker is Walker.NESTED:
+        walker = self._walker
+        if walker is Walker.NESTED:
             return (self.lowers[0], *rest) if self.lowers else rest
-        return () if self.walker is Walker.PHYSICAL else (self.walker,)
+        return () if walker is Walker.PHYSICAL else (walker,)
 
     def refusal(self, kind: FaultKind, at: int, why: Purpose, trip: Trip) -> Refused:
         """The record of what this layer refuses, to be raised."""
@@ -169,6 +198,13 @@ class Chain:
         """Where ``at`` leads through both; see `swiommu.layer.path.Path`."""
         first = self.upper.travel(at, why, trip, (self.lower, *rest))
         return first.then(self.lower.travel(first.to(at), why, trip, rest))
+
+
+def members(path: Walker | Path) -> list[Node]:
+    """The nodes that a way begins with or is a chain of; what hangs below them is theirs to tell."""
+    if isinstance(path, Chain):
+        return members(path.upper) + members(path.lower)
+    return [path] if isinstance(path, Node) else []
 
 
 def as_path(thing: Path | Layer) -> Path:

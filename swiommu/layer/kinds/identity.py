@@ -24,6 +24,7 @@ class Identity(Layer):
 
     kind: ClassVar[str] = "identity"
     granule = 1
+    fixed = True
 
     def __init__(self, name: str, *, width: int = 64) -> None:
         super().__init__(name)
@@ -51,6 +52,7 @@ class Blocked(Layer):
 
     kind: ClassVar[str] = "blocked"
     granule = 1
+    fixed = True
 
     def __init__(self, name: str, *, width: int = 64) -> None:
         super().__init__(name)

@@ -34,6 +34,8 @@ class Memory(Layer):
 
     kind: ClassVar[str] = "memory"
     granule = 1
+    ports = ()
+    fixed = True
 
     def __init__(self, name: str, ram: SparseRam, *, base: int = 0, size: int | None = None) -> None:
         super().__init__(name)
@@ -59,6 +61,10 @@ class Memory(Layer):
         """One."""
         block = largest_block(self.base, self.size, 0, self.base)
         yield Extent(self.base, self.base, self.size, block, READ_WRITE, NEUTRAL)
+
+    def accepts(self) -> Iterator[tuple[int, int]]:
+        """The bytes that it has."""
+        yield self.base, self.base + self.size
 
     def as_memory(self) -> Memory:
         """Itself."""

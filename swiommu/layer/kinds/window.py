@@ -59,6 +59,7 @@ class Window(Layer):
 
     kind: ClassVar[str] = "window"
     granule = 1
+    fixed = True
 
     def __init__(self, name: str, *spans: Span) -> None:
         super().__init__(name)
@@ -88,6 +89,14 @@ class Window(Layer):
     def extents(self) -> Iterator[Extent]:
         """The spans."""
         return (_extent(span, span.base) for span in self.spans)
+
+    def accepts(self) -> Iterator[tuple[int, int]]:
+        """The spans, those that touch as one."""
+        joined: list[tuple[int, int]] = []
+        for span in self.spans:
+            start = joined.pop()[0] if joined and joined[-1][1] == span.base else span.base
+            joined.append((start, span.stop))
+        return iter(joined)
 
     def describe(self) -> str:
         """The spans with their deltas."""
