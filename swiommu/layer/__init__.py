@@ -7,8 +7,8 @@ who refused. Nothing here allocates bus addresses or decides what to map: that i
 
 from swiommu.layer.attributes import NEUTRAL, Attributes, MemoryType, Shareability, meet_prot
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer, Read, Run
-from swiommu.layer.extents import Piece, extents
 from swiommu.layer.connect import connect, disconnect, read_through, require_unused
+from swiommu.layer.extents import Piece, extents
 from swiommu.layer.graph import Graph
 from swiommu.layer.kinds import Blocked, FlatTable, Identity, Memory, Paged, Router, Span, Window
 from swiommu.layer.marks import Marks
@@ -27,8 +27,8 @@ __all__ = [
     "Fault",
     "FaultClass",
     "FaultKind",
-    "Graph",
     "FlatTable",
+    "Graph",
     "Hop",
     "HopKind",
     "Identity",
@@ -41,6 +41,8 @@ __all__ = [
     "Path",
     "Piece",
     "Read",
+    "Reserved",
+    "ReservedKind",
     "Router",
     "Run",
     "Shareability",
@@ -49,7 +51,11 @@ __all__ = [
     "Walker",
     "Window",
     "access",
+    "connect",
+    "disconnect",
     "extents",
     "meet_prot",
     "picture",
+    "read_through",
+    "require_unused",
 ]
