@@ -5,14 +5,16 @@ knows a domain, an IOVA allocator or a device; addresses are plain ints, checked
 """
 
 from swiommu.pagetable.format import EMPTY, Empty, Format, Item, Leaf, Level, Table
-from swiommu.pagetable.formats import MOCK
+from swiommu.pagetable.formats import MOCK, MOCK64K
 from swiommu.pagetable.pgsize import page_size_choice
-from swiommu.pagetable.radix import LeafRun, RadixTable, Step, Walk
+from swiommu.pagetable.radix import RadixTable
 from swiommu.pagetable.tables import CountingTables, FrameTables, TableMemory
+from swiommu.pagetable.walk import LeafRun, Step, Walk
 
 __all__ = [
     "EMPTY",
     "MOCK",
+    "MOCK64K",
     "CountingTables",
     "Empty",
     "Format",

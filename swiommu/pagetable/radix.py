@@ -13,55 +13,24 @@ from __future__ import annotations
 
 import sys
 from array import array
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from swiommu.address import PAGE_SIZE, Prot
-from swiommu.errors import AddressInUse, AddressOverflow, Busy, InvalidArgument, OutOfRange, SwiommuError
-from swiommu.pagetable.format import EMPTY, TABLE_ENTRIES, Format, Item, Leaf, Table
+from swiommu.address import PAGE_SIZE
+from swiommu.errors import AddressInUse, Busy, InvalidArgument, OutOfRange, SwiommuError
+from swiommu.pagetable.door import CheckedRanges
+from swiommu.pagetable.format import EMPTY, TABLE_ENTRIES, Leaf, Table
+from swiommu.pagetable.walk import LeafRun, Step, Walk, append_leaves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from swiommu.address import Prot
+    from swiommu.pagetable.format import Format
     from swiommu.pagetable.tables import TableMemory
 
-__all__ = ["LeafRun", "RadixTable", "Step", "Walk"]
+__all__ = ["RadixTable"]
 
 _ZEROES = array("Q", bytes(8 * TABLE_ENTRIES))
-_PROT_BITS = 0x3F
-_READ_WRITE = int(Prot.READ | Prot.WRITE)
-
-
-class LeafRun(NamedTuple):
-    """``leaves`` leaves of ``pgsize`` bytes at consecutive input addresses from ``iova``.
-
-    >>> LeafRun(0x1000, 0x1000, 3).size
-    12288
-    """
-
-    iova: int
-    pgsize: int
-    leaves: int
-
-    @property
-    def size(self) -> int:
-        """Bytes covered."""
-        return self.pgsize * self.leaves
-
-
-class Step(NamedTuple):
-    """One reference of a walk: the entry read, and where (``depth`` 0 is the root)."""
-
-    depth: int
-    table: int
-    slot: int
-    entry: int
-
-
-class Walk(NamedTuple):
-    """The references of one walk, and how it ended: `Empty` or `Leaf`."""
-
-    steps: tuple[Step, ...]
-    outcome: Item
 
 
 class _Node:
@@ -78,13 +47,14 @@ class _Node:
         self.live = 0
 
 
-class RadixTable:
+class RadixTable(CheckedRanges):
     """A page table of ``format`` whose pages come from ``tables``; the root is taken at once.
 
     ``leaves`` counts live leaves by size in bytes, ``table_pages`` and ``table_pages_peak`` the pages held, root
     included; ``walk_refs`` says for each leaf size how many entries a cold walk reads, ``granule`` is the smallest
     size. Raises what ``tables.alloc`` raises.
 
+    >>> from swiommu.address import Prot
     >>> from swiommu.pagetable import MOCK, CountingTables
     >>> table = RadixTable(MOCK, CountingTables())
     >>> table.map_run(0x200000, 0x40000000, 0x1000, 3, Prot.READ)
@@ -95,15 +65,11 @@ class RadixTable:
     """
 
     def __init__(self, format: Format, tables: TableMemory) -> None:  # noqa: A002 - the word of the field
-        self.format = format
+        super().__init__(format)
         self._tables = tables
-        self._limit = 1 << format.input_width
-        self._output_limit = 1 << format.output_width
         self._shape = [(level.shift, level.shift + level.bits, (1 << level.bits) - 1) for level in format.levels]
-        self._depth_of = {level.pgsize: depth for depth, level in enumerate(format.levels) if level.can_leaf}
         self.walk_refs = {pgsize: depth + 1 for pgsize, depth in self._depth_of.items()}
         self._last_depth = len(format.levels) - 1
-        self.granule = format.levels[-1].pgsize
         self.leaves = dict.fromkeys(self._depth_of, 0)
         self._nodes: list[dict[int, _Node]] = [{} for _ in format.levels]
         phys = tables.alloc()
@@ -155,12 +121,83 @@ class RadixTable:
             count = self._leaves_from(node, first, min(mask + 1 - first, -(at - stop >> shift)))
             self._take_out(node, first, count)
             self.leaves[1 << shift] -= count
-            if runs and runs[-1].pgsize == 1 << shift:
-                runs[-1] = runs[-1]._replace(leaves=runs[-1].leaves + count)
-            else:
-                runs.append(LeafRun(at, 1 << shift, count))
+            append_leaves(runs, at, 1 << shift, count)
             at += count << shift
         return runs
+
+    def met(self, iova: int, size: int) -> list[LeafRun]:
+        """The runs that `unmap` would remove now; changes nothing."""
+        self._check_range(iova, size, self.granule)
+        runs: list[LeafRun] = []
+        at, stop = iova, iova + size
+        while at < stop:
+            node = self._table_over(at)
+            shift, _, mask = self._shape[node.depth]
+            first = at >> shift & mask
+            if not node.entries[first] or at & ((1 << shift) - 1):
+                break
+            count = self._leaves_from(node, first, min(mask + 1 - first, -(at - stop >> shift)))
+            append_leaves(runs, at, 1 << shift, count)
+            at += count << shift
+        return runs
+
+    def split(self, cuts: Sequence[int]) -> int:
+        """Make a border between leaves at each address of ``cuts``, in large leaves there; the tables it took.
+
+        A leaf becomes a table of leaves of the next size with the same outputs and protection, so that nobody who
+        reads the table can tell. All or nothing: raises what the table memory raises, `InvalidArgument` for an address
+        inside a leaf of the smallest size, or where the next level can't hold leaves. Source: ``arm_lpae_split_blk``.
+
+        >>> from swiommu.address import Prot
+        >>> from swiommu.pagetable import MOCK, CountingTables
+        >>> table = RadixTable(MOCK, CountingTables())
+        >>> table.map_run(0, 0x4000_0000, 0x20_0000, 1, Prot.READ)
+        >>> table.split([0x1000]), table.leaves[0x1000], table.lookup(0x1000)
+        (1, 512, (1073745920, 4096, <Prot.READ: 1>))
+        """
+        wanted = sorted({table for cut in cuts for table in self._tables_to_cut(cut)})
+        pages: list[int] = []
+        try:
+            pages.extend(self._tables.alloc() for _ in wanted)
+        except SwiommuError:
+            for phys in pages:
+                self._tables.free(phys)
+            raise
+        for (depth, prefix), phys in zip(wanted, pages, strict=True):
+            self._split_leaf(depth, prefix, phys)
+        return len(wanted)
+
+    def _tables_to_cut(self, cut: int) -> Iterator[tuple[int, int]]:
+        # (depth, prefix) of the tables that have to stand where a leaf goes over `cut`.
+        node = self._table_over(cut)
+        shift, _, mask = self._shape[node.depth]
+        if not node.entries[cut >> shift & mask]:
+            return
+        for depth in range(node.depth + 1, len(self._shape) + 1):
+            if not cut & (1 << self._shape[depth - 1][0]) - 1:
+                return
+            if depth > self._last_depth or not self.format.levels[depth].can_leaf:
+                pgsize = 1 << self._shape[depth - 1][0]
+                raise InvalidArgument(
+                    f"a leaf of {pgsize:#x} bytes can't be split at {cut:#x}", iova=cut, pgsize=pgsize
+                )
+            yield depth, cut >> self._shape[depth][1]
+
+    def _split_leaf(self, depth: int, prefix: int, phys: int) -> None:
+        shift, _, mask = self._shape[depth]
+        above_shift, above_span, above_mask = self._shape[depth - 1]
+        above = self._nodes[depth - 1][prefix << above_shift >> above_span]
+        index = prefix & above_mask
+        item = self.format.decode(above.entries[index], depth - 1)
+        assert isinstance(item, Leaf), f"{item} at {prefix << above_shift:#x} is no leaf to split"
+        node = self._nodes[depth][prefix] = _Node(phys, self._tables.entries(phys), depth, prefix, above)
+        node.live = mask + 1
+        node.entries[: mask + 1] = array("Q", self.format.leaf_run(item.oa, depth, int(item.prot), mask + 1))
+        above.entries[index] = self.format.table_entry(phys)
+        self.leaves[1 << above_shift] -= 1
+        self.leaves[1 << shift] += mask + 1
+        self.table_pages += 1
+        self.table_pages_peak = max(self.table_pages_peak, self.table_pages)
 
     def walk(self, iova: int, read: Callable[[int], int] | None = None) -> Walk:
         """Read the entries from the root to ``iova``, as hardware does; `OutOfRange` beyond the input width.
@@ -222,47 +259,6 @@ class RadixTable:
             raise Busy(f"a table with {live} live leaves can't be closed", leaves=live)
         self._tables.free(self._root.phys)
         self.table_pages = 0
-
-    # -- the door
-
-    def _check_range(self, iova: int, size: int, alignment: int) -> None:
-        if size < 1:
-            raise InvalidArgument(f"a range of {size} bytes at {iova:#x}: at least {alignment} are needed", size=size)
-        if (iova | size) & (alignment - 1):
-            raise InvalidArgument(
-                f"{size:#x} bytes at {iova:#x} are not aligned to the page size {alignment:#x}",
-                iova=iova,
-                size=size,
-                alignment=alignment,
-            )
-        if iova < 0 or iova + size > 1 << 64:
-            raise AddressOverflow(f"{size:#x} bytes at {iova:#x} wrap around 64 bits", iova=iova, size=size)
-        if iova + size > self._limit:
-            raise OutOfRange(
-                f"{size:#x} bytes at {iova:#x} leave the {self.format.input_width}-bit input "
-                f"of format {self.format.name!r}",
-                iova=iova,
-                size=size,
-            )
-
-    def _check_map(self, iova: int, paddr: int, pgsize: int, count: int, prot: int) -> int:
-        depth = self._depth_of.get(pgsize)
-        if depth is None:
-            raise InvalidArgument(f"format {self.format.name!r} has no leaf of {pgsize:#x} bytes", pgsize=pgsize)
-        self._check_range(iova, pgsize * count, pgsize)
-        if paddr & (pgsize - 1):
-            raise InvalidArgument(f"output {paddr:#x} is not aligned to the page size {pgsize:#x}", paddr=paddr)
-        if paddr < 0 or paddr + pgsize * count > self._output_limit:
-            raise OutOfRange(
-                f"{pgsize * count:#x} bytes at output {paddr:#x} leave the {self.format.output_width}-bit output "
-                f"of format {self.format.name!r}",
-                paddr=paddr,
-                size=pgsize * count,
-            )
-        bits = int(prot)
-        if not bits & _READ_WRITE or bits & ~_PROT_BITS:
-            raise InvalidArgument(f"protection {bits:#x}: READ or WRITE is needed, no bit above PRIV exists", prot=prot)
-        return depth
 
     # -- writing, by the index
 
