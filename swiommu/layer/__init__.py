@@ -7,6 +7,7 @@ who refused. Nothing here allocates bus addresses or decides what to map: that i
 
 from swiommu.layer.attributes import NEUTRAL, Attributes, MemoryType, Shareability, meet_prot
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer, Read, Run
+from swiommu.layer.cache import EVERY, Dropped, Line, Stale, TranslationCache, invalidate, invalidation
 from swiommu.layer.connect import connect, disconnect, read_through, require_unused
 from swiommu.layer.extents import Piece, extents
 from swiommu.layer.graph import Graph
@@ -19,10 +20,12 @@ from swiommu.layer.reserved import Reserved, ReservedKind
 from swiommu.layer.translation import Translation, access
 
 __all__ = [
+    "EVERY",
     "NEUTRAL",
     "Attributes",
     "Blocked",
     "Chain",
+    "Dropped",
     "Extent",
     "Fault",
     "FaultClass",
@@ -33,6 +36,7 @@ __all__ = [
     "HopKind",
     "Identity",
     "Layer",
+    "Line",
     "Marks",
     "Memory",
     "MemoryType",
@@ -47,13 +51,17 @@ __all__ = [
     "Run",
     "Shareability",
     "Span",
+    "Stale",
     "Translation",
+    "TranslationCache",
     "Walker",
     "Window",
     "access",
     "connect",
     "disconnect",
     "extents",
+    "invalidate",
+    "invalidation",
     "meet_prot",
     "picture",
     "read_through",

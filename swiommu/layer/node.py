@@ -16,13 +16,15 @@ from swiommu.address import Access, BusSpace
 from swiommu.errors import SpaceMismatch
 from swiommu.layer.attributes import allowed
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer
+from swiommu.layer.cached import own_answer, whole_answer
 from swiommu.layer.path import Hop, HopKind, Part, Purpose, Reach, Refused, descend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from swiommu.address import Address, Space
-    from swiommu.layer.base import Run
+    from swiommu.layer.base import Read, Run
+    from swiommu.layer.cache import Place, TranslationCache
     from swiommu.layer.path import Path, Trip
     from swiommu.layer.reserved import Reserved
 
@@ -45,7 +47,8 @@ class Node:
     another node. ``handlers`` are called with every fault that is this layer's; with ``forwards`` set, those of the
     layer above it on the way get a sanitised record as well. ``uppers`` are the nodes that sit on this one, ``readers``
     those whose walker is this one, ``reserved`` the ranges of its input space that are not for everybody.
-    `swiommu.layer.connect` puts nodes on each other.
+    `swiommu.layer.connect` puts nodes on each other. ``tlb`` keeps what this layer answered, ``iotlb`` where the whole
+    way from here ended, see `TranslationCache`; ``feeds`` are the places whose caches hold what was found through here.
 
     >>> from swiommu.layer import Memory, Window, Span, access
     >>> from swiommu.address import PhysSpace
@@ -58,9 +61,18 @@ class Node:
     """
 
     def __init__(
-        self, layer: Layer, *, input_space: Space | None = None, walker: Walker | Path = Walker.NESTED
+        self,
+        layer: Layer,
+        *,
+        input_space: Space | None = None,
+        walker: Walker | Path = Walker.NESTED,
+        tlb: TranslationCache | None = None,
+        iotlb: TranslationCache | None = None,
     ) -> None:
         self.layer = layer
+        self.tlb = tlb
+        self.iotlb = iotlb
+        self.feeds: dict[Place, None] = {}
         self.input_space = input_space or layer.space or BusSpace(layer.name, width=layer.input_width)
         self.lowers: list[Node] = []
         self.uppers: list[Node] = []
@@ -114,8 +126,19 @@ class Node:
                 handler(answer.fault)
         return answer.or_raise()
 
+    def above(self) -> list[Place]:
+        """The places whose caches may hold what was found out through this one."""
+        return [*self.uppers, *self.readers, *self.feeds]
+
     def travel(self, at: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> Reach:
         """Where ``at`` leads from here to the end; see `swiommu.layer.path.Path`."""
+        if trip.fillers:
+            self.feeds.update(dict.fromkeys(trip.fillers))
+        if self.iotlb is None or trip.uncached or why.fault_class is not FaultClass.DATA:
+            return self._walk(at, why, trip, rest)
+        return whole_answer(self, self.iotlb, self._walk, at, why, trip, rest)
+
+    def _walk(self, at: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> Reach:
         own = self._own(at, why, trip, rest)
         part = Part(self.layer.name, at, own.block, own.prot, own.attributes)
         memory = self.layer.as_memory()
@@ -129,11 +152,10 @@ class Node:
         trip.way.append(self)
         if trip.hops is not None:
             trip.hops.append(Hop(why.nesting, HopKind.ENTER, layer.name, at))
-
-        def read(address: int, width: int = 8) -> int:
-            return self._read(address, width, why, trip, rest)
-
-        found = layer.look(at, read)
+        if self.tlb is None or trip.uncached:
+            found = layer.look(at, self.reader(why, trip, rest))
+        else:
+            found = own_answer(self, self.tlb, at, why, trip, rest)
         if isinstance(found, FaultKind):
             raise self.refusal(found, at, why, trip)
         if why.wanted & ~allowed(found.prot):
@@ -146,6 +168,14 @@ class Node:
         if trip.hops is not None:
             trip.hops.append(Hop(why.nesting, HopKind.LEAVE, layer.name, at, output))
         return found
+
+    def reader(self, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> Read:
+        """How the layer reads its table on this trip."""
+
+        def read(address: int, width: int = 8) -> int:
+            return self._read(address, width, why, trip, rest)
+
+        return read
 
     def _read(self, address: int, width: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> int:
         # One entry of this layer's table, by the way of its walker; one reference, once it has arrived.
@@ -176,13 +206,15 @@ class Node:
         name = self.layer.name
         if trip.hops is not None:
             trip.hops.append(Hop(why.nesting, HopKind.FAULT, name, at))
-        return Refused(Fault(name, kind, trip.access, at, trip.iova, why.fault_class, why.walk_of, why.implicit_write))
+        fault = Fault(name, kind, trip.access, at, trip.iova, why.fault_class, why.walk_of, why.implicit_write)
+        return Refused(self.layer.blame(fault))
 
 
 class Chain:
     """``upper`` above ``lower``: again a way, which can be put above or below others.
 
     A chain binds nothing: what an upper layer's walker reads goes through all that is below it in the whole chain.
+    ``iotlb`` keeps where the way from its top to its bottom ended, as that of a `Node`.
 
     >>> from swiommu.layer import Identity, Span, Window, access
     >>> up, down = Window("up", Span(0, 0x1000, 0x4000)), Window("down", Span(0x4000, 0x1000, -0x3000))
@@ -190,12 +222,32 @@ class Chain:
     '0x1010'
     """
 
-    def __init__(self, upper: Path | Layer, lower: Path | Layer) -> None:
+    tlb = None
+
+    def __init__(self, upper: Path | Layer, lower: Path | Layer, *, iotlb: TranslationCache | None = None) -> None:
         self.upper = as_path(upper)
         self.lower = as_path(lower)
+        self.iotlb = iotlb
+        self.feeds: dict[Place, None] = {}
+
+    @property
+    def name(self) -> str:
+        """The names of its layers, top first."""
+        return " > ".join(node.name for node in members(self))
+
+    def above(self) -> list[Place]:
+        """The places whose caches may hold what was found out through this one."""
+        return list(self.feeds)
 
     def travel(self, at: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> Reach:
         """Where ``at`` leads through both; see `swiommu.layer.path.Path`."""
+        if trip.fillers:
+            self.feeds.update(dict.fromkeys(trip.fillers))
+        if self.iotlb is None or trip.uncached or why.fault_class is not FaultClass.DATA:
+            return self._walk(at, why, trip, rest)
+        return whole_answer(self, self.iotlb, self._walk, at, why, trip, rest)
+
+    def _walk(self, at: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> Reach:
         first = self.upper.travel(at, why, trip, (self.lower, *rest))
         return first.then(self.lower.travel(first.to(at), why, trip, rest))
 

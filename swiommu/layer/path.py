@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from swiommu.address import Access, Prot
     from swiommu.layer.base import Layer
+    from swiommu.layer.cache import Place, Stale
     from swiommu.layer.kinds.memory import Memory
     from swiommu.layer.node import Node
 
@@ -90,8 +91,9 @@ class Hop(NamedTuple):
     """One event of a walk, for those who want to see it: ``nesting`` walks inside each other led here.
 
     ENTER: ``address`` arrives at ``layer``. READ: its entry at ``address`` of the walker's side was found at
-    ``output`` and holds ``value``; it was reference number ``ref``. HIT: a cache answered. LEAVE: it goes on at
-    ``output``. FAULT: it goes nowhere.
+    ``output`` and holds ``value``; it was reference number ``ref``. HIT: a cache of ``layer`` said that ``address``
+    leads to ``output``, after which a LEAVE follows if it spoke for this layer alone; or, with a ``value``, what its
+    entry at ``address`` holds. LEAVE: it goes on at ``output``. FAULT: it goes nowhere.
     """
 
     nesting: int
@@ -107,10 +109,11 @@ class Trip:
     """One access under way: what the device wants, at which top address, and what it has cost so far.
 
     ``hops`` is None unless somebody watches. ``way`` are the nodes entered, top first, ``touches`` the layers whose
-    marks are set if the access succeeds. ``stream`` tells devices that share a top layer apart.
+    marks are set if the access succeeds. ``stream`` tells devices that share a top layer apart. ``fillers`` are the
+    places whose caches will keep what is being found out, ``stale`` the answers that the tables contradict.
     """
 
-    __slots__ = ("access", "hops", "iova", "refs", "stream", "touches", "uncached", "way")
+    __slots__ = ("access", "fillers", "hops", "iova", "refs", "stale", "stream", "touches", "uncached", "way")
 
     def __init__(
         self, access: Access, *, stream: Hashable = None, watched: bool = False, uncached: bool = False
@@ -123,6 +126,8 @@ class Trip:
         self.hops: list[Hop] | None = [] if watched else None
         self.way: list[Node] = []
         self.touches: list[tuple[Layer, int, bool]] = []
+        self.fillers: list[Place] = []
+        self.stale: list[Stale] = []
 
     def begin(self, at: int) -> None:
         """Start anew at the top with the next address of the burst."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from swiommu.address import Access
     from swiommu.layer.base import Layer
+    from swiommu.layer.cache import Stale
     from swiommu.layer.node import Node
     from swiommu.layer.path import Path
 
@@ -26,7 +27,8 @@ class Translation:
     """What became of an access: the runs it reached, ascending, the table entries read, the record if it failed.
 
     ``hops`` tells the way step by step, if that was asked for; ``way`` are the names of the layers entered by the
-    last address, top first: the failing one, if any, is its last.
+    last address, top first: the failing one, if any, is its last. ``stale`` are the cached answers among it that the
+    tables contradict.
 
     >>> from swiommu.address import Access
     >>> from swiommu.layer import Span, Window
@@ -40,6 +42,7 @@ class Translation:
     fault: Fault | None
     hops: tuple[Hop, ...] = ()
     way: tuple[Node, ...] = attrs.field(default=(), repr=False, eq=False)
+    stale: tuple[Stale, ...] = ()
 
     @property
     def size(self) -> int:
@@ -102,7 +105,7 @@ def access(
         memory = reach.memory.name if reach.memory else ""
         _append(runs, Run(at, reach.to(at), length, reach.block, reach.prot, reach.attributes, memory))
         at += length
-    return Translation(tuple(runs), trip.refs, fault, tuple(trip.hops or ()), tuple(trip.way))
+    return Translation(tuple(runs), trip.refs, fault, tuple(trip.hops or ()), tuple(trip.way), tuple(trip.stale))
 
 
 def _append(runs: list[Run], run: Run) -> None:
