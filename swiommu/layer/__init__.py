@@ -11,7 +11,7 @@ from swiommu.layer.cache import EVERY, Dropped, Line, Stale, TranslationCache, i
 from swiommu.layer.connect import connect, disconnect, read_through, require_unused
 from swiommu.layer.extents import Piece, extents
 from swiommu.layer.graph import Graph
-from swiommu.layer.kinds import Blocked, FlatTable, Identity, Memory, Paged, Router, Span, Window
+from swiommu.layer.kinds import Blocked, FlatTable, Identity, Memory, Paged, Router, Shadow, Span, Window, flatten
 from swiommu.layer.marks import Marks
 from swiommu.layer.node import Chain, Node, Walker
 from swiommu.layer.path import Hop, HopKind, Path
@@ -49,6 +49,7 @@ __all__ = [
     "ReservedKind",
     "Router",
     "Run",
+    "Shadow",
     "Shareability",
     "Span",
     "Stale",
@@ -60,6 +61,7 @@ __all__ = [
     "connect",
     "disconnect",
     "extents",
+    "flatten",
     "invalidate",
     "invalidation",
     "meet_prot",

@@ -186,6 +186,10 @@ class Layer(ABC):
         """An access went through ``at`` and reached memory; layers that keep accessed and dirty marks set them."""
         raise NotImplementedError(f"layer {self.name!r} keeps no marks of {at:#x} (write: {write})")
 
+    def blame(self, fault: Fault) -> Fault:
+        """The record of what this layer refused; one that stands for others may name the one that is to blame."""
+        return fault
+
     def describe(self) -> str:
         """One line for a picture of a stack: what is particular about this layer."""
         return f"{self.input_width}-bit input"

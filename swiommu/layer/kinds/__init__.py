@@ -8,6 +8,7 @@ from swiommu.layer.kinds.identity import Blocked, Identity
 from swiommu.layer.kinds.memory import Memory
 from swiommu.layer.kinds.paged import Paged
 from swiommu.layer.kinds.router import Router
+from swiommu.layer.kinds.shadow import Shadow, flatten
 from swiommu.layer.kinds.window import Span, Window
 
-__all__ = ["Blocked", "FlatTable", "Identity", "Memory", "Paged", "Router", "Span", "Window"]
+__all__ = ["Blocked", "FlatTable", "Identity", "Memory", "Paged", "Router", "Shadow", "Span", "Window", "flatten"]
