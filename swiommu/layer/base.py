@@ -68,7 +68,7 @@ class Fault:
 
     def __str__(self) -> str:
         wanted = "|".join(flag.name or "" for flag in Access if flag & self.access) or "no"
-        place = f"layer {self.layer!r}" if self.address is None else f"at {self.address:#x} in layer {self.layer!r}"
+        place = f"in layer {self.layer!r}" if self.address is None else f"at {self.address:#x} in layer {self.layer!r}"
         if self.fault_class is FaultClass.WALK:
             return (
                 f"{self.kind} fault {place}, reading a table of {self.walk_of!r} for {wanted} access at {self.iova:#x}"

@@ -1,14 +1,17 @@
 """Putting nodes on each other: what can't work is refused here, before anything is changed.
 
 An edge leads down: by data, from a node to those that its ports lead to, and by table reads, from a node to the one
-that its walker names. Over both kinds together no node may be found below itself.
+that its walker names. Over both kinds together no node may be found below itself. Whoever kept answers that came by
+another way forgets them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.errors import Busy, InvalidArgument, Loop, NotFound
+from swiommu.errors import Busy, InvalidArgument, Loop, NotFound, SwiommuError
+from swiommu.layer.cache import invalidate
+from swiommu.layer.fit import refuse_misfit
 from swiommu.layer.node import members
 
 if TYPE_CHECKING:
@@ -24,7 +27,8 @@ def connect(upper: Node, *lowers: Node) -> None:
     """Put ``upper`` on ``lowers``, one for each of its ports, in their order; all or nothing.
 
     Raises `Busy` if it sits somewhere already, `InvalidArgument` for another number of nodes than it has ports, `Loop`
-    if it would be found below itself.
+    if it would be found below itself, and what `swiommu.layer.fit.refuse_misfit` says of widths, granules and
+    reserved regions.
 
     >>> from swiommu.layer import Identity, Node, Span, Window
     >>> window, bypass = Node(Window("bus", Span(0, 0x1000, 0x4000))), Node(Identity("bypass"))
@@ -46,6 +50,12 @@ def connect(upper: Node, *lowers: Node) -> None:
     for lower in lowers:
         _refuse_loop(upper, lower, f"put on {lower.name!r}")
     join(upper, lowers)
+    try:
+        refuse_misfit(upper, f"{upper.name!r} can't be put on {_names(lowers)}: ")
+    except SwiommuError:
+        part(upper)
+        raise
+    invalidate(upper)
 
 
 def disconnect(upper: Node) -> None:
@@ -68,6 +78,7 @@ def disconnect(upper: Node) -> None:
         raise NotFound(f"{upper.name!r} can't be taken off anything: it sits on nothing", name=upper.name)
     require_unused(upper, f"taken off {_names(upper.lowers)}")
     part(upper)
+    invalidate(upper)
 
 
 def read_through(node: Node, walker: Walker | Path) -> None:
@@ -86,6 +97,7 @@ def read_through(node: Node, walker: Walker | Path) -> None:
     for lower in members(walker):
         _refuse_loop(node, lower, f"read through {lower.name!r}")
     node.walker = walker
+    invalidate(node)
 
 
 def require_unused(node: Node, done: str = "removed") -> None:

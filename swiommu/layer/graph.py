@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from swiommu.errors import InvalidArgument, NotFound
-from swiommu.layer.connect import below, connect, disconnect, read_through, require_unused, way_to
+from swiommu.layer.connect import below, connect, part, read_through, require_unused, way_to
+from swiommu.layer.fit import refuse_misfit
 from swiommu.layer.node import Node, Walker, members
 
 if TYPE_CHECKING:
@@ -62,28 +64,41 @@ class Graph:
                 name=node.name,
             )
         lowers = self._found(on)
-        through = self[walker] if isinstance(walker, str) else walker
-        if through is not Walker.NESTED:
-            read_through(node, through)
-        node.reserved += tuple(reserved)
-        if lowers:
-            connect(node, *lowers)
+        through = self._found([walker])[0] if isinstance(walker, (str, Node)) else walker
+        with ExitStack() as undo:
+            undo.callback(setattr, node, "reserved", node.reserved)
+            node.reserved += tuple(reserved)
+            if through is not Walker.NESTED:
+                undo.callback(setattr, node, "walker", node.walker)
+                read_through(node, through)
+            self._require_own(node)
+            if lowers:
+                connect(node, *lowers)
+            undo.pop_all()
         self._nodes[node.name] = node
         return node
 
     def move(self, name: str, on: str | Node | Iterable[str | Node]) -> None:
-        """Put a node, and with it all that sits on it, on others."""
-        node = self[name]
-        disconnect(node)
-        connect(node, *self._found(on))
+        """Put a node, and with it all that sits on it, on others; addresses below it are of other spaces then.
+
+        Raises what `connect` raises.
+        """
+        node, lowers = self[name], self._found(on)
+        before = [(lower, list(lower.uppers)) for lower in node.lowers]
+        part(node)
+        with ExitStack() as undo:
+            undo.callback(setattr, node, "lowers", [lower for lower, _ in before])
+            for lower, uppers in before:
+                undo.callback(setattr, lower, "uppers", uppers)
+            connect(node, *lowers)
+            undo.pop_all()
 
     def remove(self, name: str) -> None:
         """Take a node out; `Busy` while others sit on it or read their tables through it."""
         node = self[name]
         require_unused(node)
-        if node.lowers:
-            disconnect(node)
-        node.walker = Walker.PHYSICAL
+        part(node)
+        node.walker = Walker.PHYSICAL  # it reads through nobody any more
         del self._nodes[name]
 
     def tops(self) -> list[Node]:
@@ -91,15 +106,20 @@ class Graph:
         return [node for node in self if not node.uppers]
 
     def check(self) -> None:
-        """State what must be true of every graph; `AssertionError` with the names otherwise."""
+        """State what must be true of every graph: `AssertionError` with the names, or what `refuse_misfit` says."""
         for node in self:
             for lower in below(node):
                 assert way_to(lower, node) is None, f"{node.name} is found below itself"
                 assert self._nodes.get(lower.name) is lower, f"{node.name} needs {lower.name}, which is not here"
+            assert len(node.lowers) in {0, len(node.layer.ports)}, f"{node.name} has not all of its ports connected"
             for lower in node.lowers:
                 assert lower.uppers.count(node) == 1, f"{lower.name} does not know that {node.name} sits on it"
+            for upper in node.uppers:
+                assert node in upper.lowers, f"{node.name} believes that {upper.name} sits on it"
             for lower in members(node.walker):
                 assert node in lower.readers, f"{lower.name} does not know that {node.name} reads through it"
+            if node.lowers:
+                refuse_misfit(node)
 
     def __getitem__(self, name: str) -> Node:
         try:
@@ -119,6 +139,12 @@ class Graph:
     def _found(self, on: str | Node | Iterable[str | Node]) -> list[Node]:
         wanted = [on] if isinstance(on, (str, Node)) else list(on)
         return [self[each] if isinstance(each, str) else self._own(each) for each in wanted]
+
+    def _require_own(self, node: Node) -> None:
+        # A node that comes with connections of its own: what it needs has to be here.
+        for lower in below(node):
+            if self._nodes.get(lower.name) is not lower:
+                raise NotFound(f"{node.name!r} needs {lower.name!r}, which is not of this graph", name=lower.name)
 
     def _own(self, node: Node) -> Node:
         if self._nodes.get(node.name) is not node:

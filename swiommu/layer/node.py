@@ -17,6 +17,7 @@ from swiommu.errors import SpaceMismatch
 from swiommu.layer.attributes import allowed
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer
 from swiommu.layer.cached import own_answer, whole_answer
+from swiommu.layer.delivery import deliver
 from swiommu.layer.path import Hop, HopKind, Part, Purpose, Reach, Refused, descend
 
 if TYPE_CHECKING:
@@ -113,8 +114,8 @@ class Node:
         """What a device reaches with ``size`` bytes from ``address``, as runs in ascending order.
 
         Raises `SpaceMismatch` for an address of another space, `InvalidArgument` for an empty range, and `DeviceFault`
-        at the first byte that leads nowhere: the record is in its ``fault`` and was given to the `handlers` of
-        the layer that refused, the runs before it are in ``runs``.
+        at the first byte that leads nowhere: the record is in its ``fault`` and was delivered (see `deliver`), the runs
+        before it are in ``runs``.
         """
         from swiommu.layer.translation import access
 
@@ -122,8 +123,7 @@ class Node:
             raise SpaceMismatch(f"{address!r} is no address of the space {self.input_space.name!r}")
         answer = access(self, address.value, size, wanted, stream=stream, atomic=atomic)
         if answer.fault is not None:
-            for handler in answer.way[-1].handlers:
-                handler(answer.fault)
+            deliver(answer.fault, answer.way)
         return answer.or_raise()
 
     def above(self) -> list[Place]:
@@ -232,8 +232,8 @@ class Chain:
 
     @property
     def name(self) -> str:
-        """The names of its layers, top first."""
-        return " > ".join(node.name for node in members(self))
+        """The name of its topmost layer, where it is entered."""
+        return members(self)[0].name
 
     def above(self) -> list[Place]:
         """The places whose caches may hold what was found out through this one."""
