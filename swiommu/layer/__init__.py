@@ -20,6 +20,7 @@ from swiommu.layer.node import Chain, Node, Walker
 from swiommu.layer.path import Hop, HopKind, Path
 from swiommu.layer.picture import picture
 from swiommu.layer.reserved import Reserved, ReservedKind
+from swiommu.layer.stack_file import bundled_stacks, read_stack
 from swiommu.layer.translation import Translation, access
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "Walker",
     "Window",
     "access",
+    "bundled_stacks",
     "allocatable",
     "connect",
     "deliver",
@@ -72,6 +74,7 @@ __all__ = [
     "meet_prot",
     "missing_direct",
     "picture",
+    "read_stack",
     "read_through",
     "require_unused",
     "reserved_regions",

@@ -33,6 +33,8 @@ class _Row(NamedTuple):
 def picture(*tops: Path | Layer, width: int = 80) -> str:
     """The tree of what is below each of ``tops``, at most ``width`` columns wide where names allow.
 
+    Tops that only tables are read through stand last.
+
     >>> from swiommu.address import PhysSpace
     >>> from swiommu.layer import Memory, Span, Window
     >>> from swiommu.memory import SparseRam
@@ -43,8 +45,9 @@ def picture(*tops: Path | Layer, width: int = 80) -> str:
     """
     drawn: set[int] = set()
     rows: list[_Row] = []
-    for top in tops:
-        _draw(as_path(top), (), ("", ""), "", rows, drawn)
+    paths = [as_path(top) for top in tops]
+    for top in sorted(paths, key=lambda path: isinstance(path, Node) and bool(path.readers)):
+        _draw(top, (), ("", ""), "", rows, drawn)
     names = max((len(row.first) + len(row.name) for row in rows), default=0)
     kinds = max((len(row.kind) for row in rows), default=0)
     room = max(width - names - kinds - 4, _NARROWEST)

@@ -1,0 +1,139 @@
+"""Table pages at addresses that somebody chose: their bytes lie where these addresses lead, in the memory itself."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+from swiommu.address import PAGE_SIZE, PhysAddr
+from swiommu.errors import AddressInUse, InvalidArgument, NotFound, OutOfRange
+from swiommu.layer.base import FaultKind
+
+if TYPE_CHECKING:
+    from swiommu.layer.base import Layer, Read
+    from swiommu.layer.kinds import Memory
+    from swiommu.layer.node import Node
+
+__all__ = ["PlacedTables", "place_of"]
+
+
+def place_of(node: Node | None, at: int) -> tuple[Memory, int] | None:
+    """Where ``at`` leads from ``node`` on, by what software knows: nothing is walked, nothing refused.
+
+    None in a hole, and where no memory is modelled.
+
+    >>> from swiommu.address import PhysSpace
+    >>> from swiommu.layer import Memory, Node, Span, Window, connect
+    >>> from swiommu.memory import SparseRam
+    >>> window = Node(Window("bus", Span(0, 0x1000, 0x8000_0000)))
+    >>> connect(window, Node(Memory("ram", SparseRam(PhysSpace("ram")))))
+    >>> memory, address = place_of(window, 0x10); memory.name, hex(address)
+    ('ram', '0x80000010')
+    >>> place_of(window, 0x1000) is None
+    True
+    """
+    while node is not None:
+        found = node.layer.look(at, _own_pages(node.layer))
+        if isinstance(found, FaultKind):
+            return None
+        at += found.output - found.input
+        memory = node.layer.as_memory()
+        if memory is not None:
+            return memory, at
+        node = node.lowers[found.port] if node.lowers else None
+    return None
+
+
+def _own_pages(layer: Layer) -> Read:
+    def read(address: int, width: int = 8) -> int:
+        return layer.stored(address, width)
+
+    return read
+
+
+class PlacedTables:
+    """Gives table pages one after the other from ``base``, an address of what the walker of ``owner`` reads through.
+
+    ``through`` is the node where those reads enter, None if they reach no memory of the model: then, and for a page
+    that leads nowhere, the bytes are kept beside it. ``claimed`` says which pages of memories hold tables already, and
+    whose: tables on top of each other are refused with `AddressInUse`, addresses beyond ``limit`` with `OutOfRange`.
+
+    >>> from swiommu.address import PhysSpace
+    >>> from swiommu.layer import Memory, Node
+    >>> from swiommu.memory import SparseRam
+    >>> ram = Memory("ram", SparseRam(PhysSpace("ram")))
+    >>> tables = PlacedTables("s1", 0x8000, Node(ram), limit=1 << 52)
+    >>> address = tables.alloc(); tables.entries(address)[1] = 0xABCD
+    >>> hex(address), hex(ram.word(0x8008, 8))
+    ('0x8000', '0xabcd')
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        base: int,
+        through: Node | None,
+        *,
+        limit: int,
+        claimed: dict[tuple[int, int], str] | None = None,
+    ) -> None:
+        if base % PAGE_SIZE:
+            raise InvalidArgument(f"no table page begins at {base:#x}: they are {PAGE_SIZE:#x} bytes", base=base)
+        self._owner = owner
+        self._next = base
+        self._through = through
+        self._limit = limit
+        self._claimed = {} if claimed is None else claimed
+        self._pages: dict[int, array[int]] = {}
+        self._places: dict[int, tuple[int, int]] = {}
+        self._given_back: list[int] = []
+
+    def alloc(self) -> int:
+        """The address of a zeroed page."""
+        address = self._given_back[-1] if self._given_back else self._next
+        if address + PAGE_SIZE > self._limit:
+            raise OutOfRange(f"a table page at {address:#x} is beyond {self._limit:#x}", address=address)
+        self._pages[address] = self._page(address)
+        if self._given_back:
+            self._given_back.pop()
+        else:
+            self._next += PAGE_SIZE
+        return address
+
+    def free(self, phys: int) -> None:
+        """Give the page back, zeroed; `NotFound` if it is no table page."""
+        page = self.entries(phys)
+        page[:] = array("Q", bytes(PAGE_SIZE))
+        del self._pages[phys]
+        self._claimed.pop(self._places.pop(phys, (0, 0)), None)
+        self._given_back.append(phys)
+
+    def entries(self, phys: int) -> array[int]:
+        """The live contents of the page at ``phys``; `NotFound` if it is no table page."""
+        try:
+            return self._pages[phys]
+        except KeyError:
+            raise NotFound(f"{phys:#x} is no table page", phys=phys) from None
+
+    def _page(self, address: int) -> array[int]:
+        place = place_of(self._through, address)
+        if place is None:
+            return array("Q", bytes(PAGE_SIZE))
+        memory, at = place
+        if at % PAGE_SIZE:
+            raise InvalidArgument(
+                f"the table page at {address:#x} would begin in the middle of a page, at {at:#x} of {memory.name!r}",
+                address=address,
+            )
+        where = id(memory.ram), at
+        if where in self._claimed:
+            raise AddressInUse(
+                f"the table page at {address:#x} would lie at {at:#x} of {memory.name!r}, "
+                f"on a table of {self._claimed[where]!r}",
+                address=address,
+            )
+        self._claimed[where] = self._owner
+        self._places[address] = where
+        page = memory.ram.words(PhysAddr(memory.ram.space, at))
+        page[:] = array("Q", bytes(PAGE_SIZE))
+        return page
