@@ -87,6 +87,7 @@ def access(
     trip = Trip(wanted, stream=stream, watched=watched, uncached=uncached)
     why = Purpose(int(wanted), FaultClass.DATA)
     runs: list[Run] = []
+    touches: list[tuple[Layer, int, bool]] = []
     fault = None
     at, stop = start, start + size
     while at < stop:
@@ -95,16 +96,18 @@ def access(
             reach = top.travel(at, why, trip, ())
         except Refused as refused:
             fault = refused.fault
-            if atomic:
+            if atomic:  # nothing was transferred, so nothing is marked
                 runs.clear()
+                touches.clear()
             break
-        if not uncached:
-            for layer, where, write in trip.touches:
-                layer.touched(where, write=write)
+        touches += trip.touches
         length = min(stop, reach.input + reach.size) - at
         memory = reach.memory.name if reach.memory else ""
         _append(runs, Run(at, reach.to(at), length, reach.block, reach.prot, reach.attributes, memory))
         at += length
+    if not uncached:
+        for layer, where, write in touches:
+            layer.touched(where, write=write)
     return Translation(tuple(runs), trip.refs, fault, tuple(trip.hops or ()), tuple(trip.way), tuple(trip.stale))
 
 
