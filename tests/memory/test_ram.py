@@ -112,3 +112,46 @@ def test_check_sees_a_page_outside():
     ram._pages[16] = bytearray(4096)
     with pytest.raises(AssertionError, match=r"^page 0x10 is outside PhysSpace\('ram', width=16\)"):
         ram.check()
+
+
+@given(
+    st.lists(operations, max_size=8), st.lists(st.tuples(st.integers(0, 15), st.integers(0, 511), st.integers(1, 255)))
+)
+def test_words_are_the_bytes_of_their_page(steps, stores):
+    ram, twin = SparseRam(SPACE), SparseRam(SPACE)
+    views = {}
+    for verb, start, what in steps:
+        if verb == "read":
+            views.setdefault(start // 4096, ram.words(SPACE.at(start // 4096 * 4096)))
+        for each in (ram, twin):
+            if verb == "write":
+                each.write(SPACE.at(start), what[: LIMIT - start])
+            elif verb == "fill":
+                each.fill(SPACE.at(start), min(what[0], LIMIT - start), what[1])
+    for page, word, value in stores:
+        views.setdefault(page, ram.words(SPACE.at(page * 4096)))[word] = value * 0x0101010101010101  # in any byte order
+        twin.fill(SPACE.at(page * 4096 + word * 8), 8, value)
+    ram.check()
+    assert ram.read(SPACE.at(0), LIMIT) == twin.read(SPACE.at(0), LIMIT)
+    for page, view in views.items():
+        assert view is ram.words(SPACE.at(page * 4096))
+        assert view.tobytes() == twin.read(SPACE.at(page * 4096), 4096)
+
+
+def test_a_page_given_out_as_words_is_never_dropped():
+    ram = SparseRam(SPACE)
+    ram.fill(SPACE.at(0x1000), 0x2000, 7)
+    view = ram.words(SPACE.at(0x1000))
+    ram.fill(SPACE.at(0x1000), 0x2000, 0)
+    assert ram.resident_bytes == 4096
+    assert not any(view)
+    view[511] = 1
+    assert any(ram.read(SPACE.at(0x1FF8), 8))
+
+
+def test_no_words_where_no_page_begins():
+    with pytest.raises(InvalidArgument) as caught:
+        SparseRam(SPACE).words(SPACE.at(0x1008))
+    assert str(caught.value) == "no page begins at PhysAddr(ram:0x1008)"
+    with pytest.raises(SpaceMismatch):
+        SparseRam(SPACE).words(PhysSpace("ram", width=16).at(0x1000))

@@ -1,8 +1,10 @@
+import sys
+
 import pytest
 
 from swiommu.address import PhysSpace
-from swiommu.errors import InvalidArgument, NoMemory, NotFound
-from swiommu.memory import Frames
+from swiommu.errors import InvalidArgument, NoMemory, NotFound, SpaceMismatch
+from swiommu.memory import Frames, SparseRam
 from swiommu.pagetable import CountingTables, FrameTables
 
 
@@ -59,3 +61,28 @@ def test_counting_has_a_limit_and_a_failure_to_order():
     with pytest.raises(NoMemory) as caught:
         tables.alloc()
     assert str(caught.value) == "no table page: all 2 are in use"
+
+
+def test_tables_in_ram_are_bytes_there():
+    pool = frames(2)
+    ram = SparseRam(pool.range.start.space)
+    ram.fill(pool.range.start, 8192, 0xEE)  # what the former owner left
+    tables = FrameTables(pool, ram)
+    page = tables.alloc()
+    assert not any(tables.entries(page))
+    tables.entries(page)[1] = 0x0102_0304_0506_0708
+    at = ram.space.at(page + 8)
+    assert ram.read(at, 8) == (0x0102_0304_0506_0708).to_bytes(8, sys.byteorder)
+    ram.fill(at, 8, 0)
+    assert not any(tables.entries(page))
+    tables.entries(page)[2] = 5
+    tables.free(page)
+    assert any(ram.read(ram.space.at(page), 4096))  # nobody wipes a frame that is given back
+    assert tables.alloc() == page
+    assert not any(ram.read(ram.space.at(page), 4096))
+
+
+def test_tables_of_one_memory_can_not_lie_in_another():
+    with pytest.raises(SpaceMismatch) as caught:
+        FrameTables(frames(1), SparseRam(PhysSpace("vram")))
+    assert str(caught.value) == "PhysRange(ram:0x40000000+0x1000) is no memory of the space 'vram'"
