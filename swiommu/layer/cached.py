@@ -5,7 +5,7 @@ What is kept must be what would be found: the same refusal by the same layer, th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.address import Access
 from swiommu.errors import NotFound
@@ -27,25 +27,46 @@ __all__ = ["own_answer", "whole_answer"]
 _WRITE = int(Access.WRITE)
 
 
+class _Ask(NamedTuple):
+    """A question to a cache: asked at ``place``, on its way to ``at``."""
+
+    cache: TranslationCache
+    place: Place
+    at: int
+    why: Purpose
+    trip: Trip
+    rest: tuple[Path, ...]
+
+    def tell(self, kind: HopKind, address: int, output: int | None = None, value: int | None = None) -> None:
+        """Let those see it who watch."""
+        if self.trip.hops is not None:
+            name = self.place.name
+            self.trip.hops.append(Hop(self.why.nesting, kind, name, address, output, value))
+
+    def by_tables(self) -> Trip:
+        """The same access, by the tables alone and at nobody's cost."""
+        trip = Trip(self.trip.access, stream=self.trip.stream, uncached=True)
+        trip.iova = self.trip.iova
+        return trip
+
+
 class _Walk:
     """The entries of one walk, the upper ones from the cache where it has them."""
 
-    def __init__(self, cache: TranslationCache, tag: Tag, read: Read, node: Node, why: Purpose, trip: Trip) -> None:
-        self._cache, self._tag, self._read = cache, tag, read
-        self._node, self._why, self._trip = node, why, trip
+    def __init__(self, ask: _Ask, tag: Tag, read: Read) -> None:
+        self._ask, self._tag, self._read = ask, tag, read
         self._words: list[tuple[int, int]] = []
         self._depth = 0
         self.used = False
 
     def __call__(self, address: int, width: int = 8) -> int:
         depth, self._depth = self._depth, self._depth + 1
-        upper = depth < self._cache.walk_levels
-        word = self._cache.word(self._tag, address) if upper else None
+        ask = self._ask
+        upper = depth < ask.cache.walk_levels
+        word = ask.cache.word(self._tag, address) if upper else None
         if word is not None:
             self.used = True
-            if self._trip.hops is not None:
-                hop = Hop(self._why.nesting, HopKind.HIT, self._node.layer.name, address, None, word)
-                self._trip.hops.append(hop)
+            ask.tell(HopKind.HIT, address, value=word)
             return word
         try:
             word = self._read(address, width)
@@ -59,30 +80,31 @@ class _Walk:
 
     def keep(self) -> None:
         # All but the leaf: it is what the lines are for.
-        for address, word in self._words if self._depth > self._cache.walk_levels else self._words[:-1]:
-            self._cache.keep_word(self._tag, address, word)
+        cache = self._ask.cache
+        for address, word in self._words if self._depth > cache.walk_levels else self._words[:-1]:
+            cache.keep_word(self._tag, address, word)
 
 
 def own_answer(
     node: Node, cache: TranslationCache, at: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]
 ) -> Extent | FaultKind:
     """What the layer of ``node`` says of ``at``, from ``cache`` or by a walk that fills it."""
+    ask = _Ask(cache, node, at, why, trip, rest)
     tag = Tag(node, False, trip.stream, rest)
     kept = cache.find(tag, at)
     if isinstance(kept, Extent):
-        if trip.hops is not None:
-            trip.hops.append(Hop(why.nesting, HopKind.HIT, node.name, at, kept.output + at - kept.input))
+        ask.tell(HopKind.HIT, at, kept.output + at - kept.input)
         if cache.audit:
-            _audit_own(node, cache, at, why, trip, rest, kept)
+            _audit_own(ask, node, kept)
         return kept
-    walk = _Walk(cache, tag, node.reader(why, trip, rest), node, why, trip)
+    walk = _Walk(ask, tag, node.reader(why, trip, rest))
     trip.fillers.append(node)
     try:
         found = node.layer.look(at, walk)
     finally:
         trip.fillers.pop()
     if walk.used and cache.audit:
-        _audit_own(node, cache, at, why, trip, rest, found)
+        _audit_own(ask, node, found)
     if isinstance(found, Extent):
         walk.keep()
         cache.keep(tag, at, found, found)
@@ -99,10 +121,15 @@ def whole_answer(
     rest: tuple[Path, ...],
 ) -> Reach:
     """Where the way from ``place`` ends, from ``cache`` or by ``walk``, which fills it; raises `Refused`."""
+    ask = _Ask(cache, place, at, why, trip, rest)
     tag = Tag(place, True, trip.stream, rest)
     kept = cache.find(tag, at)
     if isinstance(kept, Composite):
-        return _replay(place, cache, walk, at, why, trip, rest, kept)
+        ask.tell(HopKind.ENTER, at)
+        ask.tell(HopKind.HIT, at, kept.reach.to(at))
+        if cache.audit:
+            _audit_whole(ask, walk, kept.reach)
+        return _go_again(kept, at, why, trip)
     entered = len(trip.way)
     trip.fillers.append(place)
     try:
@@ -113,81 +140,41 @@ def whole_answer(
     return reach
 
 
-def _replay(
-    place: Place,
-    cache: TranslationCache,
-    walk: Callable[[int, Purpose, Trip, tuple[Path, ...]], Reach],
-    at: int,
-    why: Purpose,
-    trip: Trip,
-    rest: tuple[Path, ...],
-    kept: Composite,
-) -> Reach:
+def _go_again(kept: Composite, at: int, why: Purpose, trip: Trip) -> Reach:
     # What each layer said is kept apart, so that the uppermost that lacks a permission is blamed at its own address.
-    reach, shift = kept.reach, at - kept.at
-    if trip.hops is not None:
-        name = kept.nodes[0].layer.name
-        trip.hops.append(Hop(why.nesting, HopKind.ENTER, name, at))
-        trip.hops.append(Hop(why.nesting, HopKind.HIT, name, at, reach.to(at)))
-    if cache.audit:
-        _audit_whole(place, cache, walk, at, why, trip, rest, reach)
-    parts = tuple(part._replace(address=part.address + shift) for part in reach.parts)
+    shift = at - kept.at
+    parts = tuple(part._replace(address=part.address + shift) for part in kept.reach.parts)
     for node, part in zip(kept.nodes, parts, strict=True):
         trip.way.append(node)
         if why.wanted & ~allowed(part.prot):
             raise node.refusal(FaultKind.PERMISSION, part.address, why, trip)
         if node.layer.keeps_marks:
             trip.touches.append((node.layer, part.address, bool(why.wanted & _WRITE)))
-    return reach._replace(parts=parts)
+    return kept.reach._replace(parts=parts)
 
 
 # -- the audit
 
 
-def _apart(trip: Trip) -> Trip:
-    # The same access by the tables alone, at nobody's cost.
-    other = Trip(trip.access, stream=trip.stream, uncached=True)
-    other.iova = trip.iova
-    return other
-
-
-def _audit_own(
-    node: Node,
-    cache: TranslationCache,
-    at: int,
-    why: Purpose,
-    trip: Trip,
-    rest: tuple[Path, ...],
-    said: Extent | FaultKind,
-) -> None:
+def _audit_own(ask: _Ask, node: Node, said: Extent | FaultKind) -> None:
+    was = said if isinstance(said, Extent) else None
     try:
-        now = node.layer.look(at, node.reader(why, _apart(trip), rest))
-    except Refused:
-        now = FaultKind.TRANSLATION  # its table is not reached
-    was_extent = said if isinstance(said, Extent) else None
-    now_extent = now if isinstance(now, Extent) else None
-    if _essence(was_extent) != _essence(now_extent):
-        was, is_now = (_run(each, "") if each else None for each in (was_extent, now_extent))
-        _note(cache, node.name, at, was, is_now, trip)
+        found = node.layer.look(ask.at, node.reader(ask.why, ask.by_tables(), ask.rest))
+    except Refused:  # its table is not reached
+        now = None
+    else:
+        now = found if isinstance(found, Extent) else None
+    if _essence(was) != _essence(now):
+        _note(ask, was and _run(was, ""), now and _run(now, ""))
 
 
-def _audit_whole(
-    place: Place,
-    cache: TranslationCache,
-    walk: Callable[[int, Purpose, Trip, tuple[Path, ...]], Reach],
-    at: int,
-    why: Purpose,
-    trip: Trip,
-    rest: tuple[Path, ...],
-    said: Reach,
-) -> None:
+def _audit_whole(ask: _Ask, walk: Callable[[int, Purpose, Trip, tuple[Path, ...]], Reach], said: Reach) -> None:
     try:
-        now = walk(at, why._replace(wanted=0), _apart(trip), rest)
+        now = walk(ask.at, ask.why._replace(wanted=0), ask.by_tables(), ask.rest)
     except Refused:
         now = None
     if now is None or _essence_of_way(now) != _essence_of_way(said):
-        was, is_now = (_run(each, each.memory.name if each.memory else "") if each else None for each in (said, now))
-        _note(cache, place.name, at, was, is_now, trip)
+        _note(ask, _run(said, _memory(said)), now and _run(now, _memory(now)))
 
 
 def _essence(extent: Extent | None) -> object:
@@ -200,19 +187,23 @@ def _essence_of_way(reach: Reach) -> object:
     return reach.output - reach.input, reach.prot, reach.attributes, reach.memory, who
 
 
+def _memory(reach: Reach) -> str:
+    return reach.memory.name if reach.memory else ""
+
+
 def _run(found: Extent | Reach, memory: str) -> Run:
     return Run(found.input, found.output, found.size, found.block, found.prot, found.attributes, memory)
 
 
-def _note(cache: TranslationCache, name: str, at: int, was: Run | None, now: Run | None, trip: Trip) -> None:
-    # The block that answered, cut to what the tables say one thing of.
+def _note(ask: _Ask, was: Run | None, now: Run | None) -> None:
+    # The block that answered, as far as the tables say one thing of it.
     runs = [run for run in (was, now) if run is not None]
-    start = max(max(run.input, at & -run.page_size) for run in runs)
-    stop = min(min(run.input + run.size, (at & -run.page_size) + run.page_size) for run in runs)
-    cut = [
-        None if run is None else run._replace(input=start, output=run.output + start - run.input, size=stop - start)
-        for run in (was, now)
-    ]
-    stale = Stale(name, start, stop - start, *cut)
-    cache.stale[stale] += 1
-    trip.stale.append(stale)
+    start = max(max(run.input, ask.at & -run.page_size) for run in runs)
+    stop = min(min(run.input + run.size, (ask.at & -run.page_size) + run.page_size) for run in runs)
+    stale = Stale(ask.place.name, start, stop - start, _cut(was, start, stop), _cut(now, start, stop))
+    ask.cache.stale[stale] += 1
+    ask.trip.stale.append(stale)
+
+
+def _cut(run: Run | None, start: int, stop: int) -> Run | None:
+    return run and run._replace(input=start, output=run.output + start - run.input, size=stop - start)
