@@ -35,6 +35,7 @@ __all__ = [
     "Stale",
     "Tag",
     "TranslationCache",
+    "feed",
     "invalidate",
     "invalidation",
 ]
@@ -49,10 +50,11 @@ EVERY = _Every.EVERY
 
 
 class Place(Protocol):
-    """Where caches are: a node, or a chain."""
+    """Where caches are: a node, or a chain. ``feeds``, and its reverse ``fed_by``: see `feed`."""
 
     iotlb: TranslationCache | None
     feeds: dict[Place, None]
+    fed_by: dict[Place, None]
 
     @property
     def name(self) -> str:
@@ -282,9 +284,27 @@ def invalidation(
     return _steps(place, start, size, stream)
 
 
+def feed(place: Place, fillers: list[Place]) -> None:
+    """Note that the caches of ``fillers`` will hold what is being found out through ``place``.
+
+    A graph knows what sits where; a chain binds nothing, and is invalidated all the same.
+    """
+    for filler in fillers:
+        place.feeds[filler] = None
+        filler.fed_by[place] = None
+
+
+def _starve(place: Place) -> None:
+    for source in place.fed_by:
+        del source.feeds[place]
+    place.fed_by.clear()
+
+
 def _steps(place: Place, start: int, size: int | None, stream: Hashable) -> Iterator[Dropped]:
     for each in _bottom_up(place):
         of = (start, size) if each is place else (0, None)
+        if of == (0, None) and stream is EVERY:
+            _starve(each)  # before the first goes: what comes in between is noted anew
         for which, cache in (("tlb", each.tlb), ("iotlb", each.iotlb)):
             if cache is not None:
                 yield Dropped(each.name, which, cache.drop(each, *of, stream=stream))

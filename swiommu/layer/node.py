@@ -16,6 +16,7 @@ from swiommu.address import Access, BusSpace
 from swiommu.errors import SpaceMismatch
 from swiommu.layer.attributes import allowed
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer
+from swiommu.layer.cache import feed
 from swiommu.layer.cached import own_answer, whole_answer
 from swiommu.layer.delivery import deliver
 from swiommu.layer.path import Hop, HopKind, Part, Purpose, Reach, Refused, descend
@@ -74,6 +75,7 @@ class Node:
         self.tlb = tlb
         self.iotlb = iotlb
         self.feeds: dict[Place, None] = {}
+        self.fed_by: dict[Place, None] = {}
         self.input_space = input_space or layer.space or BusSpace(layer.name, width=layer.input_width)
         self.lowers: list[Node] = []
         self.uppers: list[Node] = []
@@ -133,7 +135,7 @@ class Node:
     def travel(self, at: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> Reach:
         """Where ``at`` leads from here to the end; see `swiommu.layer.path.Path`."""
         if trip.fillers:
-            self.feeds.update(dict.fromkeys(trip.fillers))
+            feed(self, trip.fillers)
         if self.iotlb is None or trip.uncached or why.fault_class is not FaultClass.DATA:
             return self._walk(at, why, trip, rest)
         return whole_answer(self, self.iotlb, self._walk, at, why, trip, rest)
@@ -229,6 +231,7 @@ class Chain:
         self.lower = as_path(lower)
         self.iotlb = iotlb
         self.feeds: dict[Place, None] = {}
+        self.fed_by: dict[Place, None] = {}
 
     @property
     def name(self) -> str:
@@ -242,7 +245,7 @@ class Chain:
     def travel(self, at: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> Reach:
         """Where ``at`` leads through both; see `swiommu.layer.path.Path`."""
         if trip.fillers:
-            self.feeds.update(dict.fromkeys(trip.fillers))
+            feed(self, trip.fillers)
         if self.iotlb is None or trip.uncached or why.fault_class is not FaultClass.DATA:
             return self._walk(at, why, trip, rest)
         return whole_answer(self, self.iotlb, self._walk, at, why, trip, rest)
