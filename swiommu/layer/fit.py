@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
+from swiommu.address import PAGE_SIZE
 from swiommu.errors import AddressInUse, InvalidArgument, OutOfRange
 from swiommu.layer.aperture import Fixed, fixed_pieces, reaches, reserved_regions
 from swiommu.layer.kinds import Identity
@@ -133,7 +134,8 @@ def _refuse_torn(start: Node, head: Node, above: int, prefix: str) -> None:
         if not granules:
             continue
         granule, whose = min(granules, key=lambda each: each[0])
-        if piece.delta % granule:
+        # A large page may be moved by less than its size, as long as what it meets is not cut.
+        if piece.delta % (granule if len(granules) > 1 else min(granule, PAGE_SIZE)):
             _refuse(prefix, piece, start, whose, granule, f"moves by {piece.delta:#x}", piece.delta)
         for each, whose in granules:
             shift = piece.delta if whose is piece.floor else 0
