@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.address import PAGE_SIZE
 from swiommu.errors import AddressInUse, InvalidArgument, OutOfRange
-from swiommu.layer.aperture import Fixed, fixed_pieces, reaches, reserved_regions
+from swiommu.layer.aperture import Fixed, fixed_pieces, joined, reaches, reserved_regions
 from swiommu.layer.kinds import Identity
 from swiommu.layer.reserved import Reserved, ReservedKind
 
@@ -65,7 +65,7 @@ def missing_direct(top: Node) -> list[tuple[int, int]]:
     [('0x8000', '0x9000'), ('0xa000', '0xb000')]
     """
     ways = [way for region in _direct(top) for way in _follow(top, region.start, region.stop)]
-    return [(way.start, way.stop) for way in ways if way.hole and not way.floor.layer.fixed]
+    return joined((way.start, way.stop) for way in ways if way.hole and not way.floor.layer.fixed)
 
 
 class _Way(NamedTuple):
