@@ -128,6 +128,9 @@ class TranslationCache:
     s - ``walk_levels`` references, and never less than the one for the leaf; only a ``tlb`` walks. ``audit``: hold each
     hit against the tables. That costs time, no references.
 
+    Who frees tables has to `invalidate` all that they were for before their pages are used again: until then, a kept
+    upper entry leads into them, and what it finds there may be neither what was true nor what is.
+
     `hits` and `misses` count the answers asked for, `walk_hits` and `walk_misses` the upper entries, `evicted` and
     `dropped` the lines that went for want of room and by invalidation, `stale` how often a `Stale` line answered.
     One cache can serve many nodes, as that of an IOMMU with many domains. `InvalidArgument` for less than one entry or
@@ -317,7 +320,7 @@ def _bottom_up(place: Place) -> list[Place]:
 
     def visit(each: Place) -> None:
         seen.add(each)
-        for upper in each.above():
+        for upper in reversed(each.above()):  # so that the first comes first, once all is turned round
             if upper not in seen:
                 visit(upper)
         order.append(each)
