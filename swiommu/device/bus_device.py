@@ -91,10 +91,10 @@ class BusDevice:
         path = self.domain or self.bus
         if path is None:
             raise NoDevice(f"device {self.name!r} is not attached to a domain")
-        if path.output_space is not self.ram.space:
+        end = path.output_space if self.domain is None else self.domain.memory_space
+        if end is not self.ram.space:
             raise SpaceMismatch(
-                f"device {self.name!r} is on memory {self.ram.space.name!r}, its domain leads to "
-                f"{path.output_space.name!r}"
+                f"device {self.name!r} is on memory {self.ram.space.name!r}, its domain leads to {end.name!r}"
             )
         if size and addr.value + size - 1 > self.dma_mask:
             raise OutOfRange(

@@ -61,6 +61,6 @@ class GrabberDriver:
         try:
             device.capture(buffer.iova.start, size)
             # The processor's view: the pieces of memory, in the order in which the device sees them.
-            return b"".join(device.ram.read(piece.start, piece.size) for piece in buffer.pieces)[:size]
+            return b"".join(device.ram.read(piece.start, piece.size) for piece in buffer.memory)[:size]
         finally:
             domain.release(buffer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swiommu.address import PhysRange, Prot
 from swiommu.dma.backend import Coherent, DmaBackend, Part, Segment
@@ -14,7 +14,6 @@ from swiommu.errors import InvalidArgument, NotSupported
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swiommu.address import PhysAddr
     from swiommu.dma.backend import DmaLimits
     from swiommu.dma.kinds import DmaDirection
     from swiommu.dma.swiotlb import SwiotlbPool
@@ -26,6 +25,8 @@ __all__ = ["IommuDma"]
 
 class IommuDma(DmaBackend):
     """Each mapping is a bus range of whole granules in ``domain``, under the device's mask.
+
+    In a stack it is mapped through all domains, from the bottom up, in granules of the largest.
 
     ``untrusted`` devices get a bounce buffer of ``pool`` for what does not begin and end with a granule, its padding
     zeroed; their lists are not merged. Coherent memory is scattered. Raises `InvalidArgument` for a domain that does
@@ -47,7 +48,7 @@ class IommuDma(DmaBackend):
 
     def __init__(
         self,
-        domain: Domain[PhysAddr],
+        domain: Domain[Any],
         ram: SparseRam,
         *,
         pool: SwiotlbPool | None = None,
@@ -60,12 +61,13 @@ class IommuDma(DmaBackend):
         super().__init__(domain.input_space, ram, pool=pool)
         self.domain = domain
         self.untrusted = untrusted
+        self._bind = domain.bind if domain.below is None else domain.bind_memory
 
     def map(self, limits: DmaLimits, phys: int, size: int, direction: DmaDirection, attributes: DmaAttr) -> Part:
         """Bounced for untrusted devices unless it is whole granules, else reached where it is."""
-        torn = (phys | size) & (self.domain.granule - 1)
+        torn = (phys | size) & (self.domain.finest_granule - 1)
         if self.untrusted and torn and self.buffers is not None and not attributes & DmaAttr.MMIO:
-            mask = self.domain.granule - 1
+            mask = self.domain.finest_granule - 1
             return self.bounced(self.buffers, limits, phys, size, direction, attributes, alloc_align_mask=mask)
         return self.reach(limits, phys, size, direction, attributes)
 
@@ -73,7 +75,7 @@ class IommuDma(DmaBackend):
         """Bind it; `NoSpace` without bus addresses under the mask, `NoMemory` without memory for tables."""
         self._require_alignment(limits)
         highest = limits.highest(limits.dma_mask)
-        mapping = self.domain.bind([PhysRange(self.at(phys), size)], _prot(direction, attributes), limit=highest)
+        mapping = self._bind([PhysRange(self.at(phys), size)], _prot(direction, attributes), limit=highest)
         return Part(mapping.iova.start.value, phys, size, mapping=mapping)
 
     def let_go(self, part: Part) -> None:
@@ -92,13 +94,13 @@ class IommuDma(DmaBackend):
         if self.untrusted:
             return super().map_sg(limits, entries, direction, attributes)
         self._require_alignment(limits)
-        granule, boundary = self.domain.granule, limits.seg_boundary_mask
+        granule, boundary = self.domain.stack_granule, limits.seg_boundary_mask
         padded = pad_entries(entries, granule, boundary)
         pieces = [
             PhysRange(self.at(phys - phys % granule), whole) for (phys, _), whole in zip(entries, padded, strict=True)
         ]
         highest = limits.highest(limits.dma_mask)
-        mapping = self.domain.bind(pieces, _prot(direction, attributes), limit=highest)
+        mapping = self._bind(pieces, _prot(direction, attributes), limit=highest)
         segments = join_entries(
             mapping.iova.start.value,
             entries,
@@ -114,7 +116,7 @@ class IommuDma(DmaBackend):
         """Frames of the domain, scattered, behind one bus range under the coherent mask."""
         domain = self.domain
         mapping = domain.alloc(size, prot=_READ_WRITE, limit=limits.highest(limits.coherent_dma_mask))
-        cpu = CpuMemory(self.ram, mapping.pieces)
+        cpu = CpuMemory(self.ram, mapping.memory)
         return Coherent(mapping.iova.start.value, cpu, lambda: domain.release(mapping))
 
     def max_mapping_size(self, limits: DmaLimits) -> int:
@@ -128,10 +130,10 @@ class IommuDma(DmaBackend):
         return (1 << 32) - 1
 
     def _require_alignment(self, limits: DmaLimits) -> None:
-        if limits.min_align_mask >= self.domain.granule:
+        if limits.min_align_mask >= self.domain.finest_granule:
             raise NotSupported(
                 f"device {limits.name!r} wants address bits {limits.min_align_mask:#x} kept, beyond the granule "
-                f"{self.domain.granule:#x}",
+                f"{self.domain.finest_granule:#x}",
                 min_align_mask=limits.min_align_mask,
             )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.address import PhysRange
+from swiommu.address import PhysAddr, PhysRange
 from swiommu.dma.backend import Coherent, DmaBackend, Part
 from swiommu.dma.kinds import DmaAttr
 from swiommu.dma.memory import CpuMemory
@@ -40,7 +40,7 @@ class LinearDma(DmaBackend):
 
     def __init__(
         self,
-        domain: LinearDomain,
+        domain: LinearDomain[PhysAddr],
         ram: SparseRam,
         *,
         pool: SwiotlbPool | None = None,

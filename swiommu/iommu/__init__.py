@@ -1,16 +1,19 @@
 """Domains: one API that fills a device's bus address space, with translation hardware or without.
 
-Here are the API (`Domain`, `Mapping`), the drivers behind it, the choice of bus addresses and the gathering of
-invalidations. Nothing here copies data: bouncing has its own room. Page tables and allocators come from below.
+Here are the API (`Domain`, `Mapping`), the drivers behind it, what it means to stand on another domain, the choice of
+bus addresses and the gathering of invalidations. Nothing here copies data: bouncing has its own room. Page tables
+and allocators come from below.
 """
 
-from swiommu.iommu.domain import Attachable, Domain, DomainStats, Mapping
+from swiommu.iommu.domain import Attachable, Domain, DomainStats
 from swiommu.iommu.drivers import LinearDomain, PagedDomain
 from swiommu.iommu.flush_queue import Exposure, FlushQueue
 from swiommu.iommu.gather import IotlbGather
 from swiommu.iommu.iova import IovaPolicy, TopDownIova
 from swiommu.iommu.iova_domain import IovaDomain, IovaStats
 from swiommu.iommu.linux_iova import LinuxIova
+from swiommu.iommu.mapping import Mapping
+from swiommu.iommu.uses import Use, Uses
 
 __all__ = [
     "Attachable",
@@ -27,4 +30,6 @@ __all__ = [
     "Mapping",
     "PagedDomain",
     "TopDownIova",
+    "Use",
+    "Uses",
 ]

@@ -10,48 +10,30 @@ inside one mapping's bus range or outside all of them.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import attrs
 
-from swiommu.address import (
-    AddressRange,
-    BusAddr,
-    BusRange,
-    BusSpace,
-    PhysAddr,
-    Prot,
-    Space,
-    align_up,
-    is_power_of_two,
-)
-from swiommu.errors import (
-    AddressInUse,
-    AddressOverflow,
-    Busy,
-    InvalidArgument,
-    NoDevice,
-    NotFound,
-    SpaceMismatch,
-)
+from swiommu.address import BusAddr, PhysAddr
+from swiommu.errors import AddressInUse, AddressOverflow, Busy, InvalidArgument, NoDevice, NotFound
+from swiommu.iommu.attaching import require_attachable
+from swiommu.iommu.door import READ_WRITE
 from swiommu.iommu.ranges import RangeSet
-from swiommu.layer import Node
+from swiommu.iommu.stacked import Stacked
+from swiommu.layer import Walker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swiommu.address import Access
-    from swiommu.layer import Layer, Run
+    from swiommu.address import Access, AddressRange, BusSpace, Prot, Space
+    from swiommu.iommu.mapping import Mapping
+    from swiommu.iommu.stacked import User
+    from swiommu.layer import Layer, Node, Run
 
-__all__ = ["Attachable", "Domain", "DomainStats", "Mapping"]
+__all__ = ["READ_WRITE", "Attachable", "Domain", "DomainStats"]
 
 A = TypeVar("A", PhysAddr, BusAddr)
-
-READ_WRITE = Prot.READ | Prot.WRITE
-_READ_WRITE_BITS = int(READ_WRITE)
-_ALL_BITS = 0x3F
 
 
 class Attachable(Protocol):
@@ -82,51 +64,20 @@ class DomainStats:
     map_bytes: int = 0
 
 
-@attrs.frozen(eq=False, repr=False)
-class Mapping(Generic[A]):
-    """A live bus range and the memory behind it, in order; two mappings are equal only if identical.
-
-    ``owns_memory``: the memory came with the mapping and goes with it.
-
-    >>> from swiommu.address import PhysRange, PhysSpace
-    >>> from swiommu.iommu import PagedDomain
-    >>> from swiommu.memory import Frames
-    >>> ram = PhysSpace("ram")
-    >>> domain = PagedDomain(BusSpace("nvme"), frames=Frames(ram.at(0), 1 << 20), output_space=ram)
-    >>> domain.bind([PhysRange(ram.at(0x5000_0200), 512)])
-    Mapping(nvme:0xfffffffff200+0x200, 1 pieces)
-    """
-
-    iova: BusRange
-    pieces: tuple[AddressRange[A], ...]
-    prot: Prot
-    domain: Domain[A]
-    owns_memory: bool
-
-    @property
-    def size(self) -> int:
-        """Bytes, of the bus range and of all pieces together."""
-        return self.iova.size
-
-    def __repr__(self) -> str:
-        start = self.iova.start
-        return f"Mapping({start.space.name}:{start.value:#x}+{self.size:#x}, {len(self.pieces)} pieces)"
-
-
-class Domain(ABC, Generic[A]):
+class Domain(Stacked[A]):
     """A bus address space and how it is filled; `PagedDomain` and `LinearDomain` are the two kinds.
 
-    ``input_space`` is what devices see, ``output_space`` what mappings lead to. ``enforces``: whether a device is
-    kept from what is not mapped. ``node`` is its layer in its place: what its accesses go through; ``stats`` is
-    what it has cost, ``granule`` the smallest page in bytes, ``aperture_last`` the highest bus address that
-    can be mapped.
+    ``input_space`` is what devices see, ``output_space`` what mappings lead to: a memory, or the bus space of the
+    domain ``below``. ``enforces``: whether a device is kept from what is not mapped. ``node`` is its layer in its
+    place: what its accesses go through; ``stats`` is what it has cost, ``granule`` the smallest page in bytes,
+    ``aperture_last`` the highest bus address that can be mapped.
 
-    >>> from swiommu.address import PhysSpace
+    >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.iommu import PagedDomain
     >>> from swiommu.memory import Frames
     >>> ram, bus = PhysSpace("ram"), BusSpace("nvme")
     >>> domain = PagedDomain(bus, frames=Frames(ram.at(0), 1 << 20), output_space=ram)
-    >>> domain.map(bus.at(0x8000), ram.at(0x5000_0000), 0x3000, Prot.READ)
+    >>> domain.map(bus.at(0x8000), ram.at(0x5000_0000), 0x3000)
     >>> domain.iova_to_phys(bus.at(0x9234))
     PhysAddr(ram:0x50001234)
     >>> domain.unmap(bus.at(0x8000), 0x10000), domain.stats.unmaps, domain.stats.invalidations
@@ -134,22 +85,36 @@ class Domain(ABC, Generic[A]):
     """
 
     enforces: ClassVar[bool]
-    _whole_granules: ClassVar[bool] = True  # whether what a mapping owns is rounded to granules
 
-    def __init__(self, input_space: BusSpace, output_space: Space, layer: Layer, pgsize_bitmap: int, last: int) -> None:
-        self.input_space = input_space
-        self.output_space = output_space
-        self.node = Node(layer, input_space=input_space)
-        self.pgsize_bitmap = pgsize_bitmap
-        self.granule = pgsize_bitmap & -pgsize_bitmap
-        self.aperture_last = last
-        self._unit = self.granule if self._whole_granules else 1
+    def __init__(
+        self,
+        input_space: BusSpace,
+        output_space: Space,
+        layer: Layer,
+        pgsize_bitmap: int,
+        last: int,
+        *,
+        below: Domain[Any] | None = None,
+        memory: Node | None = None,
+        walker: Walker = Walker.NESTED,
+        in_use: str = "refuse",
+    ) -> None:
         self.stats = DomainStats()
-        self.destroyed = False
         self._devices: list[Attachable] = []
-        self._limit = last
+        self._had: list[tuple[Attachable, Domain[Any]]] = []  # what devices were attached to before
         self._mappings: dict[int, Mapping[A]] = {}
         self._owned = RangeSet()
+        super().__init__(
+            input_space,
+            output_space,
+            layer,
+            pgsize_bitmap,
+            last,
+            below=below,
+            memory=memory,
+            walker=walker,
+            in_use=in_use,
+        )
 
     # -- mappings
 
@@ -157,11 +122,11 @@ class Domain(ABC, Generic[A]):
     def alloc(self, size: int, align: int = 0, *, prot: Prot = READ_WRITE, limit: int | None = None) -> Mapping[A]:
         """Memory of ``size`` bytes, rounded up to granules, with a contiguous bus range at a multiple of ``align``.
 
+        In a stack it comes from the bottom up: each domain below gives memory and maps it; granules are the largest.
         ``limit`` is the highest bus address that may be used; by default what the attached devices can drive. All or
         nothing. Raises `InvalidArgument` (size, alignment, no READ or WRITE), `NoMemory` or `NoSpace`.
         """
 
-    @abstractmethod
     def bind(
         self, pieces: Sequence[AddressRange[A]], prot: Prot = READ_WRITE, *, limit: int | None = None
     ) -> Mapping[A]:
@@ -171,10 +136,23 @@ class Domain(ABC, Generic[A]):
         keeps the offset. Pieces that touch are one. Between pieces that don't, borders are whole granules, else
         `InvalidArgument`. All or nothing; raises also `NoSpace`, `SpaceMismatch` and what the driver says.
         """
+        self._require_live()
+        runs = self._runs(pieces)
+        self._require_prot(prot)
+        if self.below is not None:
+            for start, stop in runs:
+                self._require_reached(start, stop - start)
+        return self._bind(runs, prot, self._highest(limit), self._unit)
 
-    @abstractmethod
     def release(self, mapping: Mapping[A]) -> None:
-        """Unmap, and give back the bus range, and the memory if the mapping owns it; `NotFound` if it is not live."""
+        """Unmap, and give back the bus range, and the memory if the mapping owns it; `NotFound` if it is not live.
+
+        What was mapped for it below goes with it, after it. `Busy` as `unmap`.
+        """
+        if self._guarded:
+            self.require_releasable(mapping)
+            self.notify_release(mapping)
+        self.let_go(mapping)
 
     # -- the caller chooses the address
 
@@ -203,13 +181,18 @@ class Domain(ABC, Generic[A]):
             raise AddressInUse(
                 f"{size:#x} bytes at {at:#x} lie partly in the live mapping at {owner[0]:#x}", iova=at, size=size
             )
+        if self.below is not None:
+            self._require_reached(to, size)
         self._map(at, to, size, prot, owned=owner is not None)
+        if self.below is not None:
+            self._note_uses(at, [(to, to + size)])
 
     def unmap(self, iova: BusAddr, size: int) -> int:
         """Clear translations from ``iova`` on; the bytes unmapped: less than ``size`` if a hole is met, even 0.
 
         It is more than ``size`` when a large leaf begins inside the range and ends behind it; a leaf that the range
-        enters in the middle is left. Raises `SpaceMismatch`, `InvalidArgument` (empty, misaligned),
+        enters in the middle is left. A domain may have been told to refuse or to split such leaves instead. `Busy` when
+        a domain above uses some of it, by ``in_use``. Raises `SpaceMismatch`, `InvalidArgument` (empty, misaligned),
         `AddressOverflow`, `OutOfRange`. Source: ``iommu_unmap`` on the generic page table.
         """
         self._require_live()
@@ -218,17 +201,14 @@ class Domain(ABC, Generic[A]):
             raise InvalidArgument(
                 f"{size:#x} bytes at {at:#x} are not aligned to the granule {self.granule:#x}", iova=at, size=size
             )
-        return self._unmap(at, size)
+        return self._unmap(at, self._before_unmap(at, size) if self._guarded else size)
 
     @abstractmethod
     def iova_to_phys(self, iova: BusAddr) -> A | None:
-        """Where ``iova`` is mapped to, with its offset in the page; None if it is not."""
+        """Where ``iova`` is mapped to in the output space, with its offset in the page; None if it is not."""
 
     @abstractmethod
     def _map(self, iova: int, paddr: int, size: int, prot: Prot, *, owned: bool) -> None: ...
-
-    @abstractmethod
-    def _unmap(self, iova: int, size: int) -> int: ...
 
     def translate(self, iova: BusAddr, size: int, access: Access) -> list[Run]:
         """What a device reaches with ``size`` bytes from ``iova``; `DeviceFault` with ``fault`` and ``runs``."""
@@ -241,22 +221,54 @@ class Domain(ABC, Generic[A]):
         """The devices attached, in order."""
         return tuple(self._devices)
 
-    def attach(self, device: Attachable) -> None:
-        """Let ``device`` see this domain; `Busy` if it is attached already, here too.
+    def attach(self, device: Attachable, policy: str = "stack") -> None:
+        """Let ``device`` see this domain; its mask narrows what `alloc` and `bind` choose from now on.
 
-        Its mask narrows what `alloc` and `bind` choose from now on. Source: ``iommu_attach_device``.
+        A device that has a domain gets this one on top of it ("stack": that one must be below this, and the device,
+        the apertures and the direct regions must fit), in its place ("replace"), or not at all ("refuse"); `detach`
+        brings the former one back. Raises `Busy`, also for a domain that the device is attached to already,
+        `InvalidArgument` and `OutOfRange` for what does not fit. Source: ``iommu_attach_device``.
+
+        >>> from swiommu.address import BusSpace, PhysSpace
+        >>> from swiommu.device import BusDevice
+        >>> from swiommu.iommu import PagedDomain
+        >>> from swiommu.memory import Frames, SparseRam
+        >>> ram = PhysSpace("ram")
+        >>> lower = PagedDomain(BusSpace("ipa", width=40), frames=Frames(ram.at(0), 1 << 20), output_space=ram)
+        >>> nic = BusDevice("nic", SparseRam(ram)); lower.attach(nic)
+        >>> upper = PagedDomain(BusSpace("nic", width=32), below=lower); upper.attach(nic)
+        >>> nic.domain is upper, lower.devices
+        (True, ())
+        >>> upper.detach(nic); nic.domain is lower
+        True
         """
         self._require_live()
+        require_attachable(self, device, policy)
         if device.domain is not None:
-            raise Busy(f"device {device.name!r} is attached to the domain of {device.domain.input_space.name!r}")
+            self._had.append((device, device.domain))
+            device.domain.give_away(device)
+        self.welcome(device)
+
+    def detach(self, device: Attachable) -> None:
+        """Take ``device`` off; `NoDevice` if it is not attached here. A domain that it had before has it again."""
+        if device.domain is not self:
+            raise NoDevice(f"device {device.name!r} is not attached to the domain of {self.input_space.name!r}")
+        self.give_away(device)
+        for place, (other, held) in enumerate(self._had):
+            if other is device:
+                del self._had[place]
+                if not held.destroyed:
+                    held.welcome(device)
+                break
+
+    def welcome(self, device: Attachable) -> None:
+        """What `attach` does when nothing speaks against it."""
         device.domain = self
         self._devices.append(device)
         self._limit = min(self._limit, device.dma_mask)
 
-    def detach(self, device: Attachable) -> None:
-        """Take ``device`` off; `NoDevice` if it is not attached here."""
-        if device.domain is not self:
-            raise NoDevice(f"device {device.name!r} is not attached to the domain of {self.input_space.name!r}")
+    def give_away(self, device: Attachable) -> None:
+        """Let another domain have ``device``, or none."""
         device.domain = None
         self._devices = [other for other in self._devices if other is not device]
         self._limit = min((other.dma_mask for other in self._devices), default=self.aperture_last)
@@ -266,8 +278,11 @@ class Domain(ABC, Generic[A]):
         return [self._mappings[start] for start in sorted(self._mappings)]
 
     def destroy(self) -> None:
-        """Give up everything held; `Busy` while devices are attached or anything is mapped."""
+        """Give up everything held; `Busy` while devices are attached, anything is mapped, or a domain is above."""
         self._require_live()
+        if self.node.uppers:
+            above = ", ".join(repr(upper.name) for upper in self.node.uppers)
+            raise Busy(f"the domain of {self.input_space.name!r} is below {above}", uppers=len(self.node.uppers))
         if self._devices or self._mappings:
             raise Busy(
                 f"the domain of {self.input_space.name!r} has {len(self._devices)} devices "
@@ -276,6 +291,7 @@ class Domain(ABC, Generic[A]):
                 mappings=len(self._mappings),
             )
         self._destroy()
+        self._leave()
         self.destroyed = True
 
     @abstractmethod
@@ -287,6 +303,7 @@ class Domain(ABC, Generic[A]):
         Drivers add what they hold.
         """
         self._owned.check()
+        self.uses.check()
         owned = dict(self._owned)
         dump = f"{self.mappings()} own {owned}"
         assert owned.keys() == self._mappings.keys(), dump
@@ -296,94 +313,39 @@ class Domain(ABC, Generic[A]):
             assert mapping.domain is self, dump
         assert all(device.domain is self for device in self._devices), f"{self._devices}"
 
-    # -- the door
-
-    def _require_live(self) -> None:
-        if self.destroyed:
-            raise InvalidArgument(f"the domain of {self.input_space.name!r} was destroyed")
-
-    def _require_input(self, iova: BusAddr) -> None:
-        if getattr(iova, "space", None) is not self.input_space:
-            raise SpaceMismatch(f"{iova!r} is no address of the domain's bus space {self.input_space.name!r}")
-
-    def _input(self, iova: BusAddr, size: int) -> int:
-        self._require_input(iova)
-        if size < 1:
-            raise InvalidArgument(f"a range of {size} bytes at {iova!r}: at least 1 is needed", size=size)
-        if iova.value + size > self.input_space.limit:
-            raise AddressOverflow(
-                f"{size:#x} bytes at {iova!r} leave the {self.input_space.width}-bit space", iova=iova.value, size=size
-            )
-        return iova.value
-
-    def _output(self, paddr: A) -> int:
-        if getattr(paddr, "space", None) is not self.output_space:
-            raise SpaceMismatch(f"{paddr!r} is no address of the domain's output space {self.output_space.name!r}")
-        return paddr.value
-
-    @staticmethod
-    def _require_prot(prot: Prot) -> None:
-        bits = int(prot)
-        if not bits & _READ_WRITE_BITS or bits & ~_ALL_BITS:
-            raise InvalidArgument(f"protection {bits:#x}: READ or WRITE is needed, no bit above PRIV exists", prot=prot)
-
-    def _rounded(self, size: int, align: int) -> tuple[int, int]:
-        if size < 1:
-            raise InvalidArgument(f"{size} bytes can't be allocated: at least 1 is needed", size=size)
-        if align and not is_power_of_two(align):
-            raise InvalidArgument(f"an alignment of {align} bytes is neither 0 nor a power of two", align=align)
-        return align_up(size, self.granule), max(align, self.granule)
-
-    def _highest(self, limit: int | None) -> int:
-        if limit is None:
-            return self._limit
-        if limit < 0:
-            raise InvalidArgument(f"{limit} is no highest bus address", limit=limit)
-        return min(limit, self._limit)
-
-    def _runs(self, pieces: Sequence[AddressRange[A]]) -> list[tuple[int, int]]:
-        # (start, stop) of the pieces, those that touch merged, inner borders checked.
-        runs: list[tuple[int, int]] = []
-        for piece in pieces:
-            if not isinstance(piece, AddressRange):
-                raise SpaceMismatch(f"{piece!r} is no range of addresses")
-            start = self._output(piece.start)
-            if runs and runs[-1][1] == start:
-                runs[-1] = (runs[-1][0], piece.stop)
-            else:
-                runs.append((start, piece.stop))
-        if not runs:
-            raise InvalidArgument("nothing to bind: at least one piece is needed")
-        for (_, stop), (start, _) in pairwise(runs):
-            if (stop | start) & (self._unit - 1):
-                raise InvalidArgument(
-                    f"pieces that end at {stop:#x} and go on at {start:#x} tear a granule of {self.granule} bytes",
-                    stop=stop,
-                    start=start,
-                )
-        return runs
-
     # -- the register of mappings
 
-    def _remember(self, mapping: Mapping[A]) -> Mapping[A]:
-        start, stop = self._extent(mapping)
+    def held(self, mapping: Mapping[A]) -> tuple[int, int] | None:
+        """The bus addresses that ``mapping`` owns, as start and stop; None if it is not live here."""
+        owned = self._owned.at(mapping.iova.start.value)
+        return owned if owned is not None and self._mappings.get(owned[0]) is mapping else None
+
+    def require_releasable(self, mapping: Mapping[A], but: User | None = None) -> None:
+        """`Busy` if somebody above uses a byte of ``mapping``, or of what was mapped for it below."""
+        owned = self.held(mapping)
+        if owned is not None:
+            self.require_unused(*owned, but)
+            if mapping.below is not None:
+                mapping.below.domain.require_releasable(mapping.below, (self, owned[0], owned[1]))
+
+    def notify_release(self, mapping: Mapping[A], but: User | None = None) -> None:
+        """Let those above unmap what leads into ``mapping``, or into what was mapped for it below."""
+        owned = self.held(mapping)
+        if owned is not None:
+            self.notify(*owned, but)
+            if mapping.below is not None:
+                mapping.below.domain.notify_release(mapping.below, (self, owned[0], owned[1]))
+
+    def _remember(self, mapping: Mapping[A], start: int, stop: int) -> Mapping[A]:
         self._owned.add(start, stop)
         self._mappings[start] = mapping
         return mapping
 
     def _forget(self, mapping: Mapping[A]) -> tuple[int, int]:
         # The bus range that it owned, as start and stop.
-        start, stop = self._extent(mapping)
+        start, stop = self._owned.at(mapping.iova.start.value) or (mapping.iova.start.value, 0)
         if self._mappings.get(start) is not mapping:
             raise NotFound(f"{mapping!r} is not live in the domain of {self.input_space.name!r}", iova=start)
         del self._mappings[start]
         self._owned.remove(start)
         return start, stop
-
-    def _bus_range(self, start: int, size: int) -> BusRange:
-        return BusRange(BusAddr(self.input_space, start), size)
-
-    def _extent(self, mapping: Mapping[A]) -> tuple[int, int]:
-        iova, unit = mapping.iova, self._unit
-        start = iova.start.value
-        return start & -unit, start + iova.size + unit - 1 & -unit

@@ -121,10 +121,12 @@ def test_attach_and_detach(device):
     first, second = paged(), paged(BusSpace("other"))
     first.attach(device)
     assert first.devices == (device,)
-    for domain in (first, second):
+    attached = "device 'nic' is attached to the domain of 'bus'"
+    unfit = ", and the domain of 'other' can't be stacked on that: it leads to 'ram'"
+    for domain, policy, text in ((first, "stack", ""), (second, "refuse", ""), (second, "stack", unfit)):
         with pytest.raises(Busy) as caught:
-            domain.attach(device)
-        assert str(caught.value) == "device 'nic' is attached to the domain of 'bus'"
+            domain.attach(device, policy)
+        assert str(caught.value) == attached + text
     with pytest.raises(NoDevice) as caught:
         second.detach(device)
     assert str(caught.value) == "device 'nic' is not attached to the domain of 'other'"

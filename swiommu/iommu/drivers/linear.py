@@ -7,30 +7,36 @@ a device reaches the whole window, mapped or not, whatever the protection says. 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
-from swiommu.address import PhysAddr, PhysRange, Prot
-from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotSupported, OutOfRange
-from swiommu.iommu.domain import READ_WRITE, Domain, Mapping
+from swiommu.address import BusAddr, BusRange, BusSpace, PhysAddr, PhysRange
+from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotSupported, OutOfRange, SpaceMismatch
+from swiommu.iommu.domain import READ_WRITE, Domain
+from swiommu.iommu.mapping import Mapping
 from swiommu.iommu.ranges import RangeSet
 from swiommu.layer import Span, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from swiommu.address import AddressRange, BusAddr, BusSpace
+    from swiommu.address import AddressRange, Prot, Space
+    from swiommu.layer import Node
     from swiommu.region import Region
 
 __all__ = ["LinearDomain"]
 
+A = TypeVar("A", PhysAddr, BusAddr)
 
-class LinearDomain(Domain[PhysAddr]):
+
+class LinearDomain(Domain[A]):
     """``alloc`` takes chunks of ``region``; ``bind`` and ``map`` reach all of ``window`` (default: the region).
 
     Records are exact to the byte, so that two buffers in one page can both be bound. The region's own users and what
-    is bound share the window: a chunk that lands on bound memory is refused with `AddressInUse`. Raises
-    `InvalidArgument` for a region outside the window or a delta that is not a multiple of the page size,
-    `OutOfRange` for a window whose bus side leaves ``space_in``.
+    is bound share the window: a chunk that lands on bound memory is refused with `AddressInUse`.
+
+    On a domain ``below`` the region is one of its bus space: contiguous there, and wherever it likes in memory. What
+    backs it is mapped by others, before or after; ``in_use``: see `Stacked`. ``memory``: the node of a memory that all
+    ends in. Raises `InvalidArgument` for a region outside the window, a delta that is not a multiple of the page size
+    or a window that tears a granule of the domain below, `OutOfRange` for a window whose bus side leaves ``space_in``
+    or whose other side leaves the aperture below, `SpaceMismatch` for a region of bus addresses of anybody else.
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.region import Region
@@ -46,10 +52,43 @@ class LinearDomain(Domain[PhysAddr]):
     enforces: ClassVar[bool] = False
     _whole_granules: ClassVar[bool] = False
 
+    @overload
     def __init__(
-        self, space_in: BusSpace, region: Region[PhysAddr], *, window: PhysRange | None = None, delta: int = 0
+        self: LinearDomain[PhysAddr],
+        space_in: BusSpace,
+        region: Region[PhysAddr],
+        *,
+        window: PhysRange | None = ...,
+        delta: int = ...,
+        memory: Node | None = ...,
+        in_use: str = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: LinearDomain[BusAddr],
+        space_in: BusSpace,
+        region: Region[BusAddr],
+        *,
+        window: BusRange | None = ...,
+        delta: int = ...,
+        below: Domain[Any],
+        in_use: str = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        space_in: BusSpace,
+        region: Region[Any],
+        *,
+        window: AddressRange[Any] | None = None,
+        delta: int = 0,
+        below: Domain[Any] | None = None,
+        memory: Node | None = None,
+        in_use: str = "refuse",
     ) -> None:
-        window = window or PhysRange(region.start, region.size)
+        _require_space(region.space, below)
+        window = window or _whole(region)
         if region.start < window.start or region.stop > window.stop:
             raise InvalidArgument(f"{region!r} is not inside the window {window!r}")
         granule = region.page_size
@@ -62,15 +101,31 @@ class LinearDomain(Domain[PhysAddr]):
                 delta=delta,
             )
         layer = Window(space_in.name, Span(base, window.size, -delta))
-        super().__init__(space_in, region.space, layer, space_in.limit - granule, base + window.size - 1)
-        self.region = region
-        self.window = window
+        last = base + window.size - 1
+        if below is not None and (window.start.value | window.size) & below.granule - 1:
+            raise InvalidArgument(
+                f"the window {window!r} tears a granule of {below.granule:#x} bytes of the domain of "
+                f"{below.input_space.name!r}"
+            )
+        self.below = below
+        self._require_reached(window.start.value, window.size)
+        super().__init__(
+            space_in,
+            region.space,
+            layer,
+            space_in.limit - granule,
+            last,
+            below=below,
+            memory=memory,
+            in_use=in_use,
+        )
+        self.aperture_first = base
+        self.region: Region[A] = region
+        self.window: AddressRange[A] = window
         self.delta = delta
         self._record = RangeSet()
 
-    def alloc(
-        self, size: int, align: int = 0, *, prot: Prot = READ_WRITE, limit: int | None = None
-    ) -> Mapping[PhysAddr]:
+    def alloc(self, size: int, align: int = 0, *, prot: Prot = READ_WRITE, limit: int | None = None) -> Mapping[A]:
         """A chunk of the region and the bus range that it has by nature; see `Domain.alloc`.
 
         Alignment holds on the bus: `NotSupported` when the delta is no multiple of it. `NoMemory` also when the chunk
@@ -95,18 +150,10 @@ class LinearDomain(Domain[PhysAddr]):
             self.region.free(chunk)
             raise
 
-    def bind(
-        self, pieces: Sequence[AddressRange[PhysAddr]], prot: Prot = READ_WRITE, *, limit: int | None = None
-    ) -> Mapping[PhysAddr]:
-        """Record one contiguous run inside the window; see `Domain.bind`.
-
-        `NotSupported` for several runs, a run not inside the window, or one above ``limit``; `AddressInUse` if
-        a byte of it is mapped.
-        """
-        self._require_live()
-        runs = self._runs(pieces)
-        self._require_prot(prot)
-        highest = self._highest(limit)
+    def _bind(
+        self, runs: list[tuple[int, int]], prot: Prot, highest: int, align: int, below: Mapping[Any] | None = None
+    ) -> Mapping[A]:
+        # One contiguous run inside the window, or never.
         start, stop = runs[0]
         if len(runs) > 1:
             raise NotSupported(
@@ -120,21 +167,31 @@ class LinearDomain(Domain[PhysAddr]):
                 start=start + self.delta,
                 limit=highest,
             )
-        return self._record_mapping(start, stop, prot, owns_memory=False)
+        if align > self.granule and (start + self.delta | stop - start) & align - 1:
+            raise NotSupported(
+                f"{stop - start} bytes at bus {start + self.delta:#x} are not whole granules of {align:#x} bytes, "
+                "and without translation they stay where they are",
+                start=start + self.delta,
+                align=align,
+            )
+        return self._record_mapping(start, stop, prot, owns_memory=False, below=below)
 
-    def release(self, mapping: Mapping[PhysAddr]) -> None:
+    def let_go(self, mapping: Mapping[A]) -> None:
         """Forget the mapping and free its chunk, if it has one; see `Domain.release`."""
         start, stop = self._forget(mapping)
         self._record.clear(start, stop)
+        self._note_unused(start, stop - start)
         self.stats.unmaps += 1
         if mapping.owns_memory:
             self.region.free(mapping.pieces[0].start)
+        if mapping.below is not None and mapping.below.domain.held(mapping.below):
+            mapping.below.domain.let_go(mapping.below)
 
-    def iova_to_phys(self, iova: BusAddr) -> PhysAddr | None:
+    def iova_to_phys(self, iova: BusAddr) -> A | None:
         """From the record, though a device reaches more; see `Domain.iova_to_phys`."""
         self._require_input(iova)
         held = self._record.at(iova.value)
-        return None if held is None else PhysAddr(self.region.start.space, iova.value - self.delta)
+        return None if held is None else self._at(iova.value - self.delta)
 
     def check(self) -> None:
         """As `Domain.check`; the record lies in the window, and what owns memory is a chunk of the region."""
@@ -157,17 +214,19 @@ class LinearDomain(Domain[PhysAddr]):
                 limit=highest,
             )
 
-    def _record_mapping(self, start: int, stop: int, prot: Prot, *, owns_memory: bool) -> Mapping[PhysAddr]:
+    def _record_mapping(
+        self, start: int, stop: int, prot: Prot, *, owns_memory: bool, below: Mapping[Any] | None = None
+    ) -> Mapping[A]:
         low, high = start + self.delta, stop + self.delta
-        space = self.region.start.space
-        pieces = (PhysRange(PhysAddr(space, start), stop - start),)
-        mapping = Mapping(self._bus_range(low, stop - start), pieces, prot, self, owns_memory)
+        pieces = self._pieces([(start, stop)])
+        mapping = Mapping(self._bus_range(low, stop - start), pieces, prot, self, owns_memory, below)
         self._record.add(low, high)
         try:
-            self._remember(mapping)
+            self._remember(mapping, low, high)
         except AddressInUse:
             self._record.remove(low)
             raise
+        self._note_uses(low, [(start, stop)])
         self.stats.maps += 1
         self.stats.map_bytes += stop - start
         return mapping
@@ -189,8 +248,23 @@ class LinearDomain(Domain[PhysAddr]):
 
     def _unmap(self, iova: int, size: int) -> int:
         done = sum(stop - start for start, stop in self._record.cut(iova, iova + size))
+        self._note_unused(iova, done)
         self.stats.unmaps += bool(done)
         return done
+
+    def _before_unmap(self, iova: int, size: int) -> int:
+        stop = iova
+        while stop < iova + size and (held := self._record.at(stop)) is not None:
+            stop = min(iova + size, held[1])
+        super()._before_unmap(iova, stop - iova)
+        return size
+
+    def _withhold(self, first: int, last: int) -> None:
+        # Only what the region could give out has to be kept from it.
+        low, high = max(first - self.delta, self.region.start.value), min(last + 1 - self.delta, self.region.stop)
+        if low < high:
+            page = self.region.page_size
+            self.region.reserve(self._at(low & -page), high - (low & -page))
 
     def _destroy(self) -> None:
         if len(self._record):
@@ -198,3 +272,13 @@ class LinearDomain(Domain[PhysAddr]):
                 f"the domain of {self.input_space.name!r} has {len(self._record)} ranges mapped by hand",
                 ranges=len(self._record),
             )
+
+
+def _whole(region: Region[Any]) -> AddressRange[Any]:
+    return (PhysRange if isinstance(region.start, PhysAddr) else BusRange)(region.start, region.size)
+
+
+def _require_space(space: Space, below: Domain[Any] | None) -> None:
+    if isinstance(space, BusSpace) if below is None else space is not below.input_space:
+        whose = "no domain" if below is None else f"not the domain of {below.input_space.name!r}"
+        raise SpaceMismatch(f"a region of bus addresses of {space.name!r}, and {whose} is below to map them")

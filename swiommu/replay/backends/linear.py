@@ -27,11 +27,11 @@ class LinearBackend(RegionBackend):
 
     def __init__(self, design: Design, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> None:
         super().__init__(design, plan, workload, knobs)
-        self._domains: dict[str, LinearDomain] = {}
+        self._domains: dict[str, LinearDomain[PhysAddr]] = {}
         self._delta = design.delta
         self.unrecorded = 0
 
-    def _domain(self, group: str) -> LinearDomain:
+    def _domain(self, group: str) -> LinearDomain[PhysAddr]:
         domain = self._domains.get(group)
         if domain is None:
             first = max(0, -self._delta)

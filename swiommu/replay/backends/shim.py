@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swiommu.address import PAGE_SIZE, BusAddr, align_up, order_of
+from swiommu.address import PAGE_SIZE, BusAddr, PhysAddr, align_up, order_of
 from swiommu.errors import OutOfRange, SwiommuError
 from swiommu.region import Chunk, Region
 from swiommu.replay.backends.translated import LARGE, Frontier, PagedBackend
@@ -69,7 +69,7 @@ class ShimBackend(PagedBackend):
             raise
         return _Shimmed(chunk, runs)
 
-    def _write(self, domain: PagedDomain, chunk: Chunk[BusAddr], runs: list[tuple[int, int]]) -> None:
+    def _write(self, domain: PagedDomain[PhysAddr], chunk: Chunk[BusAddr], runs: list[tuple[int, int]]) -> None:
         done = 0
         try:
             for pfn, count in runs:

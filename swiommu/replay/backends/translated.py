@@ -45,7 +45,7 @@ _RAM_UNKNOWN = 64 << 30  # mode ``machine`` without a sidecar: more than any rec
 class Frontier:
     """What stands before a group of devices: their domain, and a region of its input space where a design has one."""
 
-    domain: PagedDomain
+    domain: PagedDomain[PhysAddr]
     policy: LinuxIova
     region: Region[BusAddr] | None = None
 
@@ -103,6 +103,7 @@ class PagedBackend:
         self._internal = 0
         self._now = workload.start_time
         self._waiting: dict[str, Frontier] = {}  # whose flush queue has a timer running
+        self._due = 0  # no timer of theirs fires earlier
 
     # -- domains ----------------------------------------------------------------------------------------------------
 
@@ -160,7 +161,9 @@ class PagedBackend:
             self._count(frontier.domain, lambda: _unmap_user(frontier.domain, handle))
         else:
             self._count(frontier.domain, lambda: self._give(frontier, handle))
-        if self._is_waiting(frontier):
+        expires = _expires(frontier)
+        if expires is not None:
+            self._due = min(self._due, expires) if self._waiting else expires
             self._waiting[request.group] = frontier
 
     def probe(self, request: Request, busy: tuple[int, ...]) -> bool:
@@ -191,15 +194,14 @@ class PagedBackend:
     def advance(self, time: int) -> None:
         """See `Backend.advance`: flush queues have timers."""
         self._now = time
-        for group, frontier in tuple(self._waiting.items()):
+        if not self._waiting or time < self._due:
+            return
+        waiting = self._waiting
+        for frontier in waiting.values():
             self._count(frontier.domain, partial(frontier.domain.advance, time))
-            if not self._is_waiting(frontier):
-                del self._waiting[group]
-
-    @staticmethod
-    def _is_waiting(frontier: Frontier) -> bool:
-        queue = frontier.domain.flush_queue
-        return queue is not None and queue.expires is not None
+        due = {group: at for group, frontier in waiting.items() if (at := _expires(frontier)) is not None}
+        self._waiting = {group: waiting[group] for group in due}
+        self._due = min(due.values(), default=0)
 
     # -- ALLOC ------------------------------------------------------------------------------------------------------
 
@@ -238,7 +240,7 @@ class PagedBackend:
         start = align_down(phys, PAGE_SIZE)
         return PhysRange(self.space.at(start), align_up(phys + size, PAGE_SIZE) - start)
 
-    def _map_user(self, domain: PagedDomain, request: Request) -> _User:
+    def _map_user(self, domain: PagedDomain[PhysAddr], request: Request) -> _User:
         assert request.iova is not None
         at = request.iova
         try:
@@ -253,7 +255,7 @@ class PagedBackend:
 
     # -- account ----------------------------------------------------------------------------------------------------
 
-    def _count(self, domain: PagedDomain, operation: Callable[[], _R]) -> _R:
+    def _count(self, domain: PagedDomain[PhysAddr], operation: Callable[[], _R]) -> _R:
         """Run an operation of a domain and add what it cost to the counters."""
         stats, counters = domain.stats, self.counters
         tables, maps, unmaps = stats.table_pages, stats.maps, stats.unmaps
@@ -287,6 +289,8 @@ class PagedBackend:
 
     def exposure(self) -> Exposure | None:
         """See `Backend.exposure`: the worst of all domains; nothing with strict invalidation."""
+        for frontier in self._waiting.values():
+            frontier.domain.advance(self._now)  # what is not flushed yet counts as far as it has come
         worst = [frontier.domain.exposure for frontier in self._frontiers.values()]
         return Exposure(
             ns=max((seen.ns for seen in worst), default=0),
@@ -295,7 +299,13 @@ class PagedBackend:
         )
 
 
-def _unmap_user(domain: PagedDomain, handle: _User) -> None:
+def _expires(frontier: Frontier) -> int | None:
+    """When the timer of its flush queue fires; None if it doesn't run."""
+    queue = frontier.domain.flush_queue
+    return None if queue is None else queue.expires
+
+
+def _unmap_user(domain: PagedDomain[PhysAddr], handle: _User) -> None:
     """A user mapping ends as one unmap, whatever it was made of."""
     unmaps = domain.stats.unmaps
     at = 0

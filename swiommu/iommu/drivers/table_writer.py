@@ -1,0 +1,160 @@
+"""How a page table is written and cleared: what is counted, invalidated, and given back when it is safe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from swiommu.address import BusAddr, PhysAddr
+from swiommu.errors import InvalidArgument, SwiommuError
+from swiommu.iommu.deferred_tables import DeferredTables
+from swiommu.iommu.domain import Domain
+from swiommu.iommu.flush_queue import Exposure, FlushQueue
+from swiommu.layer import invalidate
+from swiommu.pagetable import RadixTable, page_size_choice
+
+if TYPE_CHECKING:
+    from swiommu.iommu.gather import IotlbGather
+    from swiommu.iommu.iova import IovaPolicy
+    from swiommu.pagetable import Format, TableMemory
+
+__all__ = ["TableWriter", "require_flush"]
+
+A = TypeVar("A", PhysAddr, BusAddr)
+
+
+def require_flush(policy: str) -> None:
+    """Refuse a policy that is none."""
+    if policy not in {"strict", "lazy"}:
+        raise InvalidArgument(f"no flush policy {policy!r}: there are 'strict' and 'lazy'")
+
+
+class TableWriter(Domain[A]):
+    """The lower half of a `PagedDomain`: its table, its bus addresses, its flushes, its clock."""
+
+    iova: IovaPolicy
+
+    def _open_table(self, form: Format, pages: TableMemory, flush: str, cpus: int) -> None:
+        self.now = 0
+        self.exposure = Exposure()
+        self.flush_queue = FlushQueue(self._flush_all, self._free_flushed, cpus=cpus) if flush == "lazy" else None
+        self._cpus = cpus
+        self._deferred = None if self.flush_queue is None else DeferredTables(pages)
+        self.table = RadixTable(form, pages if self._deferred is None else self._deferred)
+
+    # -- time, and who calls
+
+    @property
+    def cpu(self) -> int:
+        """The CPU that makes the calls that follow: its ring of waiting unmaps, its caches of bus addresses."""
+        return self.iova.cpu
+
+    @cpu.setter
+    def cpu(self, cpu: int) -> None:
+        if not 0 <= cpu < self._cpus:
+            raise InvalidArgument(f"no CPU {cpu}: there are {self._cpus}", cpu=cpu)
+        self.iova.cpu = cpu
+
+    def advance(self, now_ns: int) -> None:
+        """Let time pass up to ``now_ns``: a flush that is due by then happens when it is due. Time never goes back."""
+        if self.flush_queue is not None:
+            self.flush_queue.advance(now_ns)
+            self.exposure.passed(now_ns)
+            self._note_tables()
+        self.iova.advance(now_ns)
+        self.now = max(self.now, now_ns)
+
+    # -- writing and clearing the table
+
+    def _place(self, runs: list[tuple[int, int]], size: int, align: int, bits: int, highest: int) -> int:
+        # A bus range for `runs`, all whole granules, mapped; or nothing has changed.
+        at = self.iova.alloc(size, highest, align)
+        try:
+            self._write(at, runs, bits)
+        except SwiommuError:
+            self.iova.free(at, size)
+            raise
+        return at
+
+    def _write(self, iova: int, runs: list[tuple[int, int]], bits: int) -> None:
+        table, bitmap, refs_of = self.table, self.pgsize_bitmap, self.table.walk_refs
+        at, refs = iova, 0
+        try:
+            for start, stop in runs:
+                paddr = start
+                while paddr < stop:
+                    pgsize, count = page_size_choice(bitmap, at, paddr, stop - paddr)
+                    table.map_run(at, paddr, pgsize, count, bits)
+                    refs += refs_of[pgsize] * count
+                    at += pgsize * count
+                    paddr += pgsize * count
+        except SwiommuError:
+            self._note_tables()  # the peak
+            if at > iova:
+                table.unmap(iova, at - iova)
+            self._free_tables()  # no device was told of these addresses, so nothing has to wait for a flush
+            self._note_tables()
+            raise
+        if self.flush_queue is not None:
+            self.exposure.operation()
+        stats = self.stats
+        stats.maps += len(runs)
+        stats.map_bytes += at - iova
+        stats.walk_refs += refs
+        self._note_tables()
+
+    def _take_out(self, iova: int, size: int, gather: IotlbGather) -> int:
+        done = 0
+        for run in self.table.unmap(iova, size):
+            gather.add_range(run.iova, run.size)
+            done += run.size
+        self._note_unused(iova, done)
+        return done
+
+    def _finish_unmap(self, gather: IotlbGather, cleared: int, ranges: list[tuple[int, int]]) -> None:
+        # `ranges` of bus addresses, and the tables that became empty, go back when no stale entry can lead there.
+        self.stats.unmaps += 1
+        if self.flush_queue is None:
+            gather.sync()
+            for start, stop in ranges:
+                self.iova.free(start, stop - start)
+            self._free_tables()
+        else:
+            assert self._deferred is not None
+            self.exposure.operation()
+            if cleared:
+                self.exposure.unmapped(self.now, cleared)
+            self.flush_queue.queue((ranges, self._deferred.collect()), self.now, cpu=self.iova.cpu)
+        self._note_tables()
+
+    def _free_flushed(self, unmapped: tuple[list[tuple[int, int]], list[int]], cpu: int) -> None:
+        assert self._deferred is not None
+        ranges, freelist = unmapped
+        caller, self.iova.cpu = self.iova.cpu, cpu
+        for start, stop in ranges:
+            self.iova.free(start, stop - start)
+        self.iova.cpu = caller
+        self._deferred.free_now(freelist)
+
+    def _free_tables(self) -> None:
+        # Those that wait in no queue; a table without deferral has freed its own already.
+        if self._deferred is not None:
+            self._deferred.free_now(self._deferred.collect())
+
+    def _flush(self, start: int, last: int) -> None:
+        self.stats.invalidations += 1
+        node = self.node
+        if node.uppers or node.feeds or node.tlb is not None or node.iotlb is not None:
+            invalidate(node, start, last + 1 - start)
+
+    def _flush_all(self, now: int) -> None:
+        invalidate(self.node)
+        self.stats.invalidations += 1
+        self.stats.flushes += 1
+        self.exposure.flushed(now)
+
+    def _note_tables(self) -> None:
+        stats, pages = self.stats, self.table.table_pages
+        if self._deferred is not None:
+            pages += len(self._deferred)
+        stats.table_pages = pages
+        stats.table_pages_peak = max(stats.table_pages_peak, pages)
