@@ -1,8 +1,9 @@
 """What a type checker must refuse: every line with ``# refused`` is an error, no other line is."""
 
-from swiommu.address import BusAddr, BusRange, BusSpace, PhysAddr, PhysRange, PhysSpace, Prot
+from swiommu.address import Access, BusAddr, BusRange, BusSpace, PhysAddr, PhysRange, PhysSpace, Prot
 from swiommu.device import BusDevice
 from swiommu.iommu import Domain, LinearDomain, Mapping, PagedDomain
+from swiommu.layer import Graph, Identity, Layer, Node, Reserved, allocatable, connect
 from swiommu.memory import Frames
 from swiommu.region import Region
 
@@ -40,3 +41,34 @@ def refused_when_built(bus: BusSpace, ram: PhysSpace, frames: Frames) -> None:
     PagedDomain(bus, frames=frames, output_space=bus)  # refused: a bus for a memory
     LinearDomain(bus, Region(bus.at(0), 4096))  # refused: a region of bus addresses
     LinearDomain(bus, Region(ram.at(0), 4096), window=BusRange(bus.at(0), 4096))  # refused: bus for physical
+
+
+def allowed_when_stacked(
+    upper: Domain[BusAddr], lower: Domain[PhysAddr], iova: BusAddr, ipa: BusAddr
+) -> BusAddr | None:
+    upper.map(iova, ipa, 4096)
+    upper.bind([BusRange(ipa, 4096)])
+    lower.translate(ipa, 4, Access.READ)
+    connect(upper.node, lower.node)
+    upper.node.translate(iova, 4, Access.READ)
+    return upper.iova_to_phys(iova)
+
+
+def refused_when_stacked(upper: Domain[BusAddr], lower: Domain[PhysAddr], iova: BusAddr, paddr: PhysAddr) -> None:
+    upper.map(iova, paddr, 4096)  # refused: memory is two stages below
+    upper.bind([PhysRange(paddr, 4096)])  # refused: memory for an intermediate space
+    lower.map(iova, iova, 4096)  # refused: the last stage leads to memory
+    back: PhysAddr | None = upper.iova_to_phys(iova)  # refused: it leads to an intermediate space
+    upper.node.translate(0x1000, 4, Access.READ)  # refused: int for an address
+    upper.node.translate(iova, 4, 1)  # refused: int for a kind of access
+    connect(upper, lower)  # refused: domains for nodes
+    one: Domain[PhysAddr] = upper  # refused: another output space
+    print(back, one)
+
+
+def refused_in_a_graph(graph: Graph, node: Node, layer: Layer, iova: BusAddr) -> None:
+    graph.add(layer, on=layer)  # refused: a layer has no place
+    graph.add(layer, walker=7)  # refused: int for a node
+    connect(node, Identity("bypass"))  # refused: a layer for a node
+    Reserved(iova, 4096)  # refused: an address for a number of the node's own space
+    allocatable(node, iova)  # refused: an address for a mask

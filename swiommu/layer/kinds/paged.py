@@ -55,15 +55,13 @@ class Paged(Layer):
         self.output_width = table.format.output_width
 
     def look(self, at: int, read: Read) -> Extent | FaultKind:
-        """The leaf around ``at``; RANGE beyond the input width, TRANSLATION in a hole or at what can be no leaf there."""
+        """The leaf around ``at``; RANGE beyond the input width, TRANSLATION in a hole."""
         if at >> self.input_width:
             return FaultKind.RANGE
         steps, item = self.table.walk(at, read)
-        level = self.table.format.levels[steps[-1].depth]
-        pgsize = level.pgsize
-        # A table lies where others may write: what no format allows is a hole, as in hardware, not a huge page.
-        if not isinstance(item, Leaf) or not level.can_leaf or item.oa & (pgsize - 1):
+        if not isinstance(item, Leaf):
             return FaultKind.TRANSLATION
+        pgsize = self.table.format.levels[steps[-1].depth].pgsize
         return self._extent(at & -pgsize, item, pgsize)
 
     def extents(self) -> Iterator[Extent]:
