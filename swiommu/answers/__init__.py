@@ -1,12 +1,14 @@
-"""What a person asks: `compare` (which design, and what would it take) and `verify` (does the model decide likewise).
+"""What a person asks: which design, and what would it take; does the model decide likewise; which way, and who refuses.
 
-An answer is a value with `to_json()`; printing it is the business of `swiommu.report`.
+`compare` and `verify` are asked of recorded traces, `explain` of one access through a stack of layers. An answer is a
+value with `to_json()`; printing it is the business of `swiommu.report`.
 """
 
 from __future__ import annotations
 
 from swiommu.answers.compare import Comparison, compare
 from swiommu.answers.cost import CostVector, read_cost_vector
+from swiommu.answers.explain import Explanation, explain
 from swiommu.answers.many import Comparisons
 from swiommu.answers.row import Row
 from swiommu.answers.verify import Verification, verify
@@ -15,9 +17,11 @@ __all__ = [
     "Comparison",
     "Comparisons",
     "CostVector",
+    "Explanation",
     "Row",
     "Verification",
     "compare",
+    "explain",
     "read_cost_vector",
     "verify",
 ]

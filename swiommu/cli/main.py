@@ -17,6 +17,7 @@ __all__ = ["main"]
 # Verb, module, and the line in --help (said here so that --help imports no verb).
 _VERBS = {
     "compare": ("swiommu.cli.compare", "One recorded trace, several designs, one verdict."),
+    "explain": ("swiommu.cli.explain", "One access through a stack of IOMMUs: its way, its cost, who refuses it."),
     "verify": ("swiommu.cli.verify", "How much of what the recorded kernel decided the model predicts."),
 }
 

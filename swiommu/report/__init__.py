@@ -1,4 +1,4 @@
-"""How an answer looks: terminal tables, and a comparison as one HTML file.
+"""How an answer looks: terminal tables, a comparison as one HTML file, a walk as text or as a picture.
 
 Nothing is decided here, and every name from a trace is escaped here. Jinja and Plotly are imported when a page is made.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from swiommu.report.html import PlotlyJs, comparison_html, read_comparison
 from swiommu.report.terminal import clean, print_comparison, print_verification
+from swiommu.report.walk import walk_text
+from swiommu.report.walk_svg import walk_svg
 
 __all__ = [
     "PlotlyJs",
@@ -15,4 +17,6 @@ __all__ = [
     "print_comparison",
     "print_verification",
     "read_comparison",
+    "walk_svg",
+    "walk_text",
 ]
