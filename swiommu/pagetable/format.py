@@ -101,6 +101,18 @@ class Format:
         if any(1 << level.bits > TABLE_ENTRIES for level in levels):
             raise InvalidArgument(f"format {self.name!r}: a table holds at most {TABLE_ENTRIES} entries")
 
+    def checked(self, item: Item, depth: int) -> Item:
+        """What was decoded, unless it can't be there: a leaf in an upper level or a misaligned one, one table too many.
+
+        >>> from swiommu.pagetable.formats import MOCK
+        >>> MOCK.checked(Leaf(0x1000, 3), 2), MOCK.checked(Leaf(0x1000, 3), 3).oa
+        (Empty(), 4096)
+        """
+        level = self.levels[depth]
+        if isinstance(item, Leaf):
+            return item if level.can_leaf and not item.oa & (level.pgsize - 1) else EMPTY
+        return item if depth + 1 < len(self.levels) else EMPTY
+
     @property
     def input_width(self) -> int:
         """Bits of an input address that the levels decode."""

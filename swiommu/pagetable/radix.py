@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from swiommu.address import Prot
-    from swiommu.pagetable.format import Format, Item
+    from swiommu.pagetable.format import Format
     from swiommu.pagetable.tables import TableMemory
 
 __all__ = ["RadixTable"]
@@ -219,7 +219,7 @@ class RadixTable(CheckedRanges):
             if not isinstance(item := self.format.decode(entry, depth), Table):
                 break
             phys = item.oa
-        return Walk(tuple(steps), self._checked(item, len(steps) - 1))
+        return Walk(tuple(steps), self.format.checked(item, len(steps) - 1))
 
     def lookup(self, iova: int) -> tuple[int, int, Prot] | None:
         """Output address of ``iova`` (any byte), page size and protection of its leaf; None in a hole."""
@@ -240,17 +240,11 @@ class RadixTable(CheckedRanges):
     def _leaves_in(self, phys: int, depth: int, base: int) -> Iterator[tuple[int, Leaf, int]]:
         shift = self._shape[depth][0]
         for index, entry in enumerate(self._tables.entries(phys)):
-            item = self._checked(self.format.decode(entry, depth), depth) if entry else EMPTY
+            item = self.format.checked(self.format.decode(entry, depth), depth) if entry else EMPTY
             if isinstance(item, Leaf):
                 yield base + (index << shift), item, 1 << shift
             elif isinstance(item, Table):
                 yield from self._leaves_in(item.oa, depth + 1, base + (index << shift))
-
-    def _checked(self, item: Item, depth: int) -> Item:
-        level = self.format.levels[depth]
-        if isinstance(item, Leaf):
-            return item if level.can_leaf and not item.oa & (level.pgsize - 1) else EMPTY
-        return item if depth + 1 < len(self._shape) else EMPTY
 
     def dump_bytes(self, phys: int) -> bytes:
         """The 4 KiB of the table at ``phys`` as memory holds them: little-endian words."""
