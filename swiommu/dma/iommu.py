@@ -26,7 +26,7 @@ __all__ = ["IommuDma"]
 class IommuDma(DmaBackend):
     """Each mapping is a bus range of whole granules in ``domain``, under the device's mask.
 
-    In a stack it is mapped through all domains, from the bottom up, in granules of the largest.
+    In a stack it is mapped through all domains, from the bottom up.
 
     ``untrusted`` devices get a bounce buffer of ``pool`` for what does not begin and end with a granule, its padding
     zeroed; their lists are not merged. Coherent memory is scattered. Raises `InvalidArgument` for a domain that does
@@ -94,7 +94,7 @@ class IommuDma(DmaBackend):
         if self.untrusted:
             return super().map_sg(limits, entries, direction, attributes)
         self._require_alignment(limits)
-        granule, boundary = self.domain.stack_granule, limits.seg_boundary_mask
+        granule, boundary = self.domain.memory_granule, limits.seg_boundary_mask
         padded = pad_entries(entries, granule, boundary)
         pieces = [
             PhysRange(self.at(phys - phys % granule), whole) for (phys, _), whole in zip(entries, padded, strict=True)

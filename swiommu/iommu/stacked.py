@@ -48,8 +48,8 @@ class Stacked(Door[A], ABC):
     ``below`` is the domain that its output space is the bus space of, None at the bottom; ``uses`` is what those above
     map here. ``in_use`` says what happens when something is to be unmapped that they use: "refuse" (`Busy`), "notify"
     (they unmap theirs first; their ``on_notice`` is told the range) or "force" (their accesses fault here from then
-    on). ``stack_granule`` and ``finest_granule`` are the largest and the smallest granule from here down. ``node`` is
-    its layer in its place.
+    on). ``stack_granule`` and ``finest_granule`` are the largest and the smallest granule from here down,
+    ``memory_granule`` that of the bottom, where memory is put together. ``node`` is its layer in its place.
     """
 
     aperture_first = 0
@@ -74,7 +74,7 @@ class Stacked(Door[A], ABC):
         self.uses = Uses()
         self.in_use = in_use
         self.on_notice: list[Callable[[BusRange], None]] = []
-        self.finest_granule = self.granule
+        self.finest_granule = self.memory_granule = self.granule
         self._guarded = below is not None  # whether unmapping has to look above or below
         if below is not None:
             self._enter(below)
@@ -167,6 +167,7 @@ class Stacked(Door[A], ABC):
         below.admit(self.output_space)
         self.stack_granule = max(self.granule, below.stack_granule)
         self.finest_granule = min(self.granule, below.finest_granule)
+        self.memory_granule = below.memory_granule
         for region in below.node.reserved:
             if region.kind is ReservedKind.MSI:  # taken out before anything is translated: a hole up here too
                 self.reserve(region)
