@@ -7,7 +7,7 @@ from hypothesis import given
 
 from swiommu.address import Access, Prot
 from swiommu.errors import NotSupported
-from swiommu.layer import Chain, Identity, Node, Paged, Span, Walker, Window, access, extents
+from swiommu.layer import Chain, FaultKind, Identity, Node, Paged, Span, Walker, Window, access, extents
 from swiommu.layer.attributes import allowed
 from swiommu.layer.extents import pieces
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
@@ -70,11 +70,21 @@ def test_window_cuts_a_large_leaf():
     assert [node.name for node, _ in first.way] == ["s1", "w"]
 
 
+def test_input_beyond_the_width_is_no_piece():
+    chain = Chain(Window("w", Span(0, 0x4000, 0x7000)), Identity("bypass", width=15))
+    assert triples(chain) == [(0, 0x7000, 0x1000)]
+    assert access(chain, 0x1000, 1, Access.READ).fault.layer == "bypass"
+
+
 def test_output_beyond_the_width_is_no_piece():
-    upper = Window("w", Span(0, 0x4000, 0x7000))
-    lower = Identity("bypass", width=15)
-    assert triples(Chain(upper, lower)) == [(0, 0x7000, 0x1000)]
-    assert access(Chain(upper, lower), 0x1000, 1, Access.READ).fault.layer == "bypass"
+    class Narrow(Window):
+        """Promises more than its outputs can hold: what is beyond them is an address-size fault of its own."""
+
+    narrow = Narrow("narrow", Span(0, 0x2000, 0x7000), Span(0x2000, 0x1000, 0x7000))
+    narrow.output_width = 15
+    assert triples(narrow) == [(0, 0x7000, 0x1000)]
+    for at in 0x1000, 0x2000:
+        assert access(narrow, at, 1, Access.READ).fault.kind is FaultKind.ADDRESS_SIZE
 
 
 def test_what_nobody_may_use_is_a_piece_all_the_same():

@@ -80,6 +80,13 @@ def test_leaves_are_no_larger_than_blocks():
     assert access(flatten(shifted), MB2, 1, Access.READ).refs == 4  # flattening is not always cheaper
 
 
+def test_leaves_stay_within_blocks_where_deltas_cancel():
+    there, back = Window("there", Span(0, 2 * MB2, 0x1_0000)), Window("back", Span(0x1_0000, 2 * MB2, -0x1_0000))
+    path = Chain(there, back)
+    assert access(path, 0, 2 * MB2, Access.READ).runs[0].page_size == 0x1_0000
+    assert {size for _, _, size in leaves(flatten(path))} == {PAGE}
+
+
 def test_leaf_of_a_gigabyte_over_an_odd_window():
     # The published counterexample: 2 references, and 4 when it is flat.
     gigabyte = Node(paged("s1", (0, 0, 1 << 30, 1, RW)), walker=Walker.PHYSICAL)
