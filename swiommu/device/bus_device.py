@@ -96,7 +96,9 @@ class BusDevice:
             raise SpaceMismatch(
                 f"device {self.name!r} is on memory {self.ram.space.name!r}, its domain leads to {end.name!r}"
             )
-        if size and addr.value + size - 1 > self.dma_mask:
+        # What is no address of this bus has no place under the mask either: `translate` says what it is.
+        own = getattr(addr, "space", None) is path.input_space
+        if own and size and addr.value + size - 1 > self.dma_mask:
             raise OutOfRange(
                 f"device {self.name!r} can't drive {size} bytes at {addr!r}: its mask is {self.dma_mask:#x}",
                 addr=addr.value,

@@ -63,7 +63,10 @@ def refused_when_stacked(upper: Domain[BusAddr], lower: Domain[PhysAddr], iova: 
     upper.node.translate(iova, 4, 1)  # refused: int for a kind of access
     connect(upper, lower)  # refused: domains for nodes
     one: Domain[PhysAddr] = upper  # refused: another output space
-    print(back, one)
+    two: Domain[PhysAddr] = PagedDomain(iova.space, below=lower)  # refused: what is on a domain leads into its space
+    PagedDomain(iova.space, below=iova.space)  # refused: a space for a domain
+    PagedDomain(paddr.space, below=lower)  # refused: a memory for a bus
+    print(back, one, two)
 
 
 def refused_in_a_graph(graph: Graph, node: Node, layer: Layer, iova: BusAddr) -> None:
