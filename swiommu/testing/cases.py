@@ -1,0 +1,284 @@
+"""Each law with what it is tried on: `CASES` draws stacks, domains, caches and changes, and asks the law about them.
+
+A case is a strategy of plain values and a function that builds what they say and runs the check, so that it can be run
+as a test, with a bug planted, or for long.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from swiommu.address import PAGE_SIZE, BusSpace, Prot
+from swiommu.errors import AddressInUse
+from swiommu.layer import Marks, Node, Paged, Shadow, TranslationCache, Walker
+from swiommu.pagetable import MOCK, CountingTables, Format, Level, RadixTable
+from swiommu.testing import laws
+from swiommu.testing.case import Case
+from swiommu.testing.domain_cases import DOMAIN_CASES
+from swiommu.testing.probes import Probe
+from swiommu.testing.stacks import BASES, DATA, SLOT, TABLES, TINY, Piece, Recipe, Stack, Stage, chained
+from swiommu.testing.strategies import probes, prots, recipes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hypothesis.strategies import DrawFn, SearchStrategy
+
+__all__ = ["CASES"]
+
+_OPEN = st.just(0)
+_FULL = st.just(TABLES + 4 * SLOT)
+_SOLID = st.sampled_from((0, TABLES + 4 * SLOT, TABLES + 4 * SLOT))
+_PLACED = ("paged", "paged", "paged", "window", "flat")  # no identity: each space lies elsewhere
+_WITH_TABLE = ("paged", "paged", "paged", "paged", "flat", "window")
+
+
+def _identity(recipe: Recipe, asked: list[Probe]) -> None:
+    laws.identity(recipe.build().path, asked)
+
+
+def _zero(recipe: Recipe, asked: list[Probe]) -> None:
+    laws.zero(recipe.build().path, asked)
+
+
+def _associativity(recipe: Recipe, asked: list[Probe]) -> None:
+    stack = recipe.build()
+    laws.associativity(stack.parts, asked, [stack.linked()[0]])
+
+
+def _pipeline(recipe: Recipe, asked: list[Probe], cut: int) -> None:
+    stack = recipe.build()
+    cut = 1 + cut % (len(stack.parts) - 1)
+    laws.pipeline(chained(stack.parts[:cut]), chained(stack.parts[cut:]), asked)
+
+
+def _flattening(recipe: Recipe, asked: list[Probe]) -> None:
+    paged = all(stage.kind == "paged" for stage in recipe.stages)
+    laws.flattening(recipe.build().path, asked, format=TINY, one_geometry=paged)
+
+
+def _shadow(recipe: Recipe, asked: list[Probe], changes: list[tuple[int, Piece, bool]]) -> None:
+    stack = recipe.build()
+    stand_in = Shadow("shadow", stack.path, format=TINY)
+    laws.shadow(stand_in, [_change(stack, *change) for change in changes], asked)
+    stand_in.check()
+
+
+def _change(stack: Stack, stage: int, piece: Piece, more: bool) -> Callable[[], None]:
+    # Map a piece, if there is room, or unmap what it covers.
+    stage %= len(stack.nodes)
+
+    def change() -> None:
+        if not stack.has_table(stage):
+            return
+        if not more:
+            stack.unmap(stage, piece)
+            return
+        try:
+            stack.map(stage, piece)
+        except AddressInUse:
+            stack.unmap(stage, piece)
+
+    return change
+
+
+def _window_algebra(base: int, size: int, one: int, two: int, lower: tuple[int, int]) -> None:
+    assume(lower[0] + two >= 0 and base + one >= 0)
+    laws.window_algebra(base, size, (one, two), lower)
+
+
+def _monotonicity(recipe: Recipe, asked: list[Probe], stage: int, piece: Piece, existing: bool) -> None:
+    stack = recipe.build()
+    stage %= len(stack.nodes)
+    assume(stack.has_table(stage))
+    if existing:  # what is there is taken out first, and put back by the law
+        data = [each for each in recipe.stages[stage].pieces if each.start < DATA]
+        assume(data)
+        piece = data[piece.start // PAGE_SIZE % len(data)]
+        stack.unmap(stage, piece)
+    elif _taken(recipe.stages[stage], piece):
+        return
+    laws.monotonicity(
+        stack.path,
+        asked,
+        lambda: stack.map(stage, piece),
+        lambda: stack.unmap(stage, piece),
+        layer=stack.nodes[stage].name,
+        state=lambda: stack.table_bytes(stage),
+    )
+
+
+def _taken(stage: Stage, piece: Piece) -> bool:
+    return any(each.start < piece.start + piece.size and piece.start < each.start + each.size for each in stage.pieces)
+
+
+def _permission(recipe: Recipe, asked: list[Probe], some: list[Prot]) -> None:
+    upper, lower = recipe.build().nodes
+    laws.permission(upper, lower, asked, some)
+
+
+def _attribution(recipe: Recipe, asked: list[Probe]) -> None:
+    laws.attribution(recipe.build().parts, asked)
+
+
+def _no_leak(recipe: Recipe, asked: list[Probe]) -> None:
+    stack = recipe.build()
+    foreign = [
+        BusSpace(f"space {number}", width=48).at(base + probe.start % DATA)
+        for number, base in enumerate(stack.bases[1:], 1)
+        for probe in asked[:2]
+    ]
+    laws.no_leak(stack.parts, asked, foreign)
+
+
+def _segments(recipe: Recipe, asked: list[Probe]) -> None:
+    laws.segments(recipe.build().path, asked)
+
+
+def _dirty(recipe: Recipe, asked: list[Probe]) -> None:
+    stack = recipe.build()
+    for node in stack.nodes:
+        if isinstance(node.layer, Paged):
+            node.layer.marks = Marks()
+            node.layer.keeps_marks = True
+    laws.dirty(stack.parts, asked)
+
+
+def _cost(recipe: Recipe, asked: list[Probe]) -> None:
+    laws.cost(recipe.build().parts, asked)
+
+
+def _uniform(shape: list[tuple[int, bool]], page: int) -> None:
+    nodes = []
+    for number, (levels, nested) in enumerate(shape):
+        table = RadixTable(_levels(levels), CountingTables())
+        table.map_run(0, 0, PAGE_SIZE, 16, Prot.READ | Prot.WRITE)
+        nodes.append(Node(Paged(f"s{number}", table), walker=Walker.NESTED if nested else Walker.PHYSICAL))
+    laws.cost(nodes, [Probe(page * PAGE_SIZE)], [levels for levels, _ in shape])
+
+
+def _levels(count: int) -> Format:
+    # A format with so many levels of 16 entries.
+    def leaf_run(oa: int, depth: int, prot: int, n: int) -> range:
+        first = MOCK.leaf_entry(oa, depth, prot)
+        return range(first, first + n * PAGE_SIZE, PAGE_SIZE)
+
+    return Format(
+        name=f"levels{count}",
+        levels=tuple(Level(8 + 4 * n, 4, n == 1) for n in range(count, 0, -1)),
+        output_width=MOCK.output_width,
+        leaf_entry=MOCK.leaf_entry,
+        leaf_run=leaf_run,
+        table_entry=MOCK.table_entry,
+        decode=MOCK.decode,
+    )
+
+
+def _renaming(recipe: Recipe, asked: list[Probe], shifts: list[int]) -> None:
+    moved = [0, *(shift << 20 for shift in shifts[: len(recipe.stages)])]
+    if recipe.memory:
+        moved[len(recipe.stages) :] = []  # the memory stays where it is
+    moved += [0] * (len(recipe.stages) + 1 - len(moved))
+    if not recipe.memory:
+        moved[-1] = 0  # what comes out at the bottom is compared
+    for number, stage in enumerate(recipe.stages):
+        if stage.kind == "identity":  # both of its sides are one space
+            assume(moved[number] == moved[number + 1])
+    laws.renaming(recipe.build().path, recipe.build(shifts=moved).path, asked)
+
+
+def _caches(
+    recipe: Recipe,
+    asked: list[Probe],
+    geometry: list[tuple[int | None, int | None, int]],
+    stage: int,
+    to: Piece | None,
+    linked: bool,
+) -> None:
+    stack = recipe.build()
+    stage %= len(stack.nodes)
+    assume(stack.has_table(stage))
+    data = [piece for piece in recipe.stages[stage].pieces if piece.start < DATA]
+    assume(data)
+    nodes = stack.linked() if linked else stack.parts
+    for node, (own, whole, walk_levels) in zip(nodes, geometry, strict=False):
+        node.tlb = None if own is None else TranslationCache(own or None, walk_levels=walk_levels)
+        node.iotlb = None if whole is None else TranslationCache(whole or None)
+    piece = next((each for each in data if each.start <= asked[0].start - BASES[0] < each.start + each.size), data[0])
+
+    def change() -> None:
+        stack.unmap(stage, piece)
+        if to is not None:
+            stack.map(stage, piece._replace(output=to.output // piece.page * piece.page, prot=to.prot))
+
+    path = nodes[0] if linked else chained(nodes)
+    where = nodes[stage], stack.bases[stage] + piece.start, piece.size
+    laws.cache_transparency(path, asked, change, where)
+
+
+@st.composite
+def _pieces(draw: DrawFn) -> Piece:
+    """One leaf somewhere in the data."""
+    size = draw(st.sampled_from((1 << 12, 1 << 12, 1 << 14, 1 << 16)))
+    start, output = (draw(st.integers(0, DATA // size - 1)) * size for _ in range(2))
+    return Piece(start, output, size, draw(prots()), size)
+
+
+def _cases() -> list[Case]:
+    asked: SearchStrategy[list[Probe]] = probes()
+    paged = recipes(kinds=_WITH_TABLE)
+    aligned = recipes(kinds=("paged", "paged", "paged", "window", "flat"), memory=_SOLID, unit=PAGE_SIZE)
+    changes = st.tuples(st.integers(0, 3), _pieces(), st.booleans())
+    room = st.sampled_from((None, 0, 0, 1, 3))  # no cache, any number of entries, few
+    geometry = st.lists(st.tuples(room, room, st.integers(0, 3)), min_size=5, max_size=5)
+    place, delta = st.integers(0, 0x40).map(lambda n: n * 0x400), st.integers(-0x40, 0x40).map(lambda n: n * 0x400)
+    length = st.integers(1, 0x40).map(lambda n: n * 0x400)
+    stages = st.integers(0, 3)
+    return [
+        Case(1, "stacks", (recipes(), asked), _identity),
+        Case(2, "stacks", (recipes(memory=_OPEN), asked), _zero),
+        Case(3, "stacks", (recipes(min_stages=2), asked), _associativity),
+        Case(4, "stacks", (recipes(min_stages=2), asked, stages), _pipeline),
+        Case(5, "stacks", (aligned, asked), _flattening),
+        Case(6, "stacks", (aligned, asked, st.lists(changes, max_size=4)), _shadow),
+        Case(7, "windows", (place, length, delta, delta, st.tuples(place, length)), _window_algebra),
+        Case(8, "tables", (paged, asked, stages, _pieces(), st.booleans()), _monotonicity),
+        Case(
+            9,
+            "two stages",
+            (recipes(min_stages=2, max_stages=2, memory=_OPEN), asked, st.lists(prots(), max_size=3)),
+            _permission,
+        ),
+        Case(10, "stacks", (recipes(), asked), _attribution),
+        Case(11, "stacks", (recipes(kinds=_PLACED), asked), _no_leak),
+        Case(
+            13,
+            "caches",
+            (
+                recipes(kinds=_WITH_TABLE, sound=True),
+                probes(min_size=2),
+                geometry,
+                stages,
+                st.none() | _pieces(),
+                st.booleans(),
+            ),
+            _caches,
+        ),
+        Case(15, "stacks", (recipes(), asked), _segments),
+        Case(16, "stacks", (paged, asked), _dirty),
+        Case(20, "stacks", (recipes(), asked), _cost),
+        Case(
+            20,
+            "uniform stacks",
+            (st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=4), st.integers(0, 15)),
+            _uniform,
+        ),
+        Case(22, "stacks", (recipes(), asked, st.lists(st.integers(0, 7), min_size=3, max_size=3)), _renaming),
+    ]
+
+
+CASES = [*_cases(), *DOMAIN_CASES]
+"""Every law with what it is tried on, by number."""

@@ -1,0 +1,105 @@
+"""The law of everything that is handed out and comes back: nothing is lost, nothing is given twice."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from swiommu.testing.statements import broken
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swiommu.memory import Frames
+    from swiommu.region import Region
+
+__all__ = ["Account", "Grant", "account_of_frames", "account_of_region", "conservation"]
+
+
+class Grant(NamedTuple):
+    """``size`` units from ``start``, handed out with an alignment of ``align``."""
+
+    start: int
+    size: int
+    align: int = 1
+
+
+class Account(NamedTuple):
+    """What an allocator of ``size`` units from ``start`` has handed out, and what it says is ``free``.
+
+    ``holes`` are the free ranges as (start, stop), if it tells them.
+    """
+
+    start: int
+    size: int
+    live: Sequence[Grant]
+    free: int
+    holes: Sequence[tuple[int, int]] | None = None
+
+
+def conservation(account: Account) -> None:
+    """Law 18: live and free add up to everything; what is live is disjoint, aligned and inside.
+
+    >>> conservation(Account(0, 16, [Grant(4, 2, 4), Grant(8, 8)], 6, [(0, 4), (6, 8)]))
+    """
+    live = sorted(account.live)
+    stop = account.start + account.size
+    for grant in live:
+        if grant.start < account.start or grant.size < 1 or grant.start + grant.size > stop:
+            raise broken(18, f"{grant} is not inside [{account.start:#x}, {stop:#x})")
+        if grant.start % grant.align:
+            raise broken(18, f"{grant} is not aligned")
+    for one, other in pairwise(live):
+        if one.start + one.size > other.start:
+            raise broken(18, f"{one} and {other} overlap")
+    taken = sum(grant.size for grant in live)
+    if taken + account.free != account.size:
+        raise broken(18, f"{taken:#x} live and {account.free:#x} free are not {account.size:#x}")
+    if account.holes is None:
+        return
+    cursor, expected = account.start, []
+    for grant in [*live, Grant(stop, 1)]:
+        if cursor < grant.start:
+            expected.append((cursor, grant.start))
+        cursor = grant.start + grant.size
+    if _joined(account.holes) != expected:
+        raise broken(18, f"free ranges are {list(account.holes)}, between what is live it is {expected}")
+
+
+def _joined(holes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(holes):
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return joined
+
+
+def account_of_region(region: Region[Any], aligns: dict[int, int]) -> Account:
+    """The account of a region; ``aligns`` says by start address which alignment was asked for.
+
+    >>> from swiommu.address import PhysSpace
+    >>> from swiommu.region import Region
+    >>> region = Region(PhysSpace("ram").at(0x4000_0000), 1 << 20)
+    >>> chunk = region.alloc(5000, 0x4000)
+    >>> conservation(account_of_region(region, {chunk.start.value: 0x4000}))
+    """
+    live = [Grant(chunk.start.value, chunk.size, aligns.get(chunk.start.value, 1)) for chunk in region.chunks()]
+    holes = [(hole.start.value, hole.stop) for hole in region.holes()]
+    return Account(region.start.value, region.size, live, region.free_space, holes)
+
+
+def account_of_frames(frames: Frames, taken: Sequence[tuple[int, int]]) -> Account:
+    """The account of a memory's frames, in frames; ``taken`` are blocks as (first frame number, order).
+
+    >>> from swiommu.address import PhysSpace
+    >>> from swiommu.memory import Frames
+    >>> frames = Frames(PhysSpace("ram").at(0), 1 << 20)
+    >>> conservation(account_of_frames(frames, [(frames.take(2), 2)]))
+    """
+    shift = frames.page_size.bit_length() - 1
+    live = [Grant(pfn, 1 << order, 1 << order) for pfn, order in taken]
+    start = frames.range.start.value >> shift
+    holes = [(pfn, pfn + count) for pfn, count in frames.free_runs()]
+    return Account(start, frames.range.size >> shift, live, frames.free_count, holes)

@@ -1,0 +1,306 @@
+"""Stacks of layers as values: small enough that every border is met, described so that a failing one can be read.
+
+A `Recipe` says what lies where; `Recipe.build` makes layers of it, as often as a law needs. Addresses are counted from
+the beginning of each space, and each space has a base of its own far from the others', so that an address of one
+space, taken for one of another, reaches nothing.
+
+In every space the first 32 pages are for data. Behind them lies, for each stage, the place of its tables, which the
+stages below map on: 32 pages each, from page 64 on.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import attrs
+
+from swiommu.address import PAGE_SIZE, PhysSpace, Prot
+from swiommu.errors import InvalidArgument, NoMemory, NotFound
+from swiommu.layer import Chain, FlatTable, Identity, Layer, Marks, Memory, Node, Paged, Router, Span, Walker, Window
+from swiommu.memory import SparseRam
+from swiommu.pagetable import MOCK, Format, Level, RadixTable
+from swiommu.testing.twin import Twin
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swiommu.layer import Path
+
+__all__ = ["BASES", "DATA", "SLOT", "TABLES", "TINY", "Piece", "Recipe", "SlotTables", "Stack", "Stage", "chained"]
+
+DATA = 32 * PAGE_SIZE
+"""Bytes for data at the beginning of each space."""
+TABLES = 64 * PAGE_SIZE
+"""Where the tables of the first stage lie, in the space below it."""
+SLOT = 32 * PAGE_SIZE
+"""Bytes for the tables of one stage."""
+BASES = tuple(n << 20 for n in (3, 17, 5, 40, 28))
+"""Where each space of a stack begins, top first: far apart, in no order."""
+
+_LEVELS = (
+    Level(shift=20, bits=6, can_leaf=False),
+    Level(shift=16, bits=4, can_leaf=True),
+    Level(shift=14, bits=2, can_leaf=True),
+    Level(shift=12, bits=2, can_leaf=True),
+)
+
+
+def _leaf_run(oa: int, depth: int, prot: int, count: int) -> range:
+    first, step = MOCK.leaf_entry(oa, depth, prot), _LEVELS[depth].pgsize
+    return range(first, first + count * step, step)
+
+
+TINY = Format(
+    name="tiny",
+    levels=_LEVELS,
+    output_width=MOCK.output_width,
+    leaf_entry=MOCK.leaf_entry,
+    leaf_run=_leaf_run,
+    table_entry=MOCK.table_entry,
+    decode=MOCK.decode,
+)
+"""Four levels as the mock format has, but 26 bits of input and leaves of 4, 16 and 64 KiB: borders are never far."""
+
+
+class Piece(NamedTuple):
+    """``size`` bytes of a stage: from ``start`` to ``output``, each counted from the beginning of its space.
+
+    ``page`` is the size of the leaves, where there are any.
+    """
+
+    start: int
+    output: int
+    size: int
+    prot: Prot = Prot.READ | Prot.WRITE
+    page: int = PAGE_SIZE
+
+
+@attrs.frozen
+class Stage:
+    """One layer of a recipe: ``kind`` is "paged", "flat" (page by page), "window", "router" or "identity".
+
+    ``walker``: where its tables are read: "nested" (through the stages below), "physical" (as they stand) or "own" (a
+    memory of its own).
+    """
+
+    kind: str
+    pieces: tuple[Piece, ...] = ()
+    walker: str = "nested"
+    hardware_ad: bool = False
+    marked: bool = False
+
+
+class SlotTables:
+    """Table pages one behind the other from ``base``, at most as many as a stage has room for.
+
+    >>> tables = SlotTables(0x40000)
+    >>> hex(tables.alloc()), hex(tables.alloc()), tables.pages()
+    ('0x40000', '0x41000', [262144, 266240])
+    """
+
+    def __init__(self, base: int) -> None:
+        self._base = base
+        self._pages: dict[int, array[int]] = {}
+
+    def alloc(self) -> int:
+        """The lowest page that is free; `NoMemory` beyond the slot."""
+        for phys in range(self._base, self._base + SLOT, PAGE_SIZE):
+            if phys not in self._pages:
+                self._pages[phys] = array("Q", bytes(PAGE_SIZE))
+                return phys
+        raise NoMemory(f"no table page: all {SLOT // PAGE_SIZE} from {self._base:#x} on are in use")
+
+    def free(self, phys: int) -> None:
+        """Give the page at ``phys`` back; `NotFound` if it is no table page."""
+        if self._pages.pop(phys, None) is None:
+            raise NotFound(f"{phys:#x} is no table page", phys=phys)
+
+    def entries(self, phys: int) -> array[int]:
+        """The live contents of the page at ``phys``; `NotFound` if it is no table page."""
+        try:
+            return self._pages[phys]
+        except KeyError:
+            raise NotFound(f"{phys:#x} is no table page", phys=phys) from None
+
+    def pages(self) -> list[int]:
+        """The pages that live, ascending."""
+        return sorted(self._pages)
+
+
+@attrs.define(eq=False)
+class Stack:
+    """What a recipe builds: open ``nodes``, top first, the ``memory`` below them, if any, and all of it as a ``path``.
+
+    ``bases`` are those of the spaces, the last one the memory's.
+
+    >>> stack = Recipe((Stage("paged"), Stage("window", (Piece(0, 0, 1 << 20),))), memory=1 << 20).build()
+    >>> stack.map(0, Piece(0x1000, 0x3000, 0x1000))
+    >>> [node.name for node in stack.linked()], len(stack.table_bytes(0))
+    (['paged0', 'window1', 'ram'], 4)
+    """
+
+    nodes: list[Node]
+    memory: Memory | None
+    bases: tuple[int, ...]
+    tables: list[SlotTables | None]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, top first, the memory included."""
+        return [node.layer for node in self.nodes] + ([self.memory] if self.memory else [])
+
+    @property
+    def parts(self) -> list[Node]:
+        """The nodes, top first, the memory's included."""
+        return self.nodes + ([Node(self.memory)] if self.memory else [])
+
+    @property
+    def path(self) -> Path:
+        """All of it, top to bottom."""
+        return chained(self.parts)
+
+    def linked(self) -> list[Node]:
+        """The same layers in nodes that sit on each other, top first."""
+        nodes = [Node(node.layer, walker=node.walker) for node in self.parts]
+        for upper, lower in pairwise(nodes):
+            upper.lowers = [lower] * len(upper.layer.ports)
+            lower.uppers.append(upper)
+        return nodes
+
+    def has_table(self, stage: int) -> bool:
+        """Whether `map` and `unmap` are for that stage."""
+        return self.tables[stage] is not None
+
+    def map(self, stage: int, piece: Piece) -> None:
+        """One more piece in the table of a stage, its bytes where they belong; `AddressInUse` as the table has it."""
+        layer, at, to = self.nodes[stage].layer, self.bases[stage] + piece.start, self.bases[stage + 1] + piece.output
+        if isinstance(layer, Paged):
+            layer.table.map_run(at, to, piece.page, piece.size // piece.page, piece.prot)
+        elif isinstance(layer, FlatTable):
+            layer.map(at, to, piece.size, coherent=bool(piece.prot & Prot.CACHE))
+        self.write_tables()
+
+    def unmap(self, stage: int, piece: Piece) -> None:
+        """Take a piece out of the table of a stage."""
+        layer, at = self.nodes[stage].layer, self.bases[stage] + piece.start
+        if isinstance(layer, Paged):
+            layer.table.unmap(at, piece.size)
+        elif isinstance(layer, FlatTable):
+            layer.unmap(at, piece.size)
+        self.write_tables()
+
+    def table_bytes(self, stage: int) -> dict[int, bytes]:
+        """The pages of a stage's table, by address."""
+        slots = self.tables[stage]
+        return {} if slots is None else {page: slots.entries(page).tobytes() for page in slots.pages()}
+
+    def write_tables(self) -> None:
+        """Put the bytes of all tables to where their walkers read them: to be called after every change of a table."""
+        for stage in reversed(range(len(self.nodes))):
+            slots, node = self.tables[stage], self.nodes[stage]
+            if slots is None:
+                continue
+            if isinstance(node.walker, Node) and isinstance(node.walker.layer, Memory):
+                below, memory = Twin([]), node.walker.layer
+            elif node.walker is Walker.NESTED and self.memory is not None:
+                below, memory = Twin(self.layers[stage + 1 :]), self.memory
+            else:
+                continue
+            for page in slots.pages():
+                data = _little_endian(slots.entries(page))
+                for at, output, size in below.pieces(page, PAGE_SIZE):
+                    memory.ram.write(memory.ram.space.at(output), data[at - page : at - page + size])
+
+
+@attrs.frozen
+class Recipe:
+    """Stages, top first; ``memory`` says how many bytes of memory lie below (0: the stack stays open).
+
+    >>> page = Piece(0x1000, 0x3000, 0x1000)
+    >>> stack = Recipe((Stage("paged", (page,)), Stage("window", (Piece(0, 0, 1 << 20),))), memory=1 << 20).build()
+    >>> from swiommu.testing import Probe, tell
+    >>> tell(Probe(BASES[0] + 0x1000).on(stack.path))
+    '0x301000+0x1 -> ram:0x503000 READ|WRITE in blocks of 0x1000; 4 references'
+    """
+
+    stages: tuple[Stage, ...]
+    memory: int = 0
+    bases: tuple[int, ...] = BASES
+
+    def build(self, *, shifts: Sequence[int] = ()) -> Stack:
+        """Layers as the recipe says; ``shifts`` moves the spaces, top first, by so many bytes each."""
+        bases = [self.bases[0]]
+        for number, stage in enumerate(self.stages):
+            bases.append(bases[-1] if stage.kind == "identity" else self.bases[number + 1])
+        for number, shift in enumerate(shifts):
+            bases[number] += shift
+        nodes, tables = [], []
+        for number, stage in enumerate(self.stages):
+            node, slots = _node(number, stage, bases[number], bases[number + 1])
+            nodes.append(node)
+            tables.append(slots)
+        ram = None
+        if self.memory:
+            ram = Memory("ram", SparseRam(PhysSpace("ram", width=40)), base=bases[-1], size=self.memory)
+        stack = Stack(nodes, ram, tuple(bases), tables)
+        stack.write_tables()
+        return stack
+
+
+def _little_endian(entries: array[int]) -> bytes:
+    words = array("Q", entries)
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words.tobytes()
+
+
+def _node(number: int, stage: Stage, base: int, below: int) -> tuple[Node, SlotTables | None]:
+    name = f"{stage.kind}{number}"
+    if stage.kind == "identity":
+        return Node(Identity(name, width=48)), None
+    if stage.kind in {"window", "router"}:
+        delta = below - base
+        spans = [Span(base + p.start, p.size, delta + p.output - p.start, n % 2) for n, p in enumerate(stage.pieces)]
+        if stage.kind == "router":
+            return Node(Router(name, *spans)), None
+        return Node(Window(name, *[span._replace(port=0) for span in spans])), None
+    slots = SlotTables(below + TABLES + number * SLOT)
+    layer: Layer
+    if stage.kind == "flat":
+        layer = _flat(name, stage, base, below, slots)
+    else:
+        table = RadixTable(TINY, slots)
+        for piece in stage.pieces:
+            count = piece.size // piece.page
+            table.map_run(base + piece.start, below + piece.output, piece.page, count, piece.prot)
+        layer = Paged(name, table, hardware_ad=stage.hardware_ad, marks=Marks() if stage.marked else None)
+    if stage.walker == "own":
+        local = Memory(f"tables{number}", SparseRam(PhysSpace(f"tables{number}", width=40)))
+        return Node(layer, walker=Node(local)), slots
+    return Node(layer, walker=Walker(stage.walker)), slots
+
+
+def _flat(name: str, stage: Stage, base: int, below: int, slots: SlotTables) -> FlatTable:
+    place = slots.alloc()
+    flat = FlatTable(name, base=base, size=TABLES + 4 * SLOT, table=place, pages=[slots.entries(place)])
+    for piece in stage.pieces:
+        flat.map(base + piece.start, below + piece.output, piece.size, coherent=bool(piece.prot & Prot.CACHE))
+    return flat
+
+
+def chained(paths: Sequence[Path]) -> Path:
+    """Many paths as one, the first on top; `InvalidArgument` for none.
+
+    >>> from swiommu.testing import Probe
+    >>> [run.output for run in Probe(0x10).on(chained([Node(Identity("a")), Node(Identity("b"))])).runs]
+    [16]
+    """
+    if not paths:
+        raise InvalidArgument("no path to chain: at least one is needed")
+    path = paths[-1]
+    for upper in reversed(paths[:-1]):
+        path = Chain(upper, path)
+    return path
