@@ -140,7 +140,8 @@ class Explanation:
         node = self.nodes.get(layer or "")
         if node is None or node.layer.as_memory() is not None:
             return "pa"
-        return "iova" if all(upper.layer.kind == "device" for upper in node.uppers) else "ipa"
+        above = [upper for upper in node.uppers if upper.name in self.nodes]
+        return "iova" if all(upper.layer.kind == "device" for upper in above) else "ipa"
 
     def meaning(self, visit: Visit, entry: Entry) -> str:
         """What an entry says, in words; nothing for a table of somebody's own."""

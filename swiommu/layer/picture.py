@@ -11,7 +11,7 @@ import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.layer.base import Layer
-from swiommu.layer.node import Chain, Node, Walker, as_path
+from swiommu.layer.node import Chain, Node, Walker, as_path, members
 
 if TYPE_CHECKING:
     from swiommu.layer.path import Path
@@ -33,7 +33,7 @@ class _Row(NamedTuple):
 def picture(*tops: Path | Layer, width: int = 80) -> str:
     """The tree of what is below each of ``tops``, at most ``width`` columns wide where names allow.
 
-    Tops that only tables are read through stand last.
+    What only tables are read through stands last.
 
     >>> from swiommu.address import PhysSpace
     >>> from swiommu.layer import Memory, Span, Window
@@ -43,11 +43,18 @@ def picture(*tops: Path | Layer, width: int = 80) -> str:
     bus     window  [0x0, 0x40000000) +0x80000000
     └─ ram  memory  [0x80000000, 0xc0000000)
     """
-    drawn: set[int] = set()
+    drawn: dict[int, Path] = {}
     rows: list[_Row] = []
     paths = [as_path(top) for top in tops]
     for top in sorted(paths, key=lambda path: isinstance(path, Node) and bool(path.readers)):
         _draw(top, (), ("", ""), "", rows, drawn)
+    looked = 0
+    while looked < len(drawn):  # drawing a walker may bring new ones
+        path = list(drawn.values())[looked]
+        looked += 1
+        for walker in members(path.walker) if isinstance(path, Node) else ():
+            if id(walker) not in drawn:
+                _draw(walker, (), ("", ""), "", rows, drawn)
     names = max((len(row.first) + len(row.name) for row in rows), default=0)
     kinds = max((len(row.kind) for row in rows), default=0)
     room = max(width - names - kinds - 4, _NARROWEST)
@@ -80,7 +87,7 @@ def has_table(layer: Layer) -> bool:
 
 
 def _draw(
-    path: Path, rest: tuple[Path, ...], branch: tuple[str, str], port: str, rows: list[_Row], drawn: set[int]
+    path: Path, rest: tuple[Path, ...], branch: tuple[str, str], port: str, rows: list[_Row], drawn: dict[int, Path]
 ) -> None:
     while isinstance(path, Chain):
         rest = (path.lower, *rest)
@@ -93,7 +100,7 @@ def _draw(
     if id(path) in drawn:
         rows.append(_Row(*branch, name, kind, ("as above",)))
         return
-    drawn.add(id(path))
+    drawn[id(path)] = path
     rows.append(_Row(branch[0], branch[1] + ("│  " if below else ""), name, kind, _about(path)))
     ports = getattr(path.layer, "ports", ()) if len(below) > 1 else ()
     for place, lower in enumerate(below):

@@ -56,8 +56,7 @@ def walk_text(answer: Explanation, *, width: int = _WIDTH, depth: int | None = N
     <BLANKLINE>
     All 8 bytes are reached: iova 0x10010 leads to pa 0x80800010 in ram; a cache
     could keep it as a block of 4 KiB.
-    24 refs: 4 to tables of guest, 20 to tables of host (16 of them to find entries
-    of guest).
+    24 refs: 4 to tables of guest, 20 to tables of host (16 for entries of guest).
     A read, a write and an execution of the first byte would all be allowed.
     """
     shown = answer.ways[:_MOST_WAYS]
@@ -104,14 +103,15 @@ def references(answer: Explanation) -> str:
     on_behalf = _for_others(answer)
     parts = []
     for layer, count in own.items():
-        others = "; ".join(
-            f"{'all' if refs == count else f'{refs} of them'} to find entries of {printable(name)}"
-            for name, refs in on_behalf[layer].items()
-        )
+        others = ", ".join(_share(name, refs, count) for name, refs in on_behalf[layer].items())
         parts.append((layer, f"{count} to tables of {printable(layer)}" + (f" ({others})" if others else "")))
     order = {name: number for number, name in enumerate(answer.nodes)}
     said = ", ".join(text for _, text in sorted(parts, key=lambda part: order.get(part[0], len(order))))
     return f"{total} {'refs' if total > 1 else 'ref'}: {said}."
+
+
+def _share(reader: str, refs: int, count: int) -> str:
+    return f"{'all' if refs == count else refs} for entries of {printable(reader)}"
 
 
 def blame(answer: Explanation) -> str:
@@ -178,7 +178,8 @@ def _run(answer: Explanation, run: Run) -> str:
     what = f"{place(answer, answer.top.name, run.input)}"
     if len(answer.answer.runs) > 1:
         return f"{what} ({_bytes(run.size)}) leads to {there}"
-    return f"{what} leads to {there}; a cache could keep it as a block of {pages(run.page_size)}"
+    kept = f"; a cache could keep it as a block of {pages(run.page_size)}" if answer.answer.refs else ""
+    return f"{what} leads to {there}{kept}"
 
 
 def _bytes(count: int) -> str:

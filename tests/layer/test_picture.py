@@ -53,7 +53,9 @@ def test_walker_of_its_own_is_named():
     ram_node = Node(ram())
     walker = Chain(Node(Identity("side")), ram_node)
     assert picture(under(Node(paged("gpu"), walker=walker), ram_node), width=100) == (
-        "gpu     paged   mock, 48 to 52 bits, 0 leaves; tables through side\n└─ ram  memory  [0x80000000, 0xc0000000)"
+        "gpu     paged     mock, 48 to 52 bits, 0 leaves; tables through side\n"
+        "└─ ram  memory    [0x80000000, 0xc0000000)\n"
+        "side    identity  64-bit input"
     )
 
 

@@ -81,8 +81,9 @@ class Paged(Layer):
 
     def describe(self) -> str:
         """The format, and how much is mapped."""
-        form = self.table.format
-        return f"{form.name}, {form.input_width} to {form.output_width} bits, {sum(self.table.leaves.values())} leaves"
+        form, count = self.table.format, sum(self.table.leaves.values())
+        leaves = "1 leaf" if count == 1 else f"{count} leaves"
+        return f"{form.name}, {form.input_width} to {form.output_width} bits, {leaves}"
 
     def _extent(self, start: int, leaf: Leaf, pgsize: int) -> Extent:
         attributes = Attributes.of(leaf.prot, forced=self.force_write_back)

@@ -150,8 +150,9 @@ class Shadow(Layer):
 
     def describe(self) -> str:
         """The format, and how much it holds."""
-        form = self.table.format
-        return f"{form.name}, {form.input_width} to {form.output_width} bits, {sum(self.table.leaves.values())} leaves"
+        form, count = self.table.format, sum(self.table.leaves.values())
+        leaves = "1 leaf" if count == 1 else f"{count} leaves"
+        return f"{form.name}, {form.input_width} to {form.output_width} bits, {leaves}"
 
     def check(self) -> None:
         """Assert: 1. the table is sound, 2. it holds the pieces of the last sync and nothing else."""

@@ -1,0 +1,79 @@
+"""`swiommu explain translate` as a shell runs it."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+
+BUNDLED = "gart, nested, shared, three, window"
+
+
+def said(run):
+    return run.returncode, run.stdout.decode(), run.stderr.decode()
+
+
+def test_text_json_and_picture_tell_the_same(swiommu, tmp_path):
+    text = swiommu("explain", "translate", "nested", "0x10010", "--svg", "walk.svg")
+    document = json.loads(swiommu("explain", "translate", "nested", "0x10010", "--json").stdout)
+    assert text.returncode == 0
+    assert b"24 refs" in text.stdout
+    assert document["refs"] == 24
+    assert ET.parse(tmp_path / "walk.svg").getroot().get("aria-label").startswith("camera reads 1 byte at iova 0x10010")
+
+
+def test_a_fault_is_an_answer(swiommu):
+    status, out, err = said(swiommu("explain", "translate", "nested", "0x14000", "--access", "w", "--device", "guest"))
+    assert (status, err) == (0, "")
+    assert "guest is to blame (permission fault): it does not allow writing at iova 0x14000." in out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "last"),
+    [
+        (
+            ["shared", "0x1000"],
+            2,
+            "Error: There are several ways in; choose one with --device: camera, codec, dma.",
+        ),
+        (
+            ["nested", "0", "--device", "\x1b[31m"],
+            2,
+            "Error: Invalid value for --device: '\\x1b[31m' is not in this stack; there are ram, host, guest, camera.",
+        ),
+        (["nested", "zero"], 2, "Error: Invalid value for 'ADDRESS': 'zero' is no address: a number such as 0x10000."),
+        (["nested", "9" * 5000], 2, "Error: Invalid value for 'ADDRESS': an address is from 0 to 2**64 - 1."),
+        (["nested", "0x1" + "0" * 16], 2, "Error: Invalid value for 'ADDRESS': an address is from 0 to 2**64 - 1."),
+        (["nested", "0", "--size", "0"], 2, "Error: Invalid value for '--size': an access is of 1 to 1048576 bytes."),
+        (
+            ["nested", "0", "--size", "1048577"],
+            2,
+            "Error: Invalid value for '--size': an access is of 1 to 1048576 bytes.",
+        ),
+        (["nested", "0", "--svg", "no/where.svg"], 2, "Error: Invalid value for --svg: there is no directory no"),
+        (
+            ["bad.toml", "0"],
+            3,
+            "swiommu: bad.toml: memory.ram: base is 'low', not an address from 0 to 2**64 - 1",
+        ),
+        (
+            ["none.toml", "0"],
+            3,
+            f"swiommu: none.toml: no such file, and no bundled stack of that name (there are {BUNDLED})",
+        ),
+    ],
+)
+def test_refused(swiommu, tmp_path, arguments, status, last):
+    (tmp_path / "bad.toml").write_text("[memory.ram]\nsize = 1\nbase = 'low'\n")
+    found, out, err = said(swiommu("explain", "translate", *arguments))
+    assert (found, out, err.splitlines()[-1]) == (status, "", last)
+
+
+def test_a_picture_that_can_not_be_written(swiommu, tmp_path):
+    (tmp_path / "folder").mkdir()
+    status, _, err = said(swiommu("explain", "translate", "nested", "0x10000", "--svg", "/proc/walk.svg"))
+    assert (status, err) == (3, "swiommu: /proc/walk.svg can't be written: No such file or directory\n")
+
+
+def test_the_largest_access_is_told_while_somebody_waits(swiommu):
+    run = swiommu("explain", "translate", "window", "0", "--size", str(1 << 20), timeout=30)
+    assert run.returncode == 0
