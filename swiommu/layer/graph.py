@@ -9,6 +9,7 @@ from swiommu.errors import InvalidArgument, NotFound
 from swiommu.layer.connect import below, connect, part, read_through, require_unused, way_to
 from swiommu.layer.fit import refuse_misfit
 from swiommu.layer.node import Node, Walker, members
+from swiommu.layer.picture import picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,8 +30,9 @@ class Graph:
     >>> graph = Graph()
     >>> ram = graph.add(Memory("ram", SparseRam(PhysSpace("ram")), base=0x4000_0000, size=1 << 20))
     >>> bus = graph.add(Window("bus", Span(0x1000_0000, 1 << 20, 0x3000_0000)), on="ram")
-    >>> [node.name for node in graph.tops()]
-    ['bus']
+    >>> graph
+    bus     window  [0x10000000, 0x10100000) +0x30000000
+    └─ ram  memory  [0x40000000, 0x40100000)
     >>> bus.translate(bus.input_space.at(0x1000_0010), 4, Access.READ)[0].memory
     'ram'
     >>> graph.remove("ram")
@@ -120,6 +122,9 @@ class Graph:
                 assert node in lower.readers, f"{lower.name} does not know that {node.name} reads through it"
             if node.lowers:
                 refuse_misfit(node)
+
+    def __repr__(self) -> str:
+        return picture(*self.tops()) or "an empty graph"
 
     def __getitem__(self, name: str) -> Node:
         try:

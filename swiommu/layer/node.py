@@ -87,6 +87,11 @@ class Node:
         self._walker: Walker | Path = Walker.NESTED
         self.walker = walker
 
+    def __repr__(self) -> str:
+        from swiommu.layer.picture import picture
+
+        return picture(self)
+
     @property
     def name(self) -> str:
         """The layer's name, which faults and pictures use."""

@@ -111,18 +111,23 @@ def _draw(
 
 
 def _about(node: Node) -> tuple[str, ...]:
-    said = printable(node.layer.describe())
-    own_way = has_table(node.layer) and node.walker is not Walker.NESTED
-    return (said, _walker(node.walker)) if own_way else (said,)
+    said = [printable(node.layer.describe())]
+    if has_table(node.layer) and node.walker is not Walker.NESTED:
+        said.append(_walker(node.walker))
+    said += [name for name, cache in (("tlb", node.tlb), ("iotlb", node.iotlb)) if cache is not None]
+    return (*said, *map(str, node.reserved))
 
 
 def _wrapped(about: tuple[str, ...], room: int) -> list[str]:
-    """On one line if there is room, else what is said on lines of its own each."""
-    whole = "; ".join(about)
-    parts = [whole] if len(whole) <= room else [*(f"{part};" for part in about[:-1]), *about[-1:]]
-    return [
-        line.replace("\xa0", " ") for part in parts for line in textwrap.wrap(_TORN.sub("\xa0", part), room) or [""]
-    ]
+    """As many notes on a line as there is room for; broken is only what is longer than a line."""
+    lines = [""]
+    for number, note in enumerate(about):
+        text = f"{note};" if number < len(about) - 1 else note
+        if lines[-1] and len(lines[-1]) + 1 + len(text) <= room:
+            lines[-1] += f" {text}"
+        else:
+            lines += [line.replace("\xa0", " ") for line in textwrap.wrap(_TORN.sub("\xa0", text), room)]
+    return lines[1:] or lines
 
 
 def _walker(walker: Walker | Path) -> str:

@@ -1,7 +1,20 @@
 """The printed tree: whole texts, so that what a reader sees is what is tested."""
 
 from swiommu.address import PhysSpace, Prot
-from swiommu.layer import Chain, Identity, Memory, Node, Paged, Span, Walker, Window, picture
+from swiommu.layer import (
+    Chain,
+    Graph,
+    Identity,
+    Memory,
+    Node,
+    Paged,
+    Reserved,
+    Span,
+    TranslationCache,
+    Walker,
+    Window,
+    picture,
+)
 from swiommu.memory import SparseRam
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
 
@@ -86,3 +99,18 @@ def test_tables_are_written_as_they_are():
     layer = paged("s1")
     layer.table.map_run(0, 0, 0x1000, 3, Prot.READ)
     assert picture(layer) == "s1  paged  mock, 48 to 52 bits, 3 leaves"
+
+
+def test_graphs_and_nodes_show_themselves():
+    graph = Graph()
+    graph.add(ram())
+    node = graph.add(paged("s1"), on="ram", reserved=[Reserved(0x1000, 0x1000, "msi")])
+    node.tlb, node.iotlb = TranslationCache(), TranslationCache()
+    text = (
+        "s1      paged   mock, 48 to 52 bits, 0 leaves; tlb; iotlb;\n"
+        "│               msi region [0x1000, 0x2000)\n"
+        "└─ ram  memory  [0x80000000, 0xc0000000)"
+    )
+    assert picture(node, width=76) == text
+    assert repr(graph) == repr(node)
+    assert repr(Graph()) == "an empty graph"
