@@ -377,6 +377,7 @@ def test_what_was_kept_goes_with_the_edge():
     connect(window, first)
     assert [access(window, 0, 4, Access.READ).runs[0].memory for _ in range(2)] == ["first", "first"]
     disconnect(window)
+    assert access(window, 0, 4, Access.READ).runs[0].memory == ""
     connect(window, second)
     assert access(window, 0, 4, Access.READ).runs[0].memory == "second"
     assert window.iotlb.stale_hits == 0
