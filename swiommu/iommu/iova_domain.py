@@ -209,6 +209,9 @@ class IovaDomain:
         )
         return twin
 
+    def __deepcopy__(self, memo: object) -> Self:
+        return self.copy()
+
     def decides_like(self, other: IovaDomain) -> bool:
         """Whether the two will answer every call alike from here on."""
         return (

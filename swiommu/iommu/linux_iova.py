@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+import copy
+from typing import Final, Self
 
 from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
 from swiommu.iommu.iova import CheckedRequests
@@ -126,6 +127,16 @@ class LinuxIova(CheckedRequests):
         self.domain.reserve_iova(pfn, pfn + pages - 1)
         for start, stop in gaps:
             self._reserved.add(start, stop)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        # Whoever tries something out copies this often; the general way goes through every number.
+        twin = copy.copy(self)
+        twin.domain = self.domain.copy()
+        for name in ("_full", "_given", "_padded"):
+            setattr(twin, name, getattr(self, name).copy())
+        for name in ("_taken", "_reserved"):
+            setattr(twin, name, copy.deepcopy(getattr(self, name), memo))
+        return twin
 
     def advance(self, now_ns: int) -> None:
         """Let time pass; see `IovaDomain.advance`."""

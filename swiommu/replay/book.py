@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from swiommu.replay.live import LiveRequests
 from swiommu.replay.requests import Occupancy, Op, OpCode, Request, RequestKind, Served, Sync
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Book:
         self.occupancies: list[Occupancy] = []
         self.syncs: list[Sync] = []
         self.counts: defaultdict[str, int] = defaultdict(int)
-        self._live: defaultdict[Hashable, deque[int]] = defaultdict(deque)
+        self._live = LiveRequests()
 
     def add(
         self,
@@ -52,7 +53,7 @@ class Book:
         iova: int | None = None,
     ) -> int:
         """Note one request and return its index; ``translated`` is what the trace shows of this very call."""
-        facts = self.machine.device(device, translated=translated)
+        facts = self.machine.device(device, translated=translated, line=line)
         index = len(self.requests)
         self.requests.append(
             Request(
@@ -98,32 +99,19 @@ class Book:
     def enter(self, key: Hashable, index: int, time: int) -> None:
         """A request begins; a censored one has no end, so it is never entered as live."""
         self.op(OpCode.BEGIN, index, time)
-        if not self.requests[index].censored:
-            self._live[key].append(index)
+        request = self.requests[index]
+        if not request.censored:
+            self._live.enter(key, index, direction=request.direction, size=request.size)
 
     def leave(self, key: Hashable, event: Event) -> int | None:
-        """The request that ends here, or None, counted as unmatched.
-
-        Of the live ones under ``key`` it is the oldest that agrees in size and direction, else the oldest.
-        """
-        candidates = self._live.get(key)
-        if not candidates:
+        """The request that ends here, by `LiveRequests.leave`, or None, counted as unmatched."""
+        index = self._live.leave(key, direction=event.name, size=event.size)
+        if index is None:
             self.counts["unmatched"] += 1
-            return None
-        index = candidates[0]
-        if len(candidates) > 1:
-            index = next((i for i in candidates if self._agrees(i, event)), index)
-        candidates.remove(index)
-        if not candidates:
-            del self._live[key]
-        self.op(OpCode.END, index, event.time)
+        else:
+            self.op(OpCode.END, index, event.time)
         return index
 
     def oldest(self, key: Hashable) -> int | None:
         """The request that has been live under ``key`` for longest, or None."""
-        candidates = self._live.get(key)
-        return candidates[0] if candidates else None
-
-    def _agrees(self, index: int, event: Event) -> bool:
-        request = self.requests[index]
-        return request.direction == event.name and event.size in {request.size, 0}
+        return self._live.oldest(key)

@@ -25,7 +25,7 @@ _PCI_NAME = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII
 _CLASS_NVME = 0x010802
 _NVME_PAGE = 4096  # the nvme driver's min_align_mask: page lists keep the offset in a page
 _EVERYWHERE = (1 << 64) - 1  # a device that the trace doesn't name: nothing is known that would stop it
-_MOST_DEVICES = 1 << 16
+_MOST_DEVICES = 1 << 12  # each has page tables and an allocator of its own in three designs
 _DEFAULT_MASK = (1 << 32) - 1  # dma_get_mask() of a device that set none
 
 
@@ -80,15 +80,18 @@ class Machine:
             return None
         return SystemMap.from_lines(PhysSpace("recorded machine"), sidecar.system_ram)
 
-    def device(self, name: str, *, translated: bool = False) -> DeviceFacts:
-        """Facts of one device; ``translated=True`` is evidence from the trace, remembered from then on."""
+    def device(self, name: str, *, translated: bool = False, line: int | None = None) -> DeviceFacts:
+        """Facts of one device; ``translated=True`` is evidence from the trace, remembered from then on.
+
+        `InputError` with the ``line`` for one device more than 4096.
+        """
         if translated and name and name not in self._learned:
             self._learned.add(name)
             self._facts.pop(name, None)
         facts = self._facts.get(name)
         if facts is None:
             if len(self._facts) >= _MOST_DEVICES:
-                raise InputError(f"names more than {_MOST_DEVICES} devices, as no machine has", path=self._path)
+                raise InputError(f"more than {_MOST_DEVICES} devices can't be replayed", path=self._path, line=line)
             facts = self._facts[name] = self._look_up(name)
         return facts
 

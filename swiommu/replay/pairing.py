@@ -60,7 +60,7 @@ class _Pairing:
         self.book = Book(self.machine)
         self.maps = MapLines(self.book, has_dma=self.has_dma)
         self.areas = AreaLines(self.book, has_dma=self.has_dma)
-        self.usermaps = UserMaps()
+        self.usermaps = UserMaps(trace.path)
         self.bounces = BounceLedger()
         self.iova_of: dict[int, int] = {}
         self.invalidations: int | None = None
@@ -250,7 +250,7 @@ class _Pairing:
         if mark.refused:
             self.book.counts["refused_usermaps"] += 1
         elif not mark.is_map:
-            for index in self.usermaps.take(mark.iova, mark.size):
+            for index in self.usermaps.take(mark.iova, mark.size, line=event.line):
                 self.book.served[index].unmaps += 1
                 self.book.op(OpCode.END, index, event.time)
         else:

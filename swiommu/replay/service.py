@@ -9,6 +9,7 @@ MAP of its own (the two-step IOVA API), an area allocation becomes background oc
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import attrs
@@ -38,13 +39,18 @@ class MapLine:
 
 @attrs.define(eq=False)
 class AreaCall:
-    """One finished ``cma_alloc``: pages, order, first pfn or None, and the candidates that were busy."""
+    """One finished ``cma_alloc``: pages, order, first pfn or None, the candidates that were busy, and who made it."""
 
     count: int
     align: int
     pfn: int | None
     busy: tuple[int, ...]
     place: int
+    context: Context = (0, 0, 0)
+
+
+# Lines that may have taken over an address between an unmap and the line after it.
+_OVERTAKERS = 64
 
 
 class MapLedger:
@@ -117,8 +123,8 @@ class MapLedger:
                 yield run
 
     def _newest(self, iova: int, place: int) -> MapLine | None:
-        lines = reversed(self._by_iova.get(iova, {}).values())
-        return next((line for line in lines if line.place < place), None)
+        newest = islice(reversed(self._by_iova.get(iova, {}).values()), _OVERTAKERS)
+        return next((line for line in newest if line.place < place), None)
 
     def _forget_iova(self, line: MapLine) -> None:
         lines = self._by_iova[line.iova]
@@ -156,17 +162,19 @@ class AreaLedger:
 
     def __init__(self) -> None:
         self._busy: defaultdict[Context, list[int]] = defaultdict(list)
-        self._finished: defaultdict[Context, list[AreaCall]] = defaultdict(list)
+        # Insertion-ordered, by identity, and of those that got pages the newest for these: no search is ever needed.
+        self._finished: defaultdict[Context, dict[int, AreaCall]] = defaultdict(dict)
+        self._by_pfn: dict[int, AreaCall] = {}
 
     def start(self, context: Context) -> list[AreaCall]:
         """A new call begins in this context: whatever still waits for a claim was nobody's, and is returned."""
         self._busy.pop(context, None)
         # A failed attempt may be followed by one in another area for the same request, so failures keep waiting.
-        waiting = self._finished.get(context, [])
-        orphans = [call for call in waiting if call.pfn is not None]
-        if waiting:
-            self._finished[context] = [call for call in waiting if call.pfn is None][-_ATTEMPTS:]
-        return orphans
+        waiting = self._finished.pop(context, {}).values()
+        failed = [call for call in waiting if call.pfn is None][-_ATTEMPTS:]
+        if failed:
+            self._finished[context] = {id(call): call for call in failed}
+        return [self._left(call) for call in waiting if call.pfn is not None]
 
     def retry(self, context: Context, pfn: int) -> None:
         """A candidate range held a page that could not be moved."""
@@ -174,8 +182,10 @@ class AreaLedger:
 
     def finish(self, context: Context, *, count: int, align: int, pfn: int | None, place: int) -> AreaCall:
         """The call ended; ``pfn`` is None for a failure."""
-        call = AreaCall(count, align, pfn, tuple(self._busy.pop(context, ())), place)
-        self._finished[context].append(call)
+        call = AreaCall(count, align, pfn, tuple(self._busy.pop(context, ())), place, context)
+        self._finished[context][id(call)] = call
+        if pfn is not None:
+            self._by_pfn[pfn] = call
         return call
 
     def claim(self, context: Context, pages: int, *, at: int, asks: bool) -> tuple[list[AreaCall], list[AreaCall]]:
@@ -183,24 +193,28 @@ class AreaLedger:
 
         ``at`` is the page frame it got; a request that does not ask the area (``asks``) has a call only if it is there.
         """
-        waiting = self._finished.pop(context, [])
         mine: list[AreaCall] = []
         others: list[AreaCall] = []
-        for call in reversed(waiting):
-            success_taken = any(taken.pfn is not None for taken in mine)
+        success_taken = False
+        for call in reversed(self._finished.pop(context, {}).values()):
             fits = call.count == pages and (asks or call.pfn == at) and not (call.pfn is not None and success_taken)
-            (mine if fits else others).insert(0, call)
-        return mine, others
+            success_taken = success_taken or (fits and call.pfn is not None)
+            (mine if fits else others).append(self._left(call))
+        return mine[::-1], others[::-1]
 
     def take(self, pfn: int) -> AreaCall | None:
         """The waiting call that got these pages, which waits no longer."""
-        for waiting in self._finished.values():
-            for call in waiting:
-                if call.pfn == pfn:
-                    waiting.remove(call)
-                    return call
-        return None
+        call = self._by_pfn.pop(pfn, None)
+        if call is not None:
+            del self._finished[call.context][id(call)]
+        return call
 
     def rest(self) -> list[AreaCall]:
         """Calls that no ``dma_alloc`` ever claimed."""
-        return [call for waiting in self._finished.values() for call in waiting]
+        return [call for waiting in self._finished.values() for call in waiting.values()]
+
+    def _left(self, call: AreaCall) -> AreaCall:
+        """It waits no longer."""
+        if call.pfn is not None and self._by_pfn.get(call.pfn) is call:
+            del self._by_pfn[call.pfn]
+        return call

@@ -22,6 +22,7 @@ __all__ = ["SECOND", "Reading"]
 
 SECOND: Final = 1_000_000_000
 _MAX_HEADS: Final = 1 << 16
+_CPUS: Final = 1 << 13  # no kernel is built for more; tables by CPU stay small
 _HEAD_LIMIT: Final = 160  # a task name has 15 characters, so no head is nearly as long as this
 
 _HEAD: Final = re.compile(
@@ -172,7 +173,8 @@ class Reading:
             if head and (found := _FRACTION.match(line, bracket + 18)):
                 return head._replace(time=head.time + int(found[1].ljust(9, "0"))), line[found.end() :]
         line = line.strip()
-        if found := _HEAD.match(line, 0, _HEAD_LIMIT):
+        found = _HEAD.match(line, 0, _HEAD_LIMIT)
+        if found and int(found["cpu"]) < _CPUS:
             flags, stamp = found["flags"], found["stamp"]
             self.flagless |= flags is None
             self.ticks |= "." not in stamp

@@ -21,7 +21,7 @@ import attrs
 from swiommu.address import PAGE_SIZE
 from swiommu.region import Bitmap
 from swiommu.replay.verify.tally import DecisionClass
-from swiommu.replay.verify.worlds import likely
+from swiommu.replay.verify.worlds import DOUBTS, likely
 from swiommu.trace import Event, Kind, Sidecar, Trace
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ class _Checker:
         for world in self.worlds:
             predicted = world.predict(context)
             world.tally.judge(kind, event.line, predicted=predicted, recorded=recorded)
-            if predicted != recorded:
+            if predicted != recorded and world.rank[0] <= DOUBTS:
                 other = world.fork()
                 doubt(other)
                 other.doubted += 1

@@ -19,6 +19,7 @@ from swiommu.errors import NoSpace, NotFound
 from swiommu.iommu import IovaDomain
 from swiommu.replay.verify.iova_calls import IovaCall, read_calls
 from swiommu.replay.verify.tally import DecisionClass
+from swiommu.replay.verify.worlds import DOUBTS
 from swiommu.trace import Kind, Sidecar, Trace
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["verify_iova"]
 
+_CALLS: Final = 64  # under way at a time in one allocator; more are calls whose answers never come
+_RECORDS: Final = 400_000  # lists for the caches of all CPUs of all allocators, which is as many as memory should hold
 _WORLDS = 8  # how many histories are carried at most; a recording that needs more is beyond telling
 
 # The windows of the host bridge of the x86 machine (VGA, below and above the extended configuration space, 64-bit), as
@@ -39,7 +42,8 @@ def verify_iova(trace: Trace) -> DecisionClass | None:
     """Predict every answer of every allocator; None if the trace has no probe lines of them.
 
     Undetermined: answers whose call is not in the trace, allocators whose reservations nobody tells, allocators that
-    were in use before the trace began, everything after lost events.
+    were in use before the trace began, everything after lost events, and what no machine has: hundreds of calls under
+    way at a time, and more allocators and CPUs than memory holds.
 
     >>> from swiommu.trace import read_trace
     >>> verify_iova(read_trace("arm64-6.12-cam-cma64M-s81")) is None
@@ -52,10 +56,14 @@ def verify_iova(trace: Trace) -> DecisionClass | None:
     lost = min((event.line for event in trace.table if event.kind is Kind.LOST), default=None)
     cpus = max(trace.table.cpu) + 1
     allocators: dict[int, _Allocator] = {}
+    most = _RECORDS // (cpus + 12)
+    too_many = _Allocator(tally, _Recorded(), "there are more allocators and CPUs than can be followed")
     for call in calls:
         if lost is not None and call.line > lost:
             if call.kind is Kind.IOVA_ALLOC_RET:
                 tally.leave("events were lost before it")
+        elif call.iovad not in allocators and len(allocators) >= most:
+            too_many.do(call)
         elif call.kind is Kind.IOVA_INIT:
             allocators[call.iovad] = _Allocator(tally, _Recorded(call.size, call.pfn, cpus=cpus), None)
         else:
@@ -218,6 +226,8 @@ class _Allocator:
                 self.tally.leave(self.cause)
         elif call.kind is Kind.IOVA_ALLOC:
             self.abandon(call.context)
+            if len(self.calls) >= _CALLS:
+                self.abandon(next(iter(self.calls)))
             self.calls[call.context] = call
         elif call.kind is Kind.IOVA_ALLOC_RET:
             self.answered(call)
@@ -247,7 +257,10 @@ class _Allocator:
     def answered(self, ret: IovaCall) -> None:
         """Compare every world's prediction with the record; worlds that are wrong where another is right end here."""
         context = ret.context
-        call = self.calls.pop(context)
+        call = self.calls.pop(context, None)
+        if call is None:
+            self.tally.leave("too many calls were under way")
+            return
         self.forked.discard(context)
         self.changed()
         said = [world.answer(call) for world in self.worlds]
@@ -257,7 +270,7 @@ class _Allocator:
         if right:
             self.worlds = _bounded(right)
             return
-        doubted = [world.fork() for world in self.worlds]
+        doubted = [world.fork() for world in self.worlds] if self.tally.mismatched <= DOUBTS else []
         for world, answer in zip(self.worlds, said, strict=True):
             world.adopt(call, answer, ret.pfn)
         self.worlds = _bounded(self.worlds + doubted)

@@ -22,7 +22,7 @@ from swiommu.address import align_up
 from swiommu.dma import IO_TLB_SEGSIZE, IO_TLB_SHIFT, SwiotlbPool
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory
 from swiommu.replay.verify.tally import DecisionClass
-from swiommu.replay.verify.worlds import likely
+from swiommu.replay.verify.worlds import DOUBTS, likely
 from swiommu.trace import Event, Kind, Sidecar, Trace
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["verify_swiotlb"]
 
-_DOUBTS = 100  # contradictions from which on the records are believed: the model is wrong, not a few of them
 _FAILED = (1 << 64) - 1
 _BOUNDARY = (1 << 32) - 1
 _NVME_CLASS = 0x010802
@@ -147,7 +146,7 @@ class _World:
         if all(bounce.place == place for bounce, place in served):
             return [self]
         after = [self]
-        if self.rank[0] <= _DOUBTS:
+        if self.rank[0] <= DOUBTS:
             after.append(self.fork())
         for bounce, place in served:
             if bounce.place != place:

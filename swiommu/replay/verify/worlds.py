@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-__all__ = ["World", "likely"]
+__all__ = ["DOUBTS", "World", "likely"]
 
+DOUBTS: Final = 100  # contradictions from which on the records are believed: the model is wrong, not a few of them
 _WORLDS: Final = 16  # how many histories are carried at most; a recording that needs more is beyond telling
 _BEHIND: Final = 4  # contradictions more than the best history has, at which one is given up
 

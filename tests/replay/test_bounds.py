@@ -1,0 +1,146 @@
+"""Traces aimed at what could take the longer for each line the more lines there are: none takes minutes."""
+
+import time
+
+import pytest
+
+from swiommu.errors import InputError
+from swiommu.replay import find_design, machine_plan, replay, verify_iova, workload_of
+
+MANY = 10_000  # a step that looks at all the others takes longer than ENOUGH, one that does not a second
+ENOUGH = 6
+
+
+class Log:
+    """Lines as a kernel prints them; every one a microsecond later, unless it is told to stand still."""
+
+    def __init__(self, step=1):
+        self.lines, self.at, self.step = ["# tracer: nop"], 0, step
+
+    def say(self, text, pid=40, cpu="000"):
+        self.at += self.step
+        stamp = f"{4 + self.at // 10**6:5d}.{self.at % 10**6:06d}"
+        self.lines.append(f"{f'x-{pid}':>20}     [{cpu}] ..... {stamp}: {text}")
+
+    def map(self, phys, device="nvme0"):
+        addresses = f"dma_addr={phys:x} size=4096 phys_addr={phys:x}"
+        self.say(f"dma_map_page: {device} dir=FROM_DEVICE {addresses} attrs=")
+
+    def unmap(self, addr, device="nvme0", direction="FROM_DEVICE"):
+        self.say(f"dma_unmap_page: {device} dir={direction} dma_addr={addr:x} size=4096 attrs=")
+
+    def text(self):
+        return "\n".join(self.lines) + "\n"
+
+
+def same_address():
+    log = Log()
+    for _ in range(MANY):
+        log.map(0x1000)
+    for _ in range(MANY):
+        log.unmap(0x1000, direction="TO_DEVICE")
+    return log
+
+
+def failed_area_calls():
+    log = Log()
+    for _ in range(MANY):
+        log.say("cma_alloc_finish: name=reserved pfn=0x0 page=0000000000000000 count=16 align=4 errorno=-12")
+    log.say("dma_alloc: v dir=BIDIRECTIONAL dma_addr=0 size=65536 virt_addr=0 flags=GFP_KERNEL attrs=")
+    return log
+
+
+def area_calls_of_many_tasks():
+    log = Log()
+    for at in range(MANY):
+        pages = f"pfn=0x{at * 16:x} page=0000000000000000 count=16"
+        log.say(f"cma_alloc_finish: name=reserved {pages} align=4 errorno=0", pid=at + 1)
+    for at in range(MANY):
+        log.say(f"cma_release: name=reserved pfn=0x{(MANY + at) * 16:x} page=0000000000000000 count=16")
+    log.map(0x1000)
+    return log
+
+
+def unmaps_held_back_by_many_tasks():
+    log = Log()
+    span = f"iova=0x{0x1000_0000:016x} - 0x{0x1000_1000:016x}"
+    log.say(f"map: IOMMU: {span} paddr=0x{0x4000_0000:016x} size=4096", pid=7)
+    for at in range(MANY):
+        log.say(f"unmap: IOMMU: {span} size=4096 unmapped_size=4096", pid=100 + at)
+    for _ in range(MANY):
+        log.say(f"map: IOMMU: {span} paddr=0x{0x4000_0000:016x} size=4096", pid=7)
+    for at in range(MANY):
+        log.say("dma_unmap_page: nvme0 dir=TO_DEVICE dma_addr=ffffffff000 size=4096 attrs=", pid=100 + at)
+    return log
+
+
+@pytest.mark.parametrize(
+    "aimed", [same_address, failed_area_calls, area_calls_of_many_tasks, unmaps_held_back_by_many_tasks]
+)
+def test_pairing_takes_no_longer_for_each_line(aimed, trace_of):
+    trace = trace_of(aimed().text())
+    begin = time.process_time()
+    workload_of(trace)
+    assert time.process_time() - begin < ENOUGH
+
+
+def test_user_mappings_that_overlap_beyond_reason_are_refused(trace_of, monkeypatch):
+    monkeypatch.setattr("swiommu.replay.usermaps._PATIENCE", 1000)
+    log = Log()
+    for at in range(60):
+        log.say(f"tracing_mark_write: VFIO MAP iova=0x{at:x}000 size=0x{1 << 40:x} rc=0")
+    for _ in range(60):
+        log.say("tracing_mark_write: VFIO UNMAP iova=0x0 size=0x100000 rc=0")
+    with pytest.raises(InputError) as caught:
+        workload_of(trace_of(log.text()))
+    assert str(caught.value).endswith(".trace:78: so many user mappings overlap that they can't be followed")
+
+
+def test_timers_of_many_devices_are_not_asked_at_each_step(trace_of):
+    log = Log(step=0)  # nothing ever expires
+    for at in range(500):
+        log.map(at + 1 << 12, device=f"d{at}")
+    for at in range(500):
+        log.unmap(at + 1 << 12, device=f"d{at}")
+    for at in range(MANY):
+        log.map(at + 1 << 12, device="d0")
+    workload = workload_of(trace_of(log.text()))
+    begin = time.process_time()
+    outcome = replay(workload, find_design("iommu-lazy"), machine_plan(workload))
+    assert time.process_time() - begin < ENOUGH
+    assert outcome.exposure.bytes == 4096  # each device's own, all still waiting
+
+
+def test_calls_that_are_never_answered_are_forgotten(trace_of):
+    log = Log()
+    log.say("iova_init: (init_iova_domain+0x0/0x1) iovad=0xff granule=4096 start=0x1")
+    for pid in range(1, MANY):
+        log.say("iova_alloc: (alloc_iova_fast+0x0/0x378) iovad=0xff size=1 limit=0xfffff flush=0", pid=pid)
+    for at in range(MANY):
+        log.say(f"iova_free: (free_iova_fast+0x0/0x200) iovad=0xff pfn=0x{0xFFFFF - at:x} size=1")
+    log.say("iova_alloc_ret: (iommu_dma_alloc_iova+0xfc/0x150 <- alloc_iova_fast) ret=0xfffff", pid=1)
+    begin = time.process_time()
+    tally = verify_iova(trace_of(log.text()))
+    assert time.process_time() - begin < ENOUGH
+    assert (tally.total, dict(tally.undetermined)) == (0, {"too many calls were under way": 1})
+
+
+def test_more_allocators_and_cpus_than_memory_holds(trace_of, monkeypatch):
+    monkeypatch.setattr("swiommu.replay.verify.iova._RECORDS", 3 * (8192 + 12))
+    log = Log()
+    for iovad in range(1, 6):
+        log.say(f"iova_alloc: (alloc_iova_fast+0x0/0x378) iovad=0x{iovad:x} size=1 limit=0xfffff flush=0", cpu="8191")
+        log.say("iova_alloc_ret: (iommu_dma_alloc_iova+0xfc/0x150 <- alloc_iova_fast) ret=0xfffff", cpu="8191")
+    tally = verify_iova(trace_of(log.text(), {"arch": "arm64"}))
+    assert (tally.matched, dict(tally.undetermined)) == (
+        3,
+        {"there are more allocators and CPUs than can be followed": 2},
+    )
+
+
+def test_a_cpu_that_no_kernel_has_is_no_cpu(trace_of):
+    log = Log()
+    log.map(0x1000)
+    log.say("dma_map_page: nvme0 dir=FROM_DEVICE dma_addr=2000 size=4096 phys_addr=2000 attrs=", cpu="8192")
+    trace = trace_of(log.text())
+    assert (len(trace.table), trace.account.unreadable) == (1, 1)
