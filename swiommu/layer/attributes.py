@@ -16,6 +16,7 @@ __all__ = ["NEUTRAL", "PERMISSIONS", "READ_WRITE", "Attributes", "MemoryType", "
 READ_WRITE = Prot.READ | Prot.WRITE
 PERMISSIONS = READ_WRITE | Prot.NOEXEC | Prot.PRIV
 _READ_WRITE, _STICKY, _NOEXEC = int(READ_WRITE), int(Prot.NOEXEC | Prot.PRIV), int(Prot.NOEXEC)
+_EXEC = int(Access.EXEC)  # a plain number: this is asked of every layer on every way
 
 
 class MemoryType(enum.IntEnum):
@@ -93,4 +94,4 @@ def allowed(prot: Prot) -> int:
     (<Access.READ|EXEC: 5>, <Access.WRITE: 2>)
     """
     bits = int(prot)
-    return bits & _READ_WRITE | (0 if bits & _NOEXEC else Access.EXEC)
+    return bits & _READ_WRITE | (0 if bits & _NOEXEC else _EXEC)
