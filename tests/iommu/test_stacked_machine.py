@@ -75,9 +75,13 @@ class StackMachine(RuleBasedStateMachine):
             self.lower.node.tlb, self.upper.node.tlb = TranslationCache(8), TranslationCache(8)
             self.upper.node.iotlb = TranslationCache(8)
         self.high, self.low, self.live, self.lost = {}, {}, [], False
+        self.seen = {}  # pages that led somewhere once, in order
 
     def pages(self, start, size):
         return range(start // PAGE, -(-(start + size) // PAGE))
+
+    def pages_of_tables(self):
+        return {use.start // PAGE for use in self.lower.uses if use.iova is None}
 
     def follow(self, domain, twin):
         """What the domain says is mapped; that it maps this and nothing else is the twin's business."""
@@ -130,9 +134,13 @@ class StackMachine(RuleBasedStateMachine):
         gone = self.lower.held(below) is None
         try:
             self.upper.release(mapping)
-        except Busy:
-            assert self.policy == "refuse"
+        except Busy:  # also on notice, when it is about a part of a leaf
+            assert self.policy == "refuse" or (self.policy, self.partial) == ("notify", "refuse")
             assert others
+            return
+        except NoMemory:  # to split a leaf that somebody else has to give up in part
+            assert (self.policy, self.partial) == ("notify", "split")
+            self.high = self.follow(self.upper, {})
             return
         assert gone or not others or self.policy != "refuse"
         self.live.remove(mapping)
@@ -205,15 +213,22 @@ class StackMachine(RuleBasedStateMachine):
 
     @rule(page=st.integers(0, PAGES - 1), value=st.integers(0, 255))
     def device_writes(self, page, value):
-        iova = self.upper.input_space.at(page * PAGE)
+        self.seen.update(dict.fromkeys(self.high))
+        for each in (page, *list(self.seen)[-10:]):
+            self.write(each, value)
+
+    def write(self, page, value):
         middle = self.high.get(page)
         frame = self.low.get(middle)
-        answer = access(self.upper.node, iova.value, 1, Access.WRITE)
+        answer = access(self.upper.node, page * PAGE, 1, Access.WRITE)
+        if self.lost or middle in self.pages_of_tables():  # who maps a table reaches it
+            return
         if answer.fault is None:
+            assert frame is not None, f"{page} still leads to {answer.runs}"
             assert answer.runs[0].output == frame * PAGE
             if frame < FIRST:
                 self.ram.write(self.phys.at(frame * PAGE), bytes((value,)))
-        elif not self.lost:
+        else:
             assert frame is None
             assert answer.fault.layer == ("high" if middle is None else "low")
 
@@ -229,7 +244,7 @@ class StackMachine(RuleBasedStateMachine):
             page for mapping in self.live for page in self.pages(mapping.below.iova.start.value, mapping.below.size)
         }
         found = self.follow(self.lower, self.low)
-        tables = {use.start // PAGE for use in self.lower.uses if use.iova is None}
+        tables = self.pages_of_tables()
         assert set(found) - set(self.low) <= tables
         assert not data & tables
         used = {
