@@ -6,6 +6,7 @@ as a test, with a bug planted, or for long.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hypothesis import assume
@@ -19,8 +20,9 @@ from swiommu.testing import laws
 from swiommu.testing.case import Case
 from swiommu.testing.domain_cases import DOMAIN_CASES
 from swiommu.testing.probes import Probe
-from swiommu.testing.stacks import BASES, DATA, SLOT, TABLES, TINY, Piece, Recipe, Stack, Stage, chained
+from swiommu.testing.stacks import DATA, SLOT, TABLES, TINY, Piece, Recipe, Stack, Stage, chained
 from swiommu.testing.strategies import probes, prots, recipes
+from swiommu.testing.twin import Twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,29 +62,49 @@ def _flattening(recipe: Recipe, asked: list[Probe]) -> None:
     laws.flattening(recipe.build().path, asked, format=TINY, one_geometry=paged)
 
 
-def _shadow(recipe: Recipe, asked: list[Probe], changes: list[tuple[int, Piece, bool]]) -> None:
+def _shadow(recipe: Recipe, asked: list[Probe], changes: list[tuple[int, Piece, str]]) -> None:
     stack = recipe.build()
     stand_in = Shadow("shadow", stack.path, format=TINY)
-    laws.shadow(stand_in, [_change(stack, *change) for change in changes], asked)
+    todo, near = [], list(asked)
+    for number, piece, what in changes:
+        stage = number % len(stack.nodes)
+        if stack.has_table(stage):
+            existing = _existing(recipe.stages[stage], piece)
+            todo.append(_change(stack, stage, existing, piece, what))
+            near += _leading_to(stack, stage, piece) + _leading_to(stack, stage, existing)
+    laws.shadow(stand_in, todo, near)
     stand_in.check()
 
 
-def _change(stack: Stack, stage: int, piece: Piece, more: bool) -> Callable[[], None]:
-    # Map a piece, if there is room, or unmap what it covers.
-    stage %= len(stack.nodes)
-
+def _change(stack: Stack, stage: int, existing: Piece, piece: Piece, what: str) -> Callable[[], None]:
+    # Map a piece, if there is room, or unmap one that was there at the beginning, or let it lead elsewhere.
     def change() -> None:
-        if not stack.has_table(stage):
-            return
-        if not more:
-            stack.unmap(stage, piece)
-            return
-        try:
-            stack.map(stage, piece)
-        except AddressInUse:
-            stack.unmap(stage, piece)
+        if what != "map":
+            stack.unmap(stage, existing)
+        with suppress(AddressInUse):
+            if what != "unmap":
+                stack.map(stage, piece if what == "map" else _moved(existing, piece))
 
     return change
+
+
+def _existing(stage: Stage, piece: Piece) -> Piece:
+    # One of a stage's pieces, as chance has it; what was drawn, if there is none.
+    data = [each for each in stage.pieces if each.start < DATA] or [piece]
+    return data[piece.start // PAGE_SIZE % len(data)]
+
+
+def _moved(piece: Piece, to: Piece) -> Piece:
+    return piece._replace(output=to.output // piece.page * piece.page, prot=to.prot)
+
+
+def _leading_to(stack: Stack, stage: int, piece: Piece) -> list[Probe]:
+    # Where at the top accesses start that pass a piece of a stage: its first byte, its last, and the next one.
+    above, start = Twin(stack.layers[:stage]), stack.bases[stage] + piece.start
+    ways = above.pieces(stack.bases[0], DATA) if stage else [(start, start, piece.size + 1)]
+    bytes_ = (start, start + piece.size - 1, start + piece.size)
+    found = [at + byte - output for at, output, size in ways for byte in bytes_ if output <= byte < output + size]
+    return [Probe(at) for at in found[:6]]
 
 
 def _window_algebra(base: int, size: int, one: int, two: int, lower: tuple[int, int]) -> None:
@@ -95,15 +117,13 @@ def _monotonicity(recipe: Recipe, asked: list[Probe], stage: int, piece: Piece, 
     stage %= len(stack.nodes)
     assume(stack.has_table(stage))
     if existing:  # what is there is taken out first, and put back by the law
-        data = [each for each in recipe.stages[stage].pieces if each.start < DATA]
-        assume(data)
-        piece = data[piece.start // PAGE_SIZE % len(data)]
+        piece = _existing(recipe.stages[stage], piece)
         stack.unmap(stage, piece)
     elif _taken(recipe.stages[stage], piece):
         return
     laws.monotonicity(
         stack.path,
-        asked,
+        asked + _leading_to(stack, stage, piece),
         lambda: stack.map(stage, piece),
         lambda: stack.unmap(stage, piece),
         layer=stack.nodes[stage].name,
@@ -195,28 +215,28 @@ def _caches(
     asked: list[Probe],
     geometry: list[tuple[int | None, int | None, int]],
     stage: int,
-    to: Piece | None,
+    where: Piece,
+    moves: bool,
     linked: bool,
 ) -> None:
     stack = recipe.build()
     stage %= len(stack.nodes)
     assume(stack.has_table(stage))
-    data = [piece for piece in recipe.stages[stage].pieces if piece.start < DATA]
-    assume(data)
+    assume(any(each.start < DATA for each in recipe.stages[stage].pieces))
+    piece = _existing(recipe.stages[stage], where)
     nodes = stack.linked() if linked else stack.parts
     for node, (own, whole, walk_levels) in zip(nodes, geometry, strict=False):
         node.tlb = None if own is None else TranslationCache(own or None, walk_levels=walk_levels)
         node.iotlb = None if whole is None else TranslationCache(whole or None)
-    piece = next((each for each in data if each.start <= asked[0].start - BASES[0] < each.start + each.size), data[0])
 
     def change() -> None:
         stack.unmap(stage, piece)
-        if to is not None:
-            stack.map(stage, piece._replace(output=to.output // piece.page * piece.page, prot=to.prot))
+        if moves:
+            stack.map(stage, _moved(piece, where))
 
     path = nodes[0] if linked else chained(nodes)
-    where = nodes[stage], stack.bases[stage] + piece.start, piece.size
-    laws.cache_transparency(path, asked, change, where)
+    changed = nodes[stage], stack.bases[stage] + piece.start, piece.size
+    laws.cache_transparency(path, asked + _leading_to(stack, stage, piece), change, changed)
 
 
 @st.composite
@@ -230,8 +250,9 @@ def _pieces(draw: DrawFn) -> Piece:
 def _cases() -> list[Case]:
     asked: SearchStrategy[list[Probe]] = probes()
     paged = recipes(kinds=_WITH_TABLE)
-    aligned = recipes(kinds=("paged", "paged", "paged", "window", "flat"), memory=_SOLID, unit=PAGE_SIZE)
-    changes = st.tuples(st.integers(0, 3), _pieces(), st.booleans())
+    aligned = recipes(kinds=_PLACED, memory=_SOLID, unit=PAGE_SIZE)
+    shallow = recipes(kinds=_PLACED, memory=_SOLID, unit=PAGE_SIZE, max_stages=3)
+    changes = st.tuples(st.integers(0, 3), _pieces(), st.sampled_from(("map", "unmap", "move")))
     room = st.sampled_from((None, 0, 0, 1, 3))  # no cache, any number of entries, few
     geometry = st.lists(st.tuples(room, room, st.integers(0, 3)), min_size=5, max_size=5)
     place, delta = st.integers(0, 0x40).map(lambda n: n * 0x400), st.integers(-0x40, 0x40).map(lambda n: n * 0x400)
@@ -243,7 +264,7 @@ def _cases() -> list[Case]:
         Case(3, "stacks", (recipes(min_stages=2), asked), _associativity),
         Case(4, "stacks", (recipes(min_stages=2), asked, stages), _pipeline),
         Case(5, "stacks", (aligned, asked), _flattening),
-        Case(6, "stacks", (aligned, asked, st.lists(changes, max_size=4)), _shadow),
+        Case(6, "stacks", (shallow, probes(max_size=3), st.lists(changes, min_size=1, max_size=3)), _shadow),
         Case(7, "windows", (place, length, delta, delta, st.tuples(place, length)), _window_algebra),
         Case(8, "tables", (paged, asked, stages, _pieces(), st.booleans()), _monotonicity),
         Case(
@@ -259,10 +280,11 @@ def _cases() -> list[Case]:
             "caches",
             (
                 recipes(kinds=_WITH_TABLE, sound=True),
-                probes(min_size=2),
+                probes(max_size=3),
                 geometry,
                 stages,
-                st.none() | _pieces(),
+                _pieces(),
+                st.booleans(),
                 st.booleans(),
             ),
             _caches,

@@ -12,6 +12,7 @@ from swiommu.testing.statements import broken
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from swiommu.address import Access
     from swiommu.iommu import Domain
     from swiommu.layer import Fault, Layer, Path
 
@@ -119,6 +120,8 @@ def _who(fault: Fault | None) -> object:
 def round_trip(domain: Domain[Any], probes: Sequence[Probe]) -> None:
     """Law 21: what ``domain.iova_to_phys`` says is where an access that is permitted goes in the domain's own layer.
 
+    And what ``iova_to_memory`` says is where it goes in the end, through all that is below.
+
     Where it says None, nothing gets through. A domain that doesn't enforce keeps the law one way only: what its record
     says is true, but a device reaches more.
 
@@ -147,3 +150,22 @@ def round_trip(domain: Domain[Any], probes: Sequence[Probe]) -> None:
                     raise broken(21, told)
             elif seen.reach.to(at) != said.value:
                 raise broken(21, told)
+            _all_the_way(domain, at, probe.access)
+
+
+def _all_the_way(domain: Domain[Any], at: int, wanted: Access) -> None:
+    # The same through all domains below, by their records and by the walks of the whole stack.
+    said, seen = domain.iova_to_memory(BusAddr(domain.input_space, at)), glance(domain.node, at, wanted)
+    told = f"{at:#x} is at {said!r} by iova_to_memory, by translation {tell_glance(seen, at)}"
+    if seen.reach is None:
+        if said is not None and (seen.fault is None or seen.fault.kind is not FaultKind.PERMISSION):
+            raise broken(21, told)
+    elif said is not None:
+        if seen.reach.to(at) != said.value:
+            raise broken(21, told)
+    elif _enforced(domain):
+        raise broken(21, told)
+
+
+def _enforced(domain: Domain[Any]) -> bool:
+    return domain.enforces and (domain.below is None or _enforced(domain.below))

@@ -99,7 +99,8 @@ def segments(path: Path | Layer, probes: Sequence[Probe]) -> None:
         for byte in _around(probe, [run.input for run in answer.runs] + [stop]):
             alone = access(path, byte, 1, probe.access, uncached=True)
             inside = [run for run in answer.runs if run.input <= byte < run.input + run.size]
-            if [run.output + byte - run.input for run in inside] != [run.output for run in alone.runs]:
+            said = [(run.output + byte - run.input, run.prot, run.attributes, run.memory) for run in inside]
+            if said != [(run.output, run.prot, run.attributes, run.memory) for run in alone.runs]:
                 raise broken(15, f"{told}: the byte at {byte:#x} alone: {tell(alone)}")
             if byte == stop and alone.fault != answer.fault:
                 raise broken(15, f"{told}: the first failing byte alone: {tell(alone)}")
