@@ -7,6 +7,7 @@ only otherwise in the middle. Source: RFC v4 patch 2 (``cma-best-fit.c``), resta
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_left, bisect_right, insort
 
 from swiommu.errors import AddressInUse, NoMemory, NotFound
@@ -59,6 +60,13 @@ class BestFit:
         self._sequence = 0
         self._fail = FailSwitch()
         self._insert(start, size)
+
+    def __deepcopy__(self, memo: object) -> BestFit:
+        # The generic way looks at every number; whoever tries a request out copies the region for it.
+        other = copy.copy(self)
+        for name in ("_starts", "_by_size", "_holes", "_fail"):
+            setattr(other, name, copy.copy(getattr(self, name)))
+        return other
 
     def alloc(self, size: int, align: int) -> int:
         """Take ``size`` bytes (whole pages) at a multiple of ``align`` bytes; `NoMemory` if no hole serves.

@@ -7,12 +7,12 @@ request is probed and never held (rules 4 and 5). Everything observable is in th
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from swiommu.address import PAGE_SIZE, align_up
-from swiommu.errors import SwiommuError
+from swiommu.errors import InputError, SwiommuError
 from swiommu.replay.backends import Backend, Counters, Exposure, make_backend
 from swiommu.replay.designs import Design, Knobs
 from swiommu.replay.ledger import Ledger
@@ -60,6 +60,9 @@ def replay(
 ) -> Outcome:
     """Run the whole workload; ``keep_places`` keeps every request's handle (where it was put) in the outcome.
 
+    `InputError` with the line where so many requests are to be probed (rule 4), while so many live, that it would take
+    hours.
+
     >>> from swiommu.replay import find_design, machine_plan, workload_of
     >>> from swiommu.trace import read_trace
     >>> workload = workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))
@@ -106,6 +109,9 @@ def loses_nothing(
     return _Run(workload, backend, design).until_loss(kinds)
 
 
+_PATIENCE: Final = 500_000_000  # live requests times probes: each of these copies what a design holds
+
+
 class _Run:
     """The state of one replay."""
 
@@ -120,6 +126,8 @@ class _Run:
         self.occupied: dict[int, object] = {}
         self._keep = keep_places
         self._live: dict[int, object] = {}
+        self._most_live = 0
+        self._tried = 0
         self._occupied: dict[int, object] = {}
 
     def all(self) -> None:
@@ -182,11 +190,19 @@ class _Run:
             return
         self.maps[index] = backend.counters.maps - maps
         self._live[index] = handle
+        self._most_live = max(self._most_live, len(self._live))
         if self._keep:
             self.places[index] = handle
         ledger.serve(request)
 
     def _probe(self, request: Request, busy: tuple[int, ...]) -> None:
+        self._tried += self._most_live
+        if self._tried > _PATIENCE:
+            raise InputError(
+                f"so many requests failed while up to {self._most_live} lived that they can't all be tried",
+                path=self.workload.name,
+                line=request.line,
+            )
         if self.backend.probe(request, busy):
             self.status[request.index] = Status.GAINED
             self.ledger.gain(request)

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from swiommu.errors import InputError
-from swiommu.replay import find_design, machine_plan, replay, verify_iova, workload_of
+from swiommu.replay import DEFAULT_DESIGNS, find_design, machine_plan, replay, verify_iova, workload_of
 
 MANY = 10_000  # a step that looks at all the others takes longer than ENOUGH, one that does not a second
 ENOUGH = 6
@@ -94,6 +94,22 @@ def test_user_mappings_that_overlap_beyond_reason_are_refused(trace_of, monkeypa
     with pytest.raises(InputError) as caught:
         workload_of(trace_of(log.text()))
     assert str(caught.value).endswith(".trace:78: so many user mappings overlap that they can't be followed")
+
+
+def test_more_probes_than_can_be_tried_are_refused(trace_of, monkeypatch):
+    monkeypatch.setattr("swiommu.replay.engine._PATIENCE", 100)
+    log = Log()
+    for at in range(10):
+        log.map(at + 1 << 12)
+    for at in range(11):
+        log.say(f"dma_map_page: nvme0 dir=TO_DEVICE dma_addr={2**64 - 1:x} size=4096 phys_addr={at}000 attrs=")
+    workload = workload_of(trace_of(log.text()))
+    for name in DEFAULT_DESIGNS:
+        with pytest.raises(InputError) as caught:
+            replay(workload, find_design(name), machine_plan(workload))
+        assert str(caught.value) == (
+            f"{workload.name}:22: so many requests failed while up to 10 lived that they can't all be tried"
+        )
 
 
 def test_timers_of_many_devices_are_not_asked_at_each_step(trace_of):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 from swiommu.dma import IO_TLB_SHIFT, SwiotlbPool
@@ -68,7 +67,7 @@ class Bouncer:
     def fits(self, request: Request) -> bool:
         """Whether all pieces would find slots now; tried on a copy, as a search moves where the next one begins."""
         copied, pool = self._counters.bytes_copied, self._pool
-        self._pool = copy.deepcopy(pool)
+        self._pool = pool.copy()
         try:
             self.map(request)
         except SwiommuError:
