@@ -6,11 +6,18 @@ recorded machine had: the area, its start extents occupied, and the rest of RAM 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
 from swiommu.address import PAGE_SIZE, align_down, align_up, order_of
 from swiommu.errors import InputError
 from swiommu.replay.requests import OpCode, RequestKind, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from swiommu.replay.requests import Request
 
 __all__ = ["BLOCK_LIMIT", "MOST", "STEP", "MemoryPlan", "equal_plan", "machine_plan", "peak_live_bytes", "plan_of_size"]
 
@@ -43,15 +50,19 @@ def peak_live_bytes(workload: Workload) -> int:
     >>> peak_live_bytes(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")))
     79740928
     """
-    live = peak = 0
+    return max((live for live, _ in _live_bytes(workload)), default=0)
+
+
+def _live_bytes(workload: Workload) -> Iterator[tuple[int, Request]]:
+    """Requested bytes of live ALLOCs after each of their beginnings and ends, and whose it was."""
+    live = 0
     for code, index, _ in workload.ops:
         if code > OpCode.END:
             continue
         request = workload.requests[index]
         if request.kind is RequestKind.ALLOC and not request.censored:
             live += request.size if code == OpCode.BEGIN else -request.size
-            peak = max(peak, live)
-    return peak
+            yield live, request
 
 
 def _fallback_peak(workload: Workload) -> int:
@@ -73,21 +84,26 @@ def equal_plan(workload: Workload) -> MemoryPlan:
     >>> equal_plan(workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))).bytes >> 20
     84
     """
-    peak = peak_live_bytes(workload)
-    if peak > MOST or (workload.area is not None and workload.area.bytes > MOST):
-        raise InputError(
-            f"{workload.name}: {max(peak, workload.area.bytes if workload.area else 0)} bytes of contiguous memory are "
-            f"more than can be replayed, {MOST}"
-        )
+    for live, request in _live_bytes(workload):
+        _require_no_more_than_most(live, workload, request.line)
+    if workload.area is not None:
+        _require_no_more_than_most(workload.area.bytes, workload, None)
     if workload.area is not None:
         fell_back = _fallback_peak(workload)
         size = workload.area.bytes + fell_back
         area = f"recorded area {workload.area.bytes >> 20} MiB"
         source = f"{area} + peak of what fell back out of it" if fell_back else f"{area}; nothing fell back out of it"
     else:
-        size = peak * 5 // 4
+        size = peak_live_bytes(workload) * 5 // 4
         source = "1.25 x the peak of live ALLOC bytes (no contiguous area recorded)"
     return plan_of_size(workload, max(align_up(size, STEP), STEP), source)
+
+
+def _require_no_more_than_most(size: int, workload: Workload, line: int | None) -> None:
+    if size > MOST:
+        raise InputError(
+            f"{size} bytes of contiguous memory are more than can be replayed, {MOST}", path=workload.name, line=line
+        )
 
 
 def plan_of_size(workload: Workload, size: int, source: str = "asked for") -> MemoryPlan:
