@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from swiommu.address import PAGE_SIZE, PhysAddr
 from swiommu.errors import InvalidArgument, NotFound, SpaceMismatch
@@ -12,7 +12,7 @@ from swiommu.pagetable import FrameTables
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swiommu.address import PhysSpace, Prot, Space
+    from swiommu.address import AddressRange, PhysSpace, Prot, Space
     from swiommu.iommu.domain import Domain
     from swiommu.iommu.mapping import Mapping
     from swiommu.iommu.stacked import Stacked
@@ -25,28 +25,26 @@ __all__ = [
     "FrameBacking",
     "LowerBacking",
     "LowerTables",
-    "Taken",
     "backing",
     "require_sources",
     "table_pages",
 ]
 
 
-class Taken(NamedTuple):
-    """Memory in the output space as (start, stop), in order; ``below`` is the lower domain's mapping of it."""
-
-    runs: list[tuple[int, int]]
-    below: Mapping[Any] | None = None
+Runs = list[tuple[int, int]]
 
 
 class Backing(Protocol):
     """Gives memory to `Domain.alloc`; sizes are multiples of the largest granule of the stack."""
 
-    def take(self, size: int, prot: Prot) -> Taken:
-        """``size`` bytes; all or nothing, `NoMemory` or `NoSpace`."""
+    def take(self, size: int, prot: Prot) -> tuple[Runs, Mapping[Any] | None]:
+        """``size`` bytes of the output space as (start, stop), in order, and the lower domain's mapping of them.
+
+        All or nothing; `NoMemory` or `NoSpace`.
+        """
         ...
 
-    def give(self, taken: Taken) -> None:
+    def give(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
         """Take it all back."""
         ...
 
@@ -57,7 +55,7 @@ class FrameBacking:
     >>> from swiommu.address import PhysSpace, Prot
     >>> from swiommu.memory import Frames
     >>> FrameBacking(Frames(PhysSpace("ram").at(0), 1 << 20), (9, 0)).take(0x3000, Prot.READ)
-    Taken(runs=[(0, 12288)], below=None)
+    ([(0, 12288)], None)
     """
 
     def __init__(self, frames: Frames, orders: Sequence[int]) -> None:
@@ -65,17 +63,19 @@ class FrameBacking:
         self._orders = tuple(orders)
         self._shift = frames.page_size.bit_length() - 1
 
-    def take(self, size: int, prot: Prot) -> Taken:
+    def take(self, size: int, prot: Prot) -> tuple[Runs, Mapping[Any] | None]:
         """See `Backing.take`."""
         del prot  # memory itself has none
         shift = self._shift
         taken = self._frames.take_largest_first(size >> shift, self._orders)
-        return Taken([(pfn << shift, pfn + count << shift) for pfn, count in taken])
+        return [(pfn << shift, pfn + count << shift) for pfn, count in taken], None
 
-    def give(self, taken: Taken) -> None:
+    def give(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
         """See `Backing.give`."""
-        for start, stop in taken.runs:
-            self._frames.give(start >> self._shift, stop - start >> self._shift)
+        del below  # there is none
+        frames, shift = self._frames, self._shift
+        for piece in pieces:
+            frames.give(piece.start.value >> shift, piece.size >> shift)
 
 
 class LowerBacking:
@@ -89,15 +89,16 @@ class LowerBacking:
         self._highest = highest
         self._align = align
 
-    def take(self, size: int, prot: Prot) -> Taken:
+    def take(self, size: int, prot: Prot) -> tuple[Runs, Mapping[Any] | None]:
         """See `Backing.take`."""
         mapping = self._below.alloc(size, self._align, prot=prot, limit=self._highest)
-        return Taken([(mapping.iova.start.value, mapping.iova.stop)], mapping)
+        return [(mapping.iova.start.value, mapping.iova.stop)], mapping
 
-    def give(self, taken: Taken) -> None:
+    def give(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
         """See `Backing.give`; what the lower domain has given up already is not given back twice."""
-        if taken.below is not None and self._below.held(taken.below):
-            self._below.let_go(taken.below)
+        del pieces
+        if below is not None and self._below.held(below):
+            self._below.let_go(below)
 
 
 class LowerTables:

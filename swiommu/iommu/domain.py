@@ -343,9 +343,11 @@ class Domain(Stacked[A]):
 
     def _forget(self, mapping: Mapping[A]) -> tuple[int, int]:
         # The bus range that it owned, as start and stop.
-        start, stop = self._owned.at(mapping.iova.start.value) or (mapping.iova.start.value, 0)
+        start = mapping.iova.start.value & -self._unit
         if self._mappings.get(start) is not mapping:
-            raise NotFound(f"{mapping!r} is not live in the domain of {self.input_space.name!r}", iova=start)
+            owned = self.held(mapping)  # for a larger unit above it may own more, before it too
+            if owned is None:
+                raise NotFound(f"{mapping!r} is not live in the domain of {self.input_space.name!r}", iova=start)
+            start = owned[0]
         del self._mappings[start]
-        self._owned.remove(start)
-        return start, stop
+        return start, self._owned.remove(start)

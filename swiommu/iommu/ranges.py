@@ -72,10 +72,11 @@ class RangeSet:
         starts.insert(index, start)
         self._stops[start] = stop
 
-    def remove(self, start: int) -> None:
-        """Remove the range that begins at ``start``; KeyError if there is none."""
-        del self._stops[start]
+    def remove(self, start: int) -> int:
+        """Remove the range that begins at ``start``; its stop. KeyError if there is none."""
+        stop = self._stops.pop(start)
         del self._starts[bisect_left(self._starts, start)]
+        return stop
 
     def cut(self, start: int, stop: int) -> list[tuple[int, int]]:
         """Remove the bytes from ``start`` to ``stop`` or the first hole; answers what was removed, in pieces."""

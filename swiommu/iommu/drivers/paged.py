@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from swiommu.address import BusAddr, PhysAddr, align_up
 from swiommu.errors import Busy, InvalidArgument, SwiommuError
-from swiommu.iommu.backing import Taken, backing, require_sources, table_pages
+from swiommu.iommu.backing import backing, require_sources, table_pages
 from swiommu.iommu.domain import READ_WRITE, Domain
 from swiommu.iommu.drivers.table_writer import TableWriter, require_flush
 from swiommu.iommu.gather import IotlbGather
@@ -157,15 +157,15 @@ class PagedDomain(TableWriter[A]):
         size, align = self._rounded(size, align)
         self._require_prot(prot)
         highest = self._highest(limit)
-        taken = self._backing.take(size, prot)
-        runs = taken.runs
+        runs, below = self._backing.take(size, prot)
         try:
             at = self._place(runs, size, align, int(prot), highest)
         except SwiommuError:
-            self._backing.give(taken)
+            self._backing.give(self._pieces(runs), below)
             raise
-        self._note_uses(at, runs)
-        mapping = Mapping(self._bus_range(at, size), self._pieces(runs), prot, self, True, taken.below)
+        if self.below is not None:
+            self._note_uses(at, runs)
+        mapping = Mapping(self._bus_range(at, size), self._pieces(runs), prot, self, True, below)
         return self._remember(mapping, at, at + size)
 
     def _bind(
@@ -198,8 +198,7 @@ class PagedDomain(TableWriter[A]):
             cleared += done
         self._finish_unmap(gather, cleared, [(start, stop)])
         if mapping.owns_memory or mapping.below is not None:
-            runs = [(piece.start.value, piece.stop) for piece in mapping.pieces]
-            self._backing.give(Taken(runs, mapping.below))
+            self._backing.give(mapping.pieces, mapping.below)
 
     def iova_to_phys(self, iova: BusAddr) -> A | None:
         """From the page table; see `Domain.iova_to_phys`."""

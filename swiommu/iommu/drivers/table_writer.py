@@ -107,7 +107,8 @@ class TableWriter(Domain[A]):
         for run in self.table.unmap(iova, size):
             gather.add_range(run.iova, run.size)
             done += run.size
-        self._note_unused(iova, done)
+        if self.below is not None:
+            self._note_unused(iova, done)
         return done
 
     def _finish_unmap(self, gather: IotlbGather, cleared: int, ranges: list[tuple[int, int]]) -> None:
