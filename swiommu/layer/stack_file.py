@@ -14,8 +14,8 @@
     on = "host"
     mask = 32                    # bits of address that it can drive
 
-Every key is told in the reference. A file describes at most 64 layers and 262144 pages, and no walk in it may take more
-than 20000 references: what is beyond is refused before it is built.
+Every key is told in the reference. Layers, pages, reserved regions, ways through windows and references of a walk are
+bounded, because a few lines can make more of each than anybody would wait for: that is refused before it is built.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ __all__ = ["Device", "bundled_stacks", "read_stack"]
 _DATA: Final = Path(__file__).parent.parent / "data" / "stacks"
 _FORMATS: Final = {form.name: form for form in (MOCK, MOCK64K)}
 _MOST_LAYERS: Final = 64
-_MOST_LEAVES: Final = 1 << 18
+_MOST_LEAVES: Final = 1 << 16
 _MOST_REFERENCES: Final = 20_000
+_MOST_REGIONS: Final = 16
+_MOST_WAYS: Final = 4096
 _WALKERS: Final = {"nested": Walker.NESTED, "physical": Walker.PHYSICAL}
 
 
@@ -112,6 +114,7 @@ class _File:
         self.kinds = {name: keys.word("kind", _KINDS) for name, keys in self.layers.items()}
         self.graph = Graph()
         self.leaves = 0
+        self.regions = 0
         self.claimed: dict[tuple[int, int], str] = {}
 
     def build(self) -> Graph:
@@ -175,8 +178,18 @@ class _File:
     def _limit_cost(self, order: list[str]) -> None:
         # T = L (W + 1) + T of what is below, see the explanation of costs; by the dearest way where there are several.
         cost: dict[str, int] = {}
+        ways: dict[str, int] = {}
         for name in order:
-            below = [cost[lower] for lower in self.on.get(name, {}).values()]
+            lowers = self.on.get(name, {}).values()
+            windows = self.all[name].length("windows") if self.kinds.get(name) in {"window", "router"} else 1
+            ways[name] = windows * max([ways[lower] for lower in lowers], default=1)
+            if name in self.layers and self.kinds[name] in {"paged", "flat"}:
+                ways[name] = 1  # windows above a table see one layer there, whatever is below
+            if ways[name] > _MOST_WAYS:
+                raise self.all[name].error(
+                    f"its windows could lead {ways[name]} ways through those below, more than {_MOST_WAYS}"
+                )
+            below = [cost[lower] for lower in lowers]
             levels = {"paged": len(MOCK.levels), "flat": 1}.get(self.kinds.get(name, ""), 0)
             walker = self.walkers.get(name, "nested")
             read = 0 if walker == "physical" else below[0] if walker == "nested" and below else cost.get(walker, 0)
@@ -208,8 +221,10 @@ class _File:
             return list(on.values())
         raise keys.error(f"on names ports, but it has one way out only: say on = {next(iter(on.values()))!r}")
 
-    @staticmethod
-    def _reserved(row: Keys) -> Reserved:
+    def _reserved(self, row: Keys) -> Reserved:
+        self.regions += 1
+        if self.regions > _MOST_REGIONS:
+            raise row.error(f"a file may reserve {_MOST_REGIONS} regions in all")
         kind = row.word("kind", [str(kind) for kind in ReservedKind], "reserved")
         region = Reserved(row.address("at"), row.size("size"), ReservedKind(kind))
         row.close()

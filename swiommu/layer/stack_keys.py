@@ -132,6 +132,11 @@ class Keys:
         for number, row in enumerate(value):
             yield Keys(row, f"{self.where}: {key}[{number}]", self.path)
 
+    def length(self, key: str) -> int:
+        """How many tables a list has, 0 if it is none."""
+        value = self._table.get(key)
+        return len(value) if isinstance(value, list) else 0
+
     def tables(self, key: str) -> dict[str, Keys]:
         """Named tables: ``[key.NAME]``."""
         value = self._take(key, default={})

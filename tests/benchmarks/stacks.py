@@ -96,7 +96,7 @@ def main() -> None:
         median = statistics.median(times)
         speed = len(addresses) / max(median, 1e-9)
         ratio = yardstick / max(median, 1e-9)
-        print(f"  {name:16}{refs[name]:5.0f} refs {speed:12,.0f} translate/s {ratio:9.2f} x 1 stage")
+        print(f"  {name:16}{refs[name]:5.0f} refs {speed:12,.0f} translate/s {ratio:9.3f} x 1 stage")
 
 
 if __name__ == "__main__":

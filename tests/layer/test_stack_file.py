@@ -289,10 +289,14 @@ REFUSED = {
         "[layer.a]\nkind = 'window'\nwindows = 3\n",
         "layer.a: windows is 3, not a list of tables",
     ),
+    "five thousand maps": (
+        paged(*["at = 0, to = 0, size = 4096"] * 5000) + RAM,
+        "layer.s1: map has 5000 tables, more than 4096",
+    ),
     "a window that is none": ("[layer.a]\nkind = 'window'\nwindows = [3]\n", "layer.a: windows[0]: is 3, not a table"),
     "five thousand windows": (
         f"[layer.a]\nkind = 'window'\nwindows = [{'{}, ' * 5000}]\n",
-        "layer.a: windows has 5000 tables, more than 4096",
+        "layer.a: its windows could lead 5000 ways through those below, more than 4096",
     ),
     "no place for tables": (
         RAM + "[layer.s1]\nkind = 'paged'\non = 'ram'\n",
@@ -338,15 +342,15 @@ REFUSED = {
     ),
     "2**36 pages": (
         paged(f"at = 0, to = 0, size = {1 << 48}, page = '4K'") + RAM,
-        "layer.s1: map[0]: 68719476736 pages are more than a file may map, 262144 in all",
+        "layer.s1: map[0]: 68719476736 pages are more than a file may map, 65536 in all",
     ),
     "many pages in many maps": (
-        paged(*(f"at = {at << 30}, to = 0, size = {1 << 29}, page = '4K'" for at in range(3))) + RAM,
-        "layer.s1: map[2]: 131072 pages are more than a file may map, 262144 in all",
+        paged(*(f"at = {at << 30}, to = 0, size = {1 << 27}, page = '4K'" for at in range(3))) + RAM,
+        "layer.s1: map[2]: 32768 pages are more than a file may map, 65536 in all",
     ),
     "an aperture of 2**40 pages": (
         RAM + "[layer.g]\nkind = 'flat'\non = 'ram'\ntables = 0x8000_0000\nsize = 0x10_0000_0000_0000\n",
-        "layer.g: 1099511627776 pages are more than a file may map, 262144 in all",
+        "layer.g: 1099511627776 pages are more than a file may map, 65536 in all",
     ),
     "page size": (
         paged("at = 0, to = 0, size = 8192, page = 8192") + RAM,
@@ -367,6 +371,19 @@ REFUSED = {
     "a walk without end": (
         DEEP + paged(name="s6", on='"ram"') + RAM,
         "layer.s0: a walk from here could take 78124 references, more than 20000",
+    ),
+    "two ways, again and again": (
+        "".join(
+            f"[layer.a{at}]\nkind = 'window'\non = 'a{at + 1}'\n"
+            "windows = [{ at = 0, size = 1 }, { at = 1, size = 1 }]\n"
+            for at in range(30)
+        )
+        + "[layer.a30]\nkind = 'identity'\n",
+        "layer.a17: its windows could lead 8192 ways through those below, more than 4096",
+    ),
+    "regions without end": (
+        f"[layer.a]\nkind = 'identity'\nreserved = [{'{ at = 0, size = 1 }, ' * 20}]\n",
+        "layer.a: reserved[16]: a file may reserve 16 regions in all",
     ),
     "a hundred layers": (
         "".join(f"[layer.a{at}]\nkind = 'identity'\n" for at in range(100)),
