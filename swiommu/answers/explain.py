@@ -115,6 +115,12 @@ class Explanation:
 
     ``refusals`` says for r, w and x who would refuse them at the access's first byte, None if nobody. ``nodes`` is
     everything that data and table reads may pass, by name.
+
+    >>> from swiommu.layer import read_stack
+    >>> answer = explain(read_stack("nested")["camera"], 0x14000, 8, Access.WRITE)
+    >>> print(answer.answer.fault); answer.word("host"), answer.refusals["r"]
+    permission fault of WRITE access at 0x14000 in layer 'guest'
+    ('ipa', None)
     """
 
     stack: str

@@ -44,12 +44,12 @@ def shown(value: object) -> str:
 class Keys:
     """One table of the file: ``where`` is its name for sentences. A method a kind of value; `close` at the end.
 
-    >>> keys = Keys({"size": "64 MiB", "on": "ram", "sise": 1}, "layer.bus", "stack.toml")
+    >>> keys = Keys({"size": "64 MiB", "on": "ram", "sizes": 1}, "layer.bus", "stack.toml")
     >>> keys.size("size"), keys.name("on")
     (67108864, 'ram')
     >>> keys.close()
     Traceback (most recent call last):
-    swiommu.errors.InputError: stack.toml: layer.bus: there is no key 'sise'; did you mean 'size'?
+    swiommu.errors.InputError: stack.toml: layer.bus: there is no key 'sizes'; did you mean 'size'?
     """
 
     def __init__(self, table: object, where: str, path: str) -> None:
