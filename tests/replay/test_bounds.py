@@ -6,6 +6,7 @@ import pytest
 
 from swiommu.errors import InputError
 from swiommu.replay import DEFAULT_DESIGNS, find_design, machine_plan, replay, verify_iova, workload_of
+from swiommu.replay.verify.iova_calls import read_calls
 
 MANY = 10_000  # a step that looks at all the others takes longer than ENOUGH, one that does not a second
 ENOUGH = 6
@@ -139,6 +140,20 @@ def test_calls_that_are_never_answered_are_forgotten(trace_of):
     tally = verify_iova(trace_of(log.text()))
     assert time.process_time() - begin < ENOUGH
     assert (tally.total, dict(tally.undetermined)) == (0, {"too many calls were under way": 1})
+
+
+def test_unmaps_among_many_allocators(trace_of):
+    log = Log()
+    for iovad in range(1, MANY):
+        log.say(f"iova_alloc: (alloc_iova_fast+0x0/0x378) iovad=0x{iovad:x} size=1 limit=0xfffff flush=0")
+        log.say("iova_alloc_ret: (iommu_dma_alloc_iova+0xfc/0x150 <- alloc_iova_fast) ret=0xfffff")
+    for _ in range(MANY):
+        span = f"iova=0x{0x1000_0000:016x} - 0x{0x1000_1000:016x}"
+        log.say(f"unmap: IOMMU: {span} size=4096 unmapped_size=4096")
+    trace = trace_of(log.text())
+    begin = time.process_time()
+    assert len(read_calls(trace.table)) == 2 * (MANY - 1)
+    assert time.process_time() - begin < ENOUGH
 
 
 def test_more_allocators_and_cpus_than_memory_holds(trace_of, monkeypatch):

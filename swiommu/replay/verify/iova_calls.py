@@ -8,7 +8,7 @@ that a flush causes come out in the order of the rings, so those that are missin
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import attrs
@@ -89,6 +89,33 @@ def _survey(table: EventTable) -> tuple[bool, dict[int, int]]:
     return 2 * following > frees, allocator_of
 
 
+class _Live:
+    """Which ranges of pages are allocated, and of which allocator."""
+
+    def __init__(self) -> None:
+        self._pages: defaultdict[int, dict[int, int]] = defaultdict(dict)
+        self._owners: defaultdict[_Range, dict[int, None]] = defaultdict(dict)
+
+    def given(self, iovad: int, pfn: int, pages: int) -> None:
+        self.gone(iovad, pfn)
+        self._pages[iovad][pfn] = pages
+        self._owners[pfn, pages][iovad] = None
+
+    def gone(self, iovad: int, pfn: int) -> None:
+        pages = self._pages[iovad].pop(pfn, None)
+        if pages is not None:
+            del self._owners[pfn, pages][iovad]
+
+    def forget(self, iovad: int) -> None:
+        for pfn in list(self._pages[iovad]):
+            self.gone(iovad, pfn)
+
+    def owner(self, pfn: int, pages: int) -> int | None:
+        """Who has exactly this range, if one only has it."""
+        owners = self._owners.get((pfn, pages), {})
+        return next(iter(owners)) if len(owners) == 1 else None
+
+
 @attrs.define
 class _Expected:
     """Frees that must come next in a context, each with the CPU it waited on, and the place for them in the calls."""
@@ -124,7 +151,7 @@ class _Reader:
         self.groups: list[list[IovaCall]] = []
         self.by_domain: dict[int, int] = {}
         self.by_device: dict[str, int] = {}
-        self.live: dict[int, dict[int, int]] = {}
+        self.live = _Live()
         self.asked: dict[Context, Event] = {}
         self.given: dict[Context, tuple[int, int]] = {}
         self.before: dict[Context, Event] = {}
@@ -172,7 +199,7 @@ class _Reader:
 
     def init(self, event: Event, context: Context) -> None:
         """A new allocator; whatever had this pointer before is gone."""
-        self.live.pop(event.extra, None)
+        self.live.forget(event.extra)
         self.rings.pop(event.extra, None)
         self.note(event, context, event.extra, event.addr, event.size)
 
@@ -189,7 +216,7 @@ class _Reader:
         self.note(event, context, iovad, event.addr, 0)
         if asked is not None and event.addr:
             self.given[context] = (iovad, event.addr)
-            self.live.setdefault(iovad, {})[event.addr] = asked.size
+            self.live.given(iovad, event.addr, asked.size)
 
     def learn_domain(self, event: Event, context: Context) -> None:
         """A range is mapped right after it was given."""
@@ -214,7 +241,7 @@ class _Reader:
         else:
             self.forget(event.extra, freed)
         self.note(event, context, event.extra, *freed)
-        self.live.get(event.extra, {}).pop(event.addr, None)
+        self.live.gone(event.extra, event.addr)
 
     def forget(self, iovad: int, freed: _Range) -> None:
         """A free out of sequence: it waits in no ring any more."""
@@ -256,9 +283,7 @@ class _Reader:
     def owner(self, unmap: Event, event: Event | None) -> int | None:
         if event is not None and event.kind is Kind.DMA_UNMAP and unmap.addr == event.addr // PAGE_SIZE * PAGE_SIZE:
             return self.by_device.get(event.device)
-        pfn, pages = unmap.addr // PAGE_SIZE, unmap.size // PAGE_SIZE
-        owners = [iovad for iovad, live in self.live.items() if live.get(pfn) == pages]
-        return owners[0] if len(owners) == 1 else None
+        return self.live.owner(unmap.addr // PAGE_SIZE, unmap.size // PAGE_SIZE)
 
     def unmapped(self, event: Event, context: Context, iovad: int) -> None:
         """The range was taken out of the page table: it is freed now, or waits for a flush."""
@@ -300,7 +325,7 @@ class _Reader:
     def restore(self, expected: _Expected, context: Context, missed: _Range) -> None:
         event = expected.trigger
         expected.place.append(IovaCall(Kind.IOVA_FREE, event.line, event.time, context, expected.iovad, *missed))
-        self.live.get(expected.iovad, {}).pop(missed[0], None)
+        self.live.gone(expected.iovad, missed[0])
 
     def keep_waiting(self, expected: _Expected) -> None:
         """The probes saw this sequence, so what it lacks was unmapped before the flush, but queued after it."""
