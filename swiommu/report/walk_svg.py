@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import html
 import textwrap
+import unicodedata
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from swiommu.layer.picture import printable
@@ -92,8 +94,9 @@ def walk_svg(answer: Explanation) -> str:
     width = max(_LEAST_WIDTH, 2 * _MARGIN + _LABELS + sum(_CELL * count + _GAP for count in widths))
     parts: list[str] = []
     y = _MARGIN + 16
-    parts.append(_text(_MARGIN, y, headline(answer), "title"))
-    y += 20
+    for line in textwrap.wrap(headline(answer), (width - 2 * _MARGIN) // 11):
+        parts.append(_text(_MARGIN, y, line, "title"))
+        y += 20
     y = _draw_way(answer, way, y, width, parts)
     if rows:
         y = _draw_grid(rows, lanes, widths, y + 34, parts)
@@ -232,5 +235,15 @@ def _text(x: int, y: int, text: str, kind: str = "") -> str:
 
 
 def _short(name: str, room: int = _LONGEST_NAME) -> str:
+    """A name cut to the width of ``room`` common letters."""
     shown = printable(name)
-    return shown if len(shown) <= room else f"{shown[: room - 1]}…"
+    widths = list(accumulate(_width(char) for char in shown))
+    if not shown or widths[-1] <= room:
+        return shown
+    return f"{shown[: sum(width <= room - 1 for width in widths)]}…"
+
+
+def _width(char: str) -> float:
+    if unicodedata.east_asian_width(char) in "WF":
+        return 1.8
+    return 1.5 if char in "mwMW@%" else 1.2 if char.isupper() else 1.0
