@@ -69,7 +69,7 @@ def _shadow(recipe: Recipe, asked: list[Probe], changes: list[tuple[int, Piece, 
     for number, piece, what in changes:
         stage = number % len(stack.nodes)
         if stack.has_table(stage):
-            existing = _existing(recipe.stages[stage], piece)
+            existing = _existing(recipe, stack, stage, piece)
             todo.append(_change(stack, stage, existing, piece, what))
             near += _leading_to(stack, stage, piece) + _leading_to(stack, stage, existing)
     laws.shadow(stand_in, todo, near)
@@ -88,10 +88,22 @@ def _change(stack: Stack, stage: int, existing: Piece, piece: Piece, what: str) 
     return change
 
 
-def _existing(stage: Stage, piece: Piece) -> Piece:
-    # One of a stage's pieces, as chance has it; what was drawn, if there is none.
-    data = [each for each in stage.pieces if each.start < DATA] or [piece]
-    return data[piece.start // PAGE_SIZE % len(data)]
+def _existing(recipe: Recipe, stack: Stack, stage: int, piece: Piece) -> Piece:
+    # One of a stage's pieces, as chance has it, if possible one that the top leads to; else what was drawn.
+    data = [each for each in recipe.stages[stage].pieces if each.start < DATA]
+    ways, base = _ways(stack, stage), stack.bases[stage]
+    reached = [
+        each
+        for each in data
+        if any(output < base + each.start + each.size and base + each.start < output + size for _, output, size in ways)
+    ]
+    chosen = reached or data or [piece]
+    return chosen[piece.start // PAGE_SIZE % len(chosen)]
+
+
+def _ways(stack: Stack, stage: int) -> list[tuple[int, int, int]]:
+    # Which data addresses of the top lead to which inputs of a stage.
+    return list(Twin(stack.layers[:stage]).pieces(stack.bases[0], DATA))
 
 
 def _moved(piece: Piece, to: Piece) -> Piece:
@@ -100,10 +112,9 @@ def _moved(piece: Piece, to: Piece) -> Piece:
 
 def _leading_to(stack: Stack, stage: int, piece: Piece) -> list[Probe]:
     # Where at the top accesses start that pass a piece of a stage: its first byte, its last, and the next one.
-    above, start = Twin(stack.layers[:stage]), stack.bases[stage] + piece.start
-    ways = above.pieces(stack.bases[0], DATA) if stage else [(start, start, piece.size + 1)]
-    bytes_ = (start, start + piece.size - 1, start + piece.size)
-    found = [at + byte - output for at, output, size in ways for byte in bytes_ if output <= byte < output + size]
+    start = stack.bases[stage] + piece.start
+    bytes_, ways = (start, start + piece.size - 1, start + piece.size), _ways(stack, stage)
+    found = [at + byte - output for byte in bytes_ for at, output, size in ways if output <= byte < output + size]
     return [Probe(at) for at in found[:6]]
 
 
@@ -117,7 +128,7 @@ def _monotonicity(recipe: Recipe, asked: list[Probe], stage: int, piece: Piece, 
     stage %= len(stack.nodes)
     assume(stack.has_table(stage))
     if existing:  # what is there is taken out first, and put back by the law
-        piece = _existing(recipe.stages[stage], piece)
+        piece = _existing(recipe, stack, stage, piece)
         stack.unmap(stage, piece)
     elif _taken(recipe.stages[stage], piece):
         return
@@ -198,15 +209,14 @@ def _levels(count: int) -> Format:
 
 
 def _renaming(recipe: Recipe, asked: list[Probe], shifts: list[int]) -> None:
-    moved = [0, *(shift << 20 for shift in shifts[: len(recipe.stages)])]
-    if recipe.memory:
-        moved[len(recipe.stages) :] = []  # the memory stays where it is
-    moved += [0] * (len(recipe.stages) + 1 - len(moved))
-    if not recipe.memory:
-        moved[-1] = 0  # what comes out at the bottom is compared
-    for number, stage in enumerate(recipe.stages):
-        if stage.kind == "identity":  # both of its sides are one space
-            assume(moved[number] == moved[number + 1])
+    # The top and the bottom stay where they are, and both sides of an identity move together.
+    same = [number for number, stage in enumerate(recipe.stages) if stage.kind == "identity"]
+    moved = [0, *(shift << 20 for shift in shifts[: len(recipe.stages) - 1]), 0]
+    for number in same:
+        moved[number + 1] = moved[number]
+    moved[-1] = 0
+    for number in reversed(same):
+        moved[number] = moved[number + 1]
     laws.renaming(recipe.build().path, recipe.build(shifts=moved).path, asked)
 
 
@@ -223,7 +233,7 @@ def _caches(
     stage %= len(stack.nodes)
     assume(stack.has_table(stage))
     assume(any(each.start < DATA for each in recipe.stages[stage].pieces))
-    piece = _existing(recipe.stages[stage], where)
+    piece = _existing(recipe, stack, stage, where)
     nodes = stack.linked() if linked else stack.parts
     for node, (own, whole, walk_levels) in zip(nodes, geometry, strict=False):
         node.tlb = None if own is None else TranslationCache(own or None, walk_levels=walk_levels)
@@ -279,7 +289,7 @@ def _cases() -> list[Case]:
             13,
             "caches",
             (
-                recipes(kinds=_WITH_TABLE, sound=True),
+                recipes(kinds=_WITH_TABLE, sound=True, min_stages=2),
                 probes(max_size=3),
                 geometry,
                 stages,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.address import PAGE_SIZE, Access
-from swiommu.layer import Fault, FaultClass, Translation, access
+from swiommu.layer import NEUTRAL, Fault, FaultClass, Translation, access
 from swiommu.layer.node import as_path
 from swiommu.layer.path import Hop, Purpose, Reach, Refused, Trip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from swiommu.layer import Layer, Path, Run
+    from swiommu.layer import Attributes, Layer, Path, Run
 
 __all__ = ["Glance", "Probe", "glance", "merged", "tell", "tell_glance"]
 
@@ -96,7 +96,7 @@ def tell(answer: Translation) -> str:
     """
     parts = [
         f"{run.input:#x}+{run.size:#x} -> {run.memory and run.memory + ':'}{run.output:#x} "
-        f"{_names(run.prot)} in blocks of {run.page_size:#x}"
+        f"{_names(run.prot)}{_memory_type(run.attributes)} in blocks of {run.page_size:#x}"
         for run in answer.runs
     ]
     parts += [] if answer.fault is None else [str(answer.fault)]
@@ -115,7 +115,13 @@ def tell_glance(seen: Glance, at: int) -> str:
     reach = seen.reach
     where = f"{reach.memory.name}:{reach.to(at):#x}" if reach.memory else f"{reach.to(at):#x}"
     run = f"[{reach.input:#x}, {reach.input + reach.size:#x}), block {reach.block:#x}"
-    return f"{where} in {run}, {_names(reach.prot)}, {seen.refs} references"
+    return f"{where} in {run}, {_names(reach.prot)}{_memory_type(reach.attributes)}, {seen.refs} references"
+
+
+def _memory_type(attributes: Attributes) -> str:
+    # Where somebody on the way has an opinion.
+    forced = " (forced)" if attributes.forced else ""
+    return "" if attributes == NEUTRAL else f" {attributes.memory_type.name}/{attributes.shareability.name}{forced}"
 
 
 def _names(flags: Access | object) -> str:

@@ -223,7 +223,7 @@ class Recipe:
     >>> stack = Recipe((Stage("paged", (page,)), Stage("window", (Piece(0, 0, 1 << 20),))), memory=1 << 20).build()
     >>> from swiommu.testing import Probe, tell
     >>> tell(Probe(BASES[0] + 0x1000).on(stack.path))
-    '0x301000+0x1 -> ram:0x503000 READ|WRITE in blocks of 0x1000; 4 references'
+    '0x301000+0x1 -> ram:0x503000 READ|WRITE NON_CACHEABLE/OUTER in blocks of 0x1000; 4 references'
     """
 
     stages: tuple[Stage, ...]

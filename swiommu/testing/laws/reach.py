@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from swiommu.layer import Layer, Marks, Path
     from swiommu.testing.probes import Glance
 
+_MarksOf = dict[str, tuple[set[tuple[int, int]], set[tuple[int, int]]]]
+"""Layer -> accessed and dirty leaves."""
+
 __all__ = ["cost", "dirty", "no_leak", "references", "segments"]
 
 
@@ -204,26 +207,34 @@ def dirty(nodes: Sequence[Node], probes: Sequence[Probe]) -> None:
     for probe in probes:
         before = _marks(chain)
         answer = access(path, probe.start, probe.size, probe.access, uncached=True)
-        _same_marks(probe, "though uncached", before, _marks(chain))
+        _same_marks(probe, "uncached", before, _marks(chain))
         if answer.fault is not None:
             access(path, probe.start, probe.size, probe.access, atomic=True)
-            _same_marks(probe, "though atomic and failed", before, _marks(chain))
+            _same_marks(probe, "atomic, and failed", before, _marks(chain))
         for layer, leaf, written in _touched(path, chain, probe):
             before[layer][0].add(leaf)
             if written:
                 before[layer][1].add(leaf)
         probe.on(path)
-        _same_marks(probe, "by each leaf on the way", before, _marks(chain))
+        _same_marks(probe, "each leaf on the way", before, _marks(chain))
 
 
-def _marks(chain: list[Node]) -> dict[str, tuple[set[tuple[int, int]], set[tuple[int, int]]]]:
+def _marks(chain: list[Node]) -> _MarksOf:
     marks: dict[str, Marks] = {node.name: node.layer.marks for node in chain if getattr(node.layer, "marks", None)}  # type: ignore[attr-defined]
     return {name: (set(one.accessed), set(one.dirty)) for name, one in marks.items()}
 
 
-def _same_marks(probe: Probe, when: str, wanted: object, got: object) -> None:
-    if wanted != got:
-        raise broken(16, f"{probe}: accessed and dirty leaves are {got}; {when}: {wanted}")
+def _same_marks(probe: Probe, when: str, wanted: _MarksOf, got: _MarksOf) -> None:
+    for layer, leaves in got.items():
+        for number, word in enumerate(("accessed", "dirty")):
+            is_so, should = leaves[number], wanted[layer][number]
+            if is_so != should:
+                told = f"wrongly {word}: {_told(is_so - should)}, wrongly not: {_told(should - is_so)}"
+                raise broken(16, f"{probe} ({when}): leaves of {layer!r} {told}")
+
+
+def _told(leaves: set[tuple[int, int]]) -> str:
+    return ", ".join(f"{start:#x}+{size:#x}" for start, size in sorted(leaves)) or "none"
 
 
 def _touched(path: Path, chain: list[Node], probe: Probe) -> Iterator[tuple[str, tuple[int, int], bool]]:
