@@ -57,11 +57,7 @@ def parse_regions(text: str, *, page_size: int = 4096, width: int = 64) -> list[
     """
     regions: list[ListedRegion] = []
     try:
-        for region in read_regions(text):
-            start, size, alignment = rounded_extent(
-                region.start, region.size, region.alignment, page_size=page_size, width=width
-            )
-            regions.append(region._replace(start=start, size=size, alignment=alignment))
+        regions.extend(_rounded(region, page_size, width) for region in read_regions(text))
     except SwiommuError as refusal:
         refusal.numbers["regions"] = tuple(regions)
         raise
@@ -116,6 +112,16 @@ def rounded_extent(start: int, size: int, alignment: int, *, page_size: int, wid
     )
 
 
+def _rounded(region: ListedRegion, page_size: int, width: int) -> ListedRegion:
+    try:
+        start, size, alignment = rounded_extent(
+            region.start, region.size, region.alignment, page_size=page_size, width=width
+        )
+    except InvalidArgument as refusal:
+        raise InvalidArgument(f"cma=, region {region.name!r}: {refusal}", **refusal.numbers) from refusal
+    return region._replace(start=start, size=size, alignment=alignment)
+
+
 class _Reader:
     """A place in a list, moved on by reading."""
 
@@ -135,9 +141,10 @@ class _Reader:
         size = self._number("size", name)
         start = self._number("start", name) if self._take("@") else 0
         alignment = self._alignment(name) if self._take("/") else 0
-        alloc_name = self._allocator() if self._take(":") else ""
+        alloc_name = self._match(_TO_SEMICOLON) if self._take(":") else ""
         if not self.at_end() and not self._take(";"):
-            self._refuse(f"region {name!r} goes on with {self._text[self._place :]!r}")
+            column = self.column
+            self._refuse(f"region {name!r} goes on with {self._match(_TO_SEMICOLON)!r}", column)
         return ListedRegion(name, size, start, alignment, alloc_name or None)
 
     def _name(self) -> str:
@@ -176,9 +183,6 @@ class _Reader:
         if self._match(_HEXADECIMAL):
             return 16
         return 8 if self._text.startswith("0", self._place) else 10
-
-    def _allocator(self) -> str:
-        return self._match(_TO_SEMICOLON)
 
     def _match(self, pattern: re.Pattern[str]) -> str:
         found = pattern.match(self._text, self._place)

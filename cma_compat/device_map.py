@@ -40,28 +40,25 @@ def validate(text: str) -> int:
     r"""Accepted length of a map in characters; 0 is a valid map that says nothing.
 
     A map ends at NUL or newline, whichever is first; one ";" before the end isn't counted. `InvalidArgument` with the
-    ``column`` (from 1) where a rule has nothing before its "=", or has no "=". What follows "=" is not looked at.
+    ``rule`` and its ``column`` (from 1) where it has nothing before its "=", or has no "=". What follows "=" is not
+    looked at.
 
     >>> validate("codec=pool;"), validate("codec=pool\nand more"), validate("codec=")
     (10, 10, 6)
     >>> validate("codec=pool;;")
     Traceback (most recent call last):
         ...
-    swiommu.errors.InvalidArgument: the map 'codec=pool;;' has a rule without "=" at column 12
+    swiommu.errors.InvalidArgument: the rule '' at column 12 of the map has no "="
     """
     accepted = _cut(text)
     position = 0
     while position < len(accepted):
         stop = _find(accepted, ";", position)
         equals = accepted.find("=", position, stop)
-        if equals < 0:
-            raise InvalidArgument(
-                f'the map {text!r} has a rule without "=" at column {position + 1}', column=position + 1
-            )
-        if equals == position:
-            raise InvalidArgument(
-                f'the map {text!r} has a rule with nothing before "=" at column {position + 1}', column=position + 1
-            )
+        if equals <= position:
+            fault = 'has no "="' if equals < 0 else 'has nothing before its "="'
+            rule, column = accepted[position:stop], position + 1
+            raise InvalidArgument(f"the rule {rule!r} at column {column} of the map {fault}", rule=rule, column=column)
         position = stop + 1
     return len(accepted.removesuffix(";"))
 

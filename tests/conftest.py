@@ -6,6 +6,8 @@ A test that names one of these fixtures runs once for every file of the data fol
     cma_trace_path   recordings whose sidecar describes a CMA area and what was in use at the start
     best_fit_oracle  operation sequences of the best-fit allocator of 2010
     bitmap_oracle    operation sequences of the mainline bitmap allocator
+    map_oracle       maps, lookups in them and region lists of 2010
+    core_oracle      operation sequences of the calls of 2010 over several regions
 
 ``--trace-dir`` and ``--oracle-dir`` take other folders of the same format; files are found in subfolders too, and
 oracles know their kind by their first line. ``--slow`` adds the tests marked slow.
@@ -83,6 +85,8 @@ def pytest_generate_tests(metafunc):
         "cma_trace_path": lambda: [path for path in traces if has_cma_extents(path)],
         "best_fit_oracle": lambda: oracles.get("cma-best-fit", []),
         "bitmap_oracle": lambda: oracles.get("cma-bitmap", []),
+        "map_oracle": lambda: oracles.get("cma-map", []),
+        "core_oracle": lambda: oracles.get("cma-core", []),
     }
     for name in files.keys() & set(metafunc.fixturenames):
         # Module scope: the tests of a module over one file run in a row, so that a module may keep what it read.
