@@ -14,7 +14,7 @@ from swiommu.address import BusAddr, BusRange, PhysAddr, PhysRange
 from swiommu.errors import Busy, InvalidArgument, NotFound, OutOfRange, SpaceMismatch
 from swiommu.iommu.door import READ_WRITE, Door
 from swiommu.iommu.uses import Uses
-from swiommu.layer import Node, ReservedKind, Walker, connect, disconnect
+from swiommu.layer import Node, ReservedKind, Walker, connect, disconnect, reserved_regions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -168,7 +168,7 @@ class Stacked(Door[A], ABC):
         self.stack_granule = max(self.granule, below.stack_granule)
         self.finest_granule = min(self.granule, below.finest_granule)
         self.memory_granule = below.memory_granule
-        for region in below.node.reserved:
+        for region in reserved_regions(below.node):
             if region.kind is ReservedKind.MSI:  # taken out before anything is translated: a hole up here too
                 self.reserve(region)
         connect(self.node, below.node)
@@ -193,7 +193,7 @@ class Stacked(Door[A], ABC):
                 paddr=start,
                 size=size,
             )
-        for region in lower.node.reserved:
+        for region in reserved_regions(lower.node):  # those below a window too, as they are seen through it
             if region.kind in _NEVER_LED_TO and start < region.stop and region.start < start + size:
                 raise OutOfRange(
                     f"{size:#x} bytes at {start:#x} are not to be led to: the domain of {lower.input_space.name!r} has "

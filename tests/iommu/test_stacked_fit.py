@@ -174,6 +174,22 @@ def test_nobody_leads_to_a_reserved_region_below(kind):
     assert lower.alloc(PAGE, limit=0xFEEF_FFFF).iova.stop == 0xFEE0_0000
 
 
+def test_a_reserved_region_is_seen_shifted_through_a_window():
+    lower = host()
+    shim = LinearDomain(
+        BusSpace("shim", width=40), Region(at(lower, 0x8000_0000), 16 * MIB), delta=0x1000_0000, below=lower
+    )
+    lower.reserve(Reserved(0x8010_0000, MIB))
+    upper = on(shim, tables=CountingTables())
+    upper.map(at(upper, 0), at(shim, 0x9000_0000), MIB)
+    with pytest.raises(OutOfRange) as caught:
+        upper.map(at(upper, MIB), at(shim, 0x9010_0000), PAGE)
+    assert str(caught.value) == (
+        "0x1000 bytes at 0x90100000 are not to be led to: the domain of 'shim' has the "
+        "reserved region [0x90100000, 0x90200000) there"
+    )
+
+
 def test_a_direct_region_must_be_found_at_its_own_addresses():
     lower = host()
     nic = BusDevice("nic", SparseRam(ram))
