@@ -23,13 +23,15 @@ from swiommu.errors import InvalidArgument, NoSpace, SwiommuError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ListedRegion", "parse_regions", "read_regions", "rounded_extent"]
+__all__ = ["ListedRegion", "parse_regions", "read_regions", "rounded_extent", "split_parameters"]
 
 _MOST_REGIONS = 15
-_HEXADECIMAL = re.compile("0[xX](?=[0-9a-fA-F])")
+_HEXADECIMAL = re.compile("0[xX]")
 _DIGITS = {16: re.compile("[0-9a-fA-F]*"), 10: re.compile("[0-9]*"), 8: re.compile("[0-7]*")}
 _SUFFIX = re.compile("[kKmMgG]?")
 _TO_SEMICOLON = re.compile("[^;]*")
+# Quotes may open and close anywhere; one that is never closed goes to the end.
+_PARAMETER = re.compile(r'(?:[^\s"]|"[^"]*(?:"|$))+', re.ASCII)
 _SHIFTS = {"k": 10, "m": 20, "g": 30}
 
 
@@ -112,6 +114,27 @@ def rounded_extent(start: int, size: int, alignment: int, *, page_size: int, wid
     )
 
 
+def split_parameters(command_line: str) -> Iterator[tuple[str, str]]:
+    """Names and values of a kernel's command line in order; a parameter without "=" has the empty value.
+
+    Between double quotes a space does not end a parameter; quotes around a parameter or its value are not part of
+    it. ``--`` ends the kernel's part. Source: ``next_arg`` in the kernel's ``lib/cmdline.c``.
+
+    >>> list(split_parameters('quiet cma="a b=1M;c=2M" cma.map=*=c -- cma=init'))
+    [('quiet', ''), ('cma', 'a b=1M;c=2M'), ('cma.map', '*=c')]
+    """
+    for found in _PARAMETER.finditer(command_line.partition("\0")[0]):
+        if found.group() == "--":
+            return
+        name, _, value = _unquoted(found.group()).partition("=")
+        yield name, _unquoted(value)
+
+
+def _unquoted(text: str) -> str:
+    """Without a quote in front, and then without one at the end, as the kernel takes them away."""
+    return text[1:].removesuffix('"') if text.startswith('"') else text
+
+
 def _rounded(region: ListedRegion, page_size: int, width: int) -> ListedRegion:
     try:
         start, size, alignment = rounded_extent(
@@ -169,7 +192,7 @@ class _Reader:
         base = self._base()
         digits = self._match(_DIGITS[base])
         value = 0
-        # Digit by digit, for Python refuses to read decimal numbers of some thousand digits at once.
+        # Digit by digit and within 64 bits: Python refuses some thousand decimal digits at once.
         for digit in digits:
             value = (value * base + int(digit, 16)) % 2**64
         suffix = self._match(_SUFFIX).lower()
@@ -179,7 +202,7 @@ class _Reader:
         return value
 
     def _base(self) -> int:
-        """The base a number is written in; what announces hexadecimal is taken, if a digit follows it."""
+        """The base a number is written in; what announces hexadecimal is taken. Without a digit after it that is 0."""
         if self._match(_HEXADECIMAL):
             return 16
         return 8 if self._text.startswith("0", self._place) else 10

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cma_compat.cmdline import ListedRegion, parse_regions, read_regions, rounded_extent
+from cma_compat.cmdline import ListedRegion, parse_regions, read_regions, rounded_extent, split_parameters
 from swiommu.errors import InvalidArgument, NoSpace, SwiommuError
 
 GIB = 1 << 30
@@ -210,6 +210,60 @@ def test_extent_that_is_no_address_is_refused(start, size):
     with pytest.raises(InvalidArgument) as refusal:
         rounded_extent(start, size, 0, page_size=4096, width=64)
     assert str(refusal.value) == f"a region of {size} bytes from {start:#x} on leaves the 64 bits of an address"
+
+
+@pytest.mark.parametrize(
+    ("line", "parameters"),
+    [
+        ("", []),
+        (" \t\n", []),
+        ("quiet", [("quiet", "")]),
+        ("cma=", [("cma", "")]),
+        ("cma=a=1;b=2", [("cma", "a=1;b=2")]),
+        ("cma=a=1 cma=b=2  cma.map=*=a\n", [("cma", "a=1"), ("cma", "b=2"), ("cma.map", "*=a")]),
+        ('cma="a b=1"', [("cma", "a b=1")]),
+        ('"cma=a b=1"', [("cma", "a b=1")]),
+        ('cma=a" "b=1', [("cma", 'a" "b=1')]),  # only quotes around the value go away
+        ('cma=a="1"', [("cma", 'a="1"')]),
+        ('cma="a=1', [("cma", "a=1")]),
+        ('cma="a=1 quiet', [("cma", "a=1 quiet")]),
+        ("cma=a=1 -- cma=b=2", [("cma", "a=1")]),
+        ("--x cma=a=1--", [("--x", ""), ("cma", "a=1--")]),
+        ("cma=a=1\0 cma=b=2", [("cma", "a=1")]),
+        ("cma=a\u00a0b=1", [("cma", "a\u00a0b=1")]),
+    ],
+)
+def test_command_line_has_parameters(line, parameters):
+    assert list(split_parameters(line)) == parameters
+
+
+def twin_parameters(line):
+    """The kernel's own loop over characters."""
+    place = 0
+    while True:
+        while line[place : place + 1].isspace():
+            place += 1
+        if place == len(line):
+            return
+        start = place
+        in_quote = False
+        while place < len(line) and (in_quote or not line[place].isspace()):
+            in_quote ^= line[place] == '"'
+            place += 1
+        word = line[start:place]
+        if word == "--":
+            return
+        if word[0] == '"':
+            word = word[1:-1] if word[1:].endswith('"') else word[1:]
+        name, _, value = word.partition("=")
+        if value[:1] == '"':
+            value = value[1:-1] if value[1:].endswith('"') else value[1:]
+        yield name, value
+
+
+@given(st.text('a= "-', max_size=14))
+def test_twins_agree_on_parameters(line):
+    assert list(split_parameters(line)) == list(twin_parameters(line))
 
 
 # The grammar once more, as one regex.
