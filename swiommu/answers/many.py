@@ -32,7 +32,12 @@ class Comparisons:
 
     @property
     def verdict(self) -> str:
-        """For every design the largest need over all sources, and where it lost requests that no memory saves."""
+        """For every design the largest need over all sources, and where it lost requests that no memory saves.
+
+        Where no needs were looked for, what it lost.
+        """
+        if not all(answer.with_need for answer in self.each):
+            return self._lost()
         parts = []
         for name in self._names():
             rows = [row for answer in self.each for row in answer.rows if row.name == name]
@@ -43,8 +48,7 @@ class Comparisons:
                 words.append(f"loses requests at any size in {counted(helpless, 'source')}")
             if words:
                 parts.append(f"{name} {' and '.join(words)}")
-        sources = f"Over {len(self.each)} sources"
-        return f"{sources}: {'; '.join(parts)}." if parts else f"{sources}: no design needs memory for data."
+        return f"{self._over()}: {'; '.join(parts) or 'no design needs memory for data'}."
 
     def to_json(self) -> dict[str, Any]:
         """One document of schema ``swiommu.compare/1`` with a document a source under ``comparisons``."""
@@ -53,6 +57,18 @@ class Comparisons:
             "comparisons": [answer.to_json() for answer in self.each],
             "verdict": self.verdict,
         }
+
+    def _lost(self) -> str:
+        lost = dict.fromkeys(self._names(), 0)
+        for answer in self.each:
+            for row in answer.rows:
+                if row.name in lost:
+                    lost[row.name] += row.lost
+        parts = [f"{name} loses {counted(number, 'request')}" for name, number in lost.items() if number]
+        return f"{self._over()}: {', '.join(parts) or 'no design loses anything'}."
+
+    def _over(self) -> str:
+        return f"Over {len(self.each)} sources"
 
     def _names(self) -> list[str]:
         names = dict.fromkeys(row.name for answer in self.each for row in answer.rows)

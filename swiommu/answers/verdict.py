@@ -129,6 +129,8 @@ def _losses(designs: Sequence[Row], plan: MemoryPlan) -> list[str]:
     if any(row.bytes_needed is not None for row in designs):
         return []
     unharmed = [row.name for row in designs if not row.not_applicable]
+    if len(unharmed) == len(designs) > 2:
+        return [f"{where} no design loses anything"]
     return [f"{where} {_and(unharmed)} {'loses' if len(unharmed) == 1 else 'lose'} nothing"] if unharmed else []
 
 

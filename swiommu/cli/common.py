@@ -84,15 +84,19 @@ def write_page(path: Path, page: str) -> None:
 
 def progress(word: str) -> None:
     """Say on stderr what is being done, where a person is watching."""
-    if sys.stderr.isatty():
+    if _watched():
         shown = "".join(char if char.isprintable() else "?" for char in word)
         click.echo(f"\r\x1b[K{shown} ...", nl=False, err=True)
 
 
 def progress_done() -> None:
     """Wipe the progress line."""
-    if sys.stderr.isatty():
+    if _watched():
         click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def _watched() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()  # None: closed by the caller
 
 
 def _write(text: str) -> None:

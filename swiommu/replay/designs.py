@@ -77,6 +77,8 @@ class Design:
     def __attrs_post_init__(self) -> None:
         if self.driver != "paged" and self.flush == "lazy":
             raise InputError(f"design {self.name!r}: flush 'lazy' needs driver 'paged', not {self.driver!r}")
+        if self.allocator and self.flush == "lazy":
+            raise InputError(f"design {self.name!r}: flush 'lazy' needs allocator '': a chunk goes back at its unmap")
         if self.driver != "none" and self.bounce != "none":
             raise InputError(f"design {self.name!r}: bounce {self.bounce!r} needs driver 'none', not {self.driver!r}")
         if self.driver == "linear" and not self.allocator:

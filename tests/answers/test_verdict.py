@@ -149,6 +149,12 @@ def test_every_design_that_loses_is_named():
     )
 
 
+def test_where_all_of_many_lose_nothing_none_is_named():
+    rows = [row("a"), row("b"), row("c")]
+    assert verdict(*rows) == "In 100 MiB (equal) no design loses anything."
+    assert verdict(*rows, row("d", not_applicable=1)) == "In 100 MiB (equal) a, b and c lose nothing."
+
+
 def test_designs_that_lose_the_same_are_told_together():
     rows = [row("passthrough", lost=67), row("carveout", lost=2), row("swiotlb", lost=67)]
     assert (
@@ -200,8 +206,8 @@ def test_user_mappings_where_all_translate():
 def test_censored_requests_understate_demand_and_say_who_gains():
     # Of the best of each way the one that gains most; the others stand in the table.
     assert verdict(row("a", gained=24), row("b"), row("c", gained=1000), workload=Asked(censored=1100)) == (
-        "In 100 MiB (equal) a, b and c lose nothing. 1,100 requests failed when recorded, of which c could have served "
-        "1,000: demand is understated."
+        "In 100 MiB (equal) no design loses anything. 1,100 requests failed when recorded, of which c could have "
+        "served 1,000: demand is understated."
     )
     assert verdict(row("a"), workload=Asked(censored=1)) == (
         "In 100 MiB (equal) a loses nothing. 1 request failed when recorded: demand is understated."

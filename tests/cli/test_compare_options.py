@@ -25,6 +25,15 @@ def test_several_traces_and_what_holds_over_all(swiommu):
     )
 
 
+def test_several_traces_without_needs_tell_what_is_lost(swiommu):
+    names = ("passthrough", "iommu-strict")
+    options = [word for name in names for word in ("--design", name)]
+    text = answered(swiommu("compare", CAMERA, CAMERA, "--no-need", *options))
+    assert text.splitlines()[-1] == "Over 2 sources: passthrough loses 134 requests."
+    text = answered(swiommu("compare", CAMERA, CAMERA, "--no-need", "--design", "iommu-strict"))
+    assert text.splitlines()[-1] == "Over 2 sources: no design loses anything."
+
+
 def test_designs_and_prices_from_files(swiommu, tmp_path):
     (tmp_path / "mine.toml").write_text('[[design]]\nname = "mine"\nbased_on = "iommu-strict"\nflush = "lazy"\n')
     (tmp_path / "prices.toml").write_text('unit = "us"\n[invalidation]\nprice = 2\nsource = "a bench"\n')

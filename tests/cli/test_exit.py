@@ -230,6 +230,18 @@ def test_closed_standard_output(tmp_path):
     assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")
 
 
+@pytest.mark.parametrize(("trace", "status"), [(CAMERA, 0), ("nowhere", 3)])
+def test_closed_standard_error(tmp_path, trace, status):
+    run = subprocess.run(
+        ["/bin/sh", "-c", '"$0" -m swiommu verify "$1" 2>&-', sys.executable, trace],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr, bool(run.stdout)) == (status, b"", status == 0)
+
+
 # -- interruption ----------------------------------------------------------------------------------
 
 

@@ -56,6 +56,10 @@ def test_a_copy_of_a_preset_is_the_preset_in_every_number(read):
             '[[design]]\nname = "a"\ndriver = "linear"\n',
             "design 'a': driver 'linear' needs an allocator: it has nothing but its region",
         ),
+        (
+            '[[design]]\nname = "a"\nbased_on = "shim-over-iommu"\nflush = "lazy"\n',
+            "design 'a': flush 'lazy' needs allocator '': a chunk goes back at its unmap",
+        ),
         ('[[design]]\nname = "a"\ndelta = 4096\n', "design 'a': delta needs driver 'linear', not 'none'"),
         (
             '[[design]]\nname = "a"\ndriver = "paged"\nbounce = "all"\n',
