@@ -124,6 +124,21 @@ class FreeBlocks:
                     self._add(piece, size)
             position = end
 
+    def lowest_at(self, order: int, step: int) -> int | None:
+        """The lowest free block of just this order that starts at a multiple of ``step``; looks at all of them."""
+        return min((start for start in self._starts[order] if start % step == 0), default=None)
+
+    def all_free(self, start: int, stop: int) -> bool:
+        """Whether every frame of ``[start, stop)`` is free."""
+        while start < stop:
+            for order, starts in enumerate(self._starts):
+                if start & -(1 << order) in starts:
+                    start = (start & -(1 << order)) + (1 << order)
+                    break
+            else:
+                return False
+        return True
+
     def available(self, order: int) -> int:
         """How many blocks of this order could be taken one after the other."""
         return sum(len(self._starts[size]) << (size - order) for size in range(order, self.max_order + 1))
@@ -138,6 +153,13 @@ class FreeBlocks:
         for start, order in sorted((start, order) for order, starts in enumerate(self._starts) for start in starts):
             append_run(runs, start, 1 << order)
         return runs
+
+    def copy(self) -> FreeBlocks:
+        """The same blocks, of its own."""
+        other = FreeBlocks(self.max_order)
+        other._starts = [starts.copy() for starts in self._starts]
+        other._heaps = [heap.copy() for heap in self._heaps]
+        return other
 
     def check(self) -> None:
         """Assert: 1. blocks are aligned, 2. disjoint, 3. as large as can be, 4. in their heap, 5. heaps stay small."""

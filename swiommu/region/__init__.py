@@ -1,8 +1,9 @@
 """Regions of contiguous addresses and the allocators that place chunks in them.
 
-Here live `Region` and `Chunk`, the `Allocator` protocol with its register of names, and the allocators whose
-placements are known exactly: ``best_fit`` (the 2010 contiguous memory allocator) and ``bitmap`` (mainline's). A
-region may lie in any space. Nothing here knows of devices, domains, page tables or traces.
+Here live `Region` and `Chunk`, the `Allocator` protocol with its register of names, and the allocators: ``best_fit``
+(the contiguous memory allocator of 2010) and ``bitmap`` (mainline's), whose placements are those recorded, and the
+textbook's ``first_fit``, ``buddy`` and ``tlsf``; also what can be said of any of them (why a request fails, how holes
+are spread, a picture). A region may lie in any space. Nothing here knows of devices, domains, page tables or traces.
 """
 
 from swiommu.region.allocator import (
@@ -15,22 +16,43 @@ from swiommu.region.allocator import (
 )
 from swiommu.region.best_fit import BestFit
 from swiommu.region.bitmap import Bitmap, Migrate, Profile
+from swiommu.region.bitmap_ranges import BitmapRanges, make_bitmap
+from swiommu.region.buddy import Buddy
+from swiommu.region.first_fit import FirstFit
+from swiommu.region.picture import area_svg
 from swiommu.region.region import Chunk, Region
+from swiommu.region.reports import Cause, Reports, Shortage, Statistics, explain_failure, statistics
+from swiommu.region.tlsf import Tlsf
 
 __all__ = [
     "Allocator",
     "AllocatorFactory",
     "BestFit",
     "Bitmap",
+    "BitmapRanges",
+    "Buddy",
+    "Cause",
     "Chunk",
     "FailSwitch",
+    "FirstFit",
     "Migrate",
     "Profile",
     "Region",
+    "Reports",
+    "Shortage",
+    "Statistics",
+    "Tlsf",
     "allocator_names",
+    "area_svg",
+    "explain_failure",
     "make_allocator",
+    "make_bitmap",
     "register_allocator",
+    "statistics",
 ]
 
 register_allocator(BestFit.name, BestFit)
-register_allocator(Bitmap.name, Bitmap)
+register_allocator(Bitmap.name, make_bitmap)
+register_allocator(Buddy.name, Buddy)
+register_allocator(FirstFit.name, FirstFit)
+register_allocator(Tlsf.name, Tlsf)

@@ -7,6 +7,7 @@ pages are asked for than are available. Source: ``cma_alloc`` and ``cma_release`
 
 from __future__ import annotations
 
+import copy
 import errno
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
@@ -14,7 +15,8 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotFound, OutOfRange, SwiommuError
-from swiommu.region.allocator import FailSwitch, check_range, check_request
+from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
+from swiommu.region.reports import Reports
 from swiommu.region.runs import FreeRuns
 
 __all__ = ["Bitmap", "Migrate", "Profile"]
@@ -27,7 +29,7 @@ Profile: TypeAlias = Literal["6.12", "7.3"]
 _MIGRATION_ERRNO = {0: 0, 1: errno.EBUSY, 2: errno.ENOMEM}
 
 
-class Bitmap:
+class Bitmap(CheapCopy, Reports):
     """One contiguous area of ``size`` bytes from the absolute address ``start``, as mainline CMA serves it.
 
     Addresses are in bytes in the `Allocator` methods and in pages (pfn, count, alignment *orders*) in `alloc_pages`
@@ -108,12 +110,28 @@ class Bitmap:
         self._fail.refuse(count * self.page_size)
         if self._refused_early(count):
             raise self._failure(f"{count} pages were asked for and {self.available} are available", count, errno.EBUSY)
-        code, bit, self.retries = self._search(count, align_order, migrate)
-        if code or bit is None:
-            raise self._failure(self._sentence(count, align_order, bit, code), count, code)
-        self._runs.take(bit, self._bits(count))
+        code, pfn = self.search_and_take(count, align_order, migrate)
+        if code:
+            raise self._failure(self._sentence(count, align_order, pfn, code), count, code)
         self.available -= count
-        return self.base_pfn + (bit << self.order_per_bit)
+        assert pfn is not None
+        return pfn
+
+    def search_and_take(self, count: int, align_order: int, migrate: Migrate | None) -> tuple[int, int | None]:
+        """(0 or errno, the pfn taken or failed at): what one range of an area does, which keeps the area's account.
+
+        Unlike `alloc_pages` it raises nothing, leaves `available` alone and is not refused by it.
+        """
+        code, bit, self.retries = self._search(count, align_order, migrate)
+        if bit is None:
+            return code, None
+        if not code:
+            self._runs.take(bit, self._bits(count))
+        return code, self.base_pfn + (bit << self.order_per_bit)
+
+    def try_pages(self, count: int, align_order: int) -> int:
+        """0 or errno of `search_and_take` without a migration; takes nothing."""
+        return self._search(count, align_order, None)[0]
 
     def candidate(self, count: int, align_order: int, *, after_pfn: int | None = None) -> int | None:
         """The pfn that `alloc_pages` would try first, or next after ``after_pfn`` was busy; None if there is none.
@@ -173,6 +191,10 @@ class Bitmap:
                 self._busy.pop(page, None)
         self._busy_pfns = sorted(self._busy)
 
+    def copy(self) -> Bitmap:
+        """The same area, of its own."""
+        return copy.deepcopy(self)
+
     @property
     def busy(self) -> Mapping[int, int]:
         """State by pfn of every page that `set_busy` marked."""
@@ -186,6 +208,26 @@ class Bitmap:
     def free_runs(self) -> list[tuple[int, int]]:
         """Runs of clear bits as (first bit, length), by position."""
         return self._runs.runs()
+
+    def free_extents(self) -> str:
+        """What the kernel prints of an area after a failed allocation: every clear run as ``<pages>@<bit>``.
+
+        Source: ``cma_debug_show_areas``. In profile 7.3 the pages free are the account `available`, and every run
+        that does not begin at bit 0 has a plus sign before it.
+
+        >>> area = Bitmap(0x4000_0000, 64 << 20)
+        >>> pfn = area.alloc_pages(507, 8), area.alloc_pages(1, 0), area.release(0x40000, 507)
+        >>> area.free_extents()
+        '507@0+15876@508=> 16383 free of 16384 total pages'
+        """
+        free = self.available if self.profile == "7.3" else self._runs.total << self.order_per_bit
+        return f"{self.extents_of_range()}=> {free} free of {self.count} total pages"
+
+    def extents_of_range(self) -> str:
+        """The clear runs alone, as `free_extents` begins."""
+        runs = [f"{length << self.order_per_bit}@{bit}" for bit, length in self._runs.runs()]
+        plus = self.profile == "7.3" and bool(runs) and not runs[0].endswith("@0")
+        return "+" * plus + "+".join(runs)
 
     # -- the allocator protocol, in bytes -----------------------------------------------------------------------
 
@@ -309,10 +351,9 @@ class Bitmap:
             return 0
         return _MIGRATION_ERRNO[self._busy[self._busy_pfns[index]]]
 
-    def _sentence(self, count: int, align_order: int, bit: int | None, code: int) -> str:
+    def _sentence(self, count: int, align_order: int, pfn: int | None, code: int) -> str:
         asked = f"{count} pages aligned to 2**{align_order} pages"
-        if bit is not None:
-            pfn = self.base_pfn + (bit << self.order_per_bit)
+        if pfn is not None:
             return f"migrating pfn {pfn:#x} for {asked} failed with errno {code} after {self.retries} busy places"
         return (
             f"no place for {asked}: {self.free_bits} of {self._runs.count} bits are clear, at most "

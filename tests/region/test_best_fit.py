@@ -168,10 +168,10 @@ def test_errors_are_sentences(call, error, text):
 
 def test_check_finds_what_is_broken():
     fit = BestFit(0, 4 * PAGE)
-    fit.free_space -= 1
-    with pytest.raises(AssertionError, match="free space 16383: BestFit 0x0"):
+    fit._runs.total -= 1
+    with pytest.raises(AssertionError, match="miscounted: FreeRuns of 16384 bits, total 16383"):
         fit.check()
     fit = BestFit(0, 4 * PAGE)
     fit._insert(2 * PAGE, PAGE)
-    with pytest.raises(AssertionError, match="hole at 0x2000 overlaps or touches the one before"):
+    with pytest.raises(AssertionError, match="keys are others: BestFit 0x0"):
         fit.check()
