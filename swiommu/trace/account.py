@@ -64,6 +64,11 @@ class Account:
         return sum(self.events.values())
 
     @property
+    def has_events(self) -> bool:
+        """Whether any line had the shape of an event, of ours or another."""
+        return bool(self.events or self.ignored or self.malformed)
+
+    @property
     def ignored_total(self) -> int:
         """Lines of all ignored events together."""
         return sum(self.ignored.values())

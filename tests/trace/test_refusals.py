@@ -87,6 +87,14 @@ def test_contents_that_are_no_trace(content, reason, tmp_path):
     assert refusal(path) == f"{path}: {reason}"
 
 
+def test_a_long_text_of_another_kind_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("swiommu.trace.reading._PATIENCE", 1000)
+    path = tmp_path / "log"
+    path.write_text("x\n" * 1_000_000)
+    told = re.fullmatch(r".*: not an ftrace text: no line of (\d+) has the shape of an event; .*", refusal(path))
+    assert 1000 <= int(told[1]) < 500_000
+
+
 def test_only_malformed_lines_name_the_first(tmp_path):
     path = tmp_path / "it"
     path.write_text(f"# tracer: nop\n{LINE}cma_release: name=r\n{LINE}map: IOMMU\n")
