@@ -22,16 +22,17 @@ __all__ = ["FrameState", "Frames"]
 
 
 class FrameState(enum.IntEnum):
-    """What a frame is in: free, or taken in one of three ways.
+    """What a frame is in: free, or taken in one of four ways.
 
-    TAKEN says no more than that; MOVABLE marks contents that could be moved elsewhere; PINNED frames can neither move
-    nor be given back until their state is set to another one.
+    TAKEN says no more than that; MOVABLE marks contents that could be moved elsewhere, DROPPABLE those that could be
+    thrown away; PINNED frames can neither move nor be given back until their state is set to another one.
     """
 
     FREE = 0
     TAKEN = 1
     MOVABLE = 2
     PINNED = 3
+    DROPPABLE = 4
 
 
 class Frames:
@@ -185,7 +186,7 @@ class Frames:
         return FrameState(self._states[pfn - self.start_pfn])
 
     def set_state(self, pfn: int, count: int, state: FrameState) -> None:
-        """Say what ``count`` taken frames are in: TAKEN, MOVABLE or PINNED.
+        """Say what ``count`` taken frames are in: anything but FREE.
 
         `InvalidArgument` for FREE (that is `give`), `NotFound` if a frame is free or outside; nothing is changed then.
         """

@@ -19,6 +19,9 @@ from swiommu.region.bitmap import Bitmap, Migrate, Profile
 from swiommu.region.bitmap_ranges import BitmapRanges, make_bitmap
 from swiommu.region.buddy import Buddy
 from swiommu.region.first_fit import FirstFit
+from swiommu.region.guarantee import Guarantee, first_fit_reserve, robson_bound
+from swiommu.region.lending import Lending, LendingAccount, Returns, Tenants
+from swiommu.region.lent_pages import LentPage, LentPages
 from swiommu.region.picture import area_svg
 from swiommu.region.region import Chunk, Region
 from swiommu.region.reports import Cause, Reports, Shortage, Statistics, explain_failure, statistics
@@ -35,19 +38,28 @@ __all__ = [
     "Chunk",
     "FailSwitch",
     "FirstFit",
+    "Guarantee",
+    "Lending",
+    "LendingAccount",
+    "LentPage",
+    "LentPages",
     "Migrate",
     "Profile",
     "Region",
     "Reports",
+    "Returns",
     "Shortage",
     "Statistics",
+    "Tenants",
     "Tlsf",
     "allocator_names",
     "area_svg",
     "explain_failure",
+    "first_fit_reserve",
     "make_allocator",
     "make_bitmap",
     "register_allocator",
+    "robson_bound",
     "statistics",
 ]
 

@@ -1,0 +1,316 @@
+"""An area whose idle frames serve others until it needs them: moved elsewhere (mainline's CMA) or dropped (GCMA).
+
+Mainline lends to *movable* pages: taking a frame back copies its contents elsewhere, and a frame that is *pinned* just
+then makes the whole range busy, so that the next place is tried. Guaranteed CMA lends to clean *droppable* copies
+alone, which nobody refers to: taking back costs no copy and can't fail. Counts are in frames.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import attrs
+
+from swiommu.address import PAGE_SIZE
+from swiommu.errors import AddressInUse, Busy, InvalidArgument, NotFound, OutOfRange
+from swiommu.memory import FrameState
+from swiommu.region.bitmap import Bitmap, Migrate, Profile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Lending", "LendingAccount", "Returns", "Tenants"]
+
+_IDLE = re.compile(rb"\x00+")
+_LENT = (FrameState.MOVABLE, FrameState.PINNED, FrameState.DROPPABLE)
+
+
+class LendingAccount(NamedTuple):
+    """Frames of an area now; ``reserved`` is always the sum of the other three."""
+
+    reserved: int
+    used: int
+    lent: int
+    idle: int
+
+
+@attrs.frozen
+class Returns:
+    """What taking frames back has cost so far.
+
+    ``moved`` and ``dropped`` frames, ``in_vain`` those of both in ranges that turned out to be busy; ``busy`` such
+    ranges; ``asked`` ranges in all.
+    """
+
+    moved: int = 0
+    dropped: int = 0
+    in_vain: int = 0
+    busy: int = 0
+    asked: int = 0
+
+
+class Tenants(Protocol):
+    """Who uses lent frames: told, frame by frame, before one is taken away.
+
+    ``room`` frames can be moved to. ``move`` answers 0, or a positive errno if this frame can't be moved after all.
+    """
+
+    def room(self) -> int:
+        """How many frames there is room for elsewhere."""
+
+    def move(self, pfn: int) -> int:
+        """Bring the contents of this frame elsewhere."""
+
+    def drop(self, pfn: int) -> None:
+        """The contents of this frame are gone."""
+
+
+class Lending(Bitmap):
+    """Mainline's allocator over an area that lends what is idle; ``reserved == used + lent + idle`` at any time.
+
+    ``standing`` (a `FrameState` for every frame) says who uses each frame from the moment it is idle, as a busy system
+    would; without it frames are lent by `lend` alone. ``tenants`` are asked and told about each frame; without them
+    there is always room elsewhere, and returns are only counted.
+
+    An allocation that meets a pinned frame has moved what lies below it in that range: those moves were in vain.
+    `NoMemory` where there is no room to move to; `InvalidArgument` for ``standing`` of another length.
+
+    >>> from swiommu.address import PhysSpace
+    >>> from swiommu.region import Region
+    >>> area = Lending(0x4000_0000, 1 << 20)
+    >>> region = Region(PhysSpace("ram").at(0x4000_0000), 1 << 20, allocator=area)
+    >>> area.lend(0x40000, 200); area.pin(0x40003)
+    >>> region.alloc(0x10000, align=0x10000), area.account()
+    (Chunk(ram:0x40010000+0x10000), LendingAccount(reserved=256, used=16, lent=181, idle=59))
+    >>> area.returns
+    Returns(moved=19, dropped=0, in_vain=3, busy=1, asked=2)
+    """
+
+    __slots__ = ("_frames", "_standing", "_tenants", "returns")
+
+    name = "lending"
+
+    def __init__(
+        self,
+        start: int,
+        size: int,
+        *,
+        standing: bytes = b"",
+        tenants: Tenants | None = None,
+        page_size: int = PAGE_SIZE,
+        profile: Profile = "6.12",
+    ) -> None:
+        super().__init__(start, size, page_size=page_size, profile=profile)
+        if standing and len(standing) != self.count:
+            raise InvalidArgument(f"{len(standing)} states stand ready for {self.count} frames", count=self.count)
+        if set(standing) - {FrameState.FREE, FrameState.MOVABLE, FrameState.DROPPABLE}:
+            raise InvalidArgument("frames stand ready for FREE, MOVABLE or DROPPABLE use only")
+        self._standing = standing
+        self._tenants = tenants
+        self._frames = bytearray(standing) or bytearray(self.count)
+        self.returns = Returns()
+
+    # -- lending -----------------------------------------------------------------------------------------------------
+
+    def lend(self, pfn: int, count: int = 1, *, droppable: bool = False) -> None:
+        """Let others use ``count`` idle frames from ``pfn``; `AddressInUse` if one isn't idle, `OutOfRange` outside."""
+        low, high = self._span(pfn, count)
+        if self._frames.count(FrameState.FREE, low, high) < count:
+            raise AddressInUse(f"not all of the {count} frames at {pfn:#x} are idle", pfn=pfn, count=count)
+        self._frames[low:high] = bytes((FrameState.DROPPABLE if droppable else FrameState.MOVABLE,)) * count
+
+    def give_back(self, pfn: int, count: int = 1) -> None:
+        """Others need these frames no more; `NotFound` if one isn't lent, `Busy` if one is pinned, and all stay.
+
+        >>> area = Lending(0, 1 << 20)
+        >>> area.lend(0, 9); area.give_back(0, 4); area.account().lent
+        5
+        """
+        low, high = self._span(pfn, count)
+        states = self._frames[low:high]
+        if FrameState.PINNED in states:
+            raise Busy(f"one of the {count} frames at {pfn:#x} is pinned", pfn=pfn, count=count)
+        if FrameState.FREE in states or FrameState.TAKEN in states:
+            raise NotFound(f"not all of the {count} frames at {pfn:#x} are lent", pfn=pfn, count=count)
+        self._frames[low:high] = bytes(count)
+
+    def pin(self, pfn: int) -> None:
+        """A lent frame can't move for now. `NotFound` unless movable contents are there: nobody refers to others.
+
+        >>> area = Lending(0, 1 << 20)
+        >>> area.lend(7); area.pin(7); area.fits(1 << 20, 4096); area.unpin(7); area.fits(1 << 20, 4096)
+        False
+        True
+        """
+        self._restate(pfn, FrameState.MOVABLE, FrameState.PINNED)
+
+    def unpin(self, pfn: int) -> None:
+        """It can move again; `NotFound` unless it was pinned."""
+        self._restate(pfn, FrameState.PINNED, FrameState.MOVABLE)
+
+    def state(self, pfn: int) -> FrameState:
+        """What this frame is in: FREE is idle, TAKEN in use by the area's own; `OutOfRange` outside."""
+        return FrameState(self._frames[self._span(pfn, 1)[0]])
+
+    def idle_frames(self) -> Iterator[int]:
+        """The idle frames, ascending."""
+        for run in _IDLE.finditer(self._frames):
+            yield from range(self.base_pfn + run.start(), self.base_pfn + run.end())
+
+    def account(self) -> LendingAccount:
+        """How the area's frames are used now."""
+        idle, used = self._frames.count(FrameState.FREE), self._frames.count(FrameState.TAKEN)
+        return LendingAccount(self.count, used, sum(map(self._frames.count, _LENT)), idle)
+
+    # -- what an allocator does --------------------------------------------------------------------------------------
+
+    def alloc_pages(self, count: int, align_order: int, *, migrate: Migrate | None = None) -> int:
+        """See `Bitmap.alloc_pages`; each candidate that ``migrate`` lets pass is taken back from its users."""
+        emptied: list[tuple[int, int]] = []
+
+        def take_back(pfn: int, count: int) -> int:
+            code = migrate(pfn, count) if migrate else 0
+            if code:
+                return code
+            emptied.append((pfn, count))
+            return self._take_back(pfn, count)
+
+        try:
+            pfn = super().alloc_pages(count, align_order, migrate=take_back)
+            self._mark(pfn, count, FrameState.TAKEN)
+        finally:
+            for each in emptied:
+                self._let_again(*each)
+        return pfn
+
+    def fits(self, size: int, align: int) -> bool:
+        """Whether `alloc` would succeed now, pinned frames and room elsewhere considered; nothing changes."""
+        if not super().fits(size, align):
+            return False
+        return self._search(size // self.page_size, self._order(align), self._trial())[0] == 0
+
+    def release(self, pfn: int, count: int) -> bool:
+        """See `Bitmap.release`; what others use of these frames stays theirs."""
+        released = super().release(pfn, count)
+        if released:
+            self._clear(pfn, count)
+        return released
+
+    def free(self, start: int, size: int) -> None:
+        """See `Bitmap.free`."""
+        super().free(start, size)
+        self._clear(start // self.page_size, size // self.page_size)
+
+    def reserve(self, start: int, size: int) -> None:
+        """See `Bitmap.reserve`; lent frames are taken back. `Busy` if one can't be: nothing is taken then."""
+        super().reserve(start, size)
+        pfn, count = start // self.page_size, size // self.page_size
+        code = self._take_back(pfn, count)
+        if code:
+            super().free(start, size)
+            self._let_again(pfn, count)
+            raise Busy(f"{size} bytes at {start:#x} can't be taken back: errno {code}", start=start, size=size)
+        self._mark(pfn, count, FrameState.TAKEN)
+
+    def check(self) -> None:
+        """Also assert: frames are TAKEN just where bits are set, and the account adds up."""
+        super().check()
+        clear = {bit + i for bit, length in self.free_runs() for i in range(length)}
+        taken = {i for i, state in enumerate(self._frames) if state == FrameState.TAKEN}
+        assert taken == set(range(self.count)) - clear, f"taken by state: {taken}, clear by bits: {clear}"
+        account = self.account()
+        assert account.reserved == account.used + account.lent + account.idle, f"{account} does not add up"
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _take_back(self, pfn: int, count: int) -> int:
+        """Empty these frames from below up to the first that is pinned: 0, or EBUSY, or ENOMEM before the first."""
+        low = pfn - self.base_pfn
+        pinned = self._frames.find(FrameState.PINNED, low, low + count)
+        high = low + count if pinned < 0 else pinned
+        if self._tenants is None:
+            code = 0
+            moved = self._frames.count(FrameState.MOVABLE, low, high)
+            dropped = self._frames.count(FrameState.DROPPABLE, low, high)
+        else:
+            code, moved, dropped, high = self._send_away(self._tenants, low, high)
+        self._vacate(low, high)
+        code = code or (errno.EBUSY if pinned >= 0 else 0)
+        before = self.returns
+        self.returns = Returns(
+            moved=before.moved + moved,
+            dropped=before.dropped + dropped,
+            in_vain=before.in_vain + (moved + dropped if code else 0),
+            busy=before.busy + (code == errno.EBUSY),
+            asked=before.asked + 1,
+        )
+        return code
+
+    def _send_away(self, tenants: Tenants, low: int, high: int) -> tuple[int, int, int, int]:
+        """(errno, frames moved, frames dropped, where it ended): tenants leave one by one."""
+        if self._frames.count(FrameState.MOVABLE, low, high) > tenants.room():
+            return errno.ENOMEM, 0, 0, low
+        moved = dropped = 0
+        for position in range(low, high):
+            if self._frames[position] == FrameState.MOVABLE:
+                code = tenants.move(self.base_pfn + position)
+                if code:
+                    return code, moved, dropped, position
+                moved += 1
+            elif self._frames[position] == FrameState.DROPPABLE:
+                tenants.drop(self.base_pfn + position)
+                dropped += 1
+        return 0, moved, dropped, high
+
+    def _trial(self) -> Migrate:
+        """What `_take_back` would answer, range after range of one search: moves in vain use up room as well."""
+        frames = self._frames.copy()
+        room = self.count if self._tenants is None else self._tenants.room()
+
+        def take_back(pfn: int, count: int) -> int:
+            nonlocal room
+            low, high = pfn - self.base_pfn, pfn - self.base_pfn + count
+            pinned = frames.find(FrameState.PINNED, low, high)
+            high = high if pinned < 0 else pinned
+            room -= frames.count(FrameState.MOVABLE, low, high)
+            frames[low:high] = bytes(high - low)
+            if room < 0:
+                return errno.ENOMEM
+            return 0 if pinned < 0 else errno.EBUSY
+
+        return take_back
+
+    def _vacate(self, low: int, high: int) -> None:
+        self._frames[low:high] = bytes(high - low)
+
+    def _mark(self, pfn: int, count: int, state: FrameState) -> None:
+        low = pfn - self.base_pfn
+        self._frames[low : low + count] = bytes((state,)) * count
+
+    def _clear(self, pfn: int, count: int) -> None:
+        """Frames that were the area's own are idle, or lent at once."""
+        low = pfn - self.base_pfn
+        high = min(low + count, self.count)
+        self._frames[low:high] = self._frames[low:high].replace(b"\x01", b"\x00")
+        self._let_again(pfn, count)
+
+    def _let_again(self, pfn: int, count: int) -> None:
+        """Those who stand ready use what is idle of these frames."""
+        if self._standing:
+            low = pfn - self.base_pfn
+            for run in list(_IDLE.finditer(self._frames, low, low + count)):
+                self._frames[run.start() : run.end()] = self._standing[run.start() : run.end()]
+
+    def _restate(self, pfn: int, was: FrameState, becomes: FrameState) -> None:
+        position = self._span(pfn, 1)[0]
+        if self._frames[position] != was:
+            now = FrameState(self._frames[position])
+            raise NotFound(f"frame {pfn:#x} is {now.name}, not {was.name}", pfn=pfn)
+        self._frames[position] = becomes
+
+    def _span(self, pfn: int, count: int) -> tuple[int, int]:
+        if count < 1 or pfn < self.base_pfn or pfn + count > self.base_pfn + self.count:
+            raise OutOfRange(f"{count} frames at {pfn:#x} are not all in the area", pfn=pfn, count=count)
+        return pfn - self.base_pfn, pfn - self.base_pfn + count
