@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from swiommu.address import PAGE_SIZE, BusSpace, Prot
+from swiommu.address import PAGE_SIZE, Access, BusSpace, Prot
 from swiommu.errors import AddressInUse
 from swiommu.layer import Marks, Node, Paged, Shadow, TranslationCache, Walker
 from swiommu.pagetable import MOCK, CountingTables, Format, Level, RadixTable
@@ -34,7 +34,7 @@ __all__ = ["CASES"]
 _OPEN = st.just(0)
 _FULL = st.just(TABLES + 4 * SLOT)
 _SOLID = st.sampled_from((0, TABLES + 4 * SLOT, TABLES + 4 * SLOT))
-_PLACED = ("paged", "paged", "paged", "window", "flat")  # no identity: each space lies elsewhere
+_PLACED = ("paged", "paged", "paged", "window", "flat", "router", "shadow")  # no identity: each space lies elsewhere
 _WITH_TABLE = ("paged", "paged", "paged", "paged", "flat", "window")
 
 
@@ -246,7 +246,9 @@ def _caches(
 
     path = nodes[0] if linked else chained(nodes)
     changed = nodes[stage], stack.bases[stage] + piece.start, piece.size
-    laws.cache_transparency(path, asked + _leading_to(stack, stage, piece), change, changed)
+    near = _leading_to(stack, stage, piece)
+    near += [probe._replace(access=other) for probe in near[:1] for other in (Access.WRITE, Access.EXEC)]
+    laws.cache_transparency(path, asked + near, change, changed)
 
 
 @st.composite

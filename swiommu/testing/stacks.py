@@ -19,15 +19,30 @@ import attrs
 
 from swiommu.address import PAGE_SIZE, PhysSpace, Prot
 from swiommu.errors import InvalidArgument, NoMemory, NotFound
-from swiommu.layer import Chain, FlatTable, Identity, Layer, Marks, Memory, Node, Paged, Router, Span, Walker, Window
+from swiommu.layer import (
+    Chain,
+    FlatTable,
+    Identity,
+    Layer,
+    Marks,
+    Memory,
+    Node,
+    Paged,
+    Router,
+    Shadow,
+    Span,
+    Walker,
+    Window,
+)
 from swiommu.memory import SparseRam
-from swiommu.pagetable import MOCK, Format, Level, RadixTable
+from swiommu.pagetable import MOCK, CountingTables, Format, Level, RadixTable
 from swiommu.testing.twin import Twin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swiommu.layer import Path
+    from swiommu.pagetable import TableMemory
 
 __all__ = ["BASES", "DATA", "SLOT", "TABLES", "TINY", "Piece", "Recipe", "SlotTables", "Stack", "Stage", "chained"]
 
@@ -80,7 +95,9 @@ class Piece(NamedTuple):
 
 @attrs.frozen
 class Stage:
-    """One layer of a recipe: ``kind`` is "paged", "flat" (page by page), "window", "router" or "identity".
+    """One layer of a recipe: ``kind`` is "paged", "flat" (page by page), "shadow", "window", "router" or "identity".
+
+    A shadow is that of a page table which nobody else sees; its faults bear its own name.
 
     ``walker``: where its tables are read: "nested" (through the stages below), "physical" (as they stand) or "own" (a
     memory of its own).
@@ -134,6 +151,7 @@ class SlotTables:
 class Stack:
     """What a recipe builds: open ``nodes``, top first, the ``memory`` below them, if any, and all of it as a ``path``.
 
+    With an ``other`` memory the last node is a router, on both of them: its second port leads to the other.
     ``bases`` are those of the spaces, the last one the memory's.
 
     >>> stack = Recipe((Stage("paged"), Stage("window", (Piece(0, 0, 1 << 20),))), memory=1 << 20).build()
@@ -146,16 +164,17 @@ class Stack:
     memory: Memory | None
     bases: tuple[int, ...]
     tables: list[SlotTables | None]
+    other: Memory | None = None
 
     @property
     def layers(self) -> list[Layer]:
         """The layers, top first, the memory included."""
-        return [node.layer for node in self.nodes] + ([self.memory] if self.memory else [])
+        return [node.layer for node in self.parts]
 
     @property
     def parts(self) -> list[Node]:
-        """The nodes, top first, the memory's included."""
-        return self.nodes + ([Node(self.memory)] if self.memory else [])
+        """The nodes, top first, the memory's included, unless the last one is a router to two."""
+        return self.nodes + ([Node(self.memory)] if self.memory and self.other is None else [])
 
     @property
     def path(self) -> Path:
@@ -165,6 +184,7 @@ class Stack:
     def linked(self) -> list[Node]:
         """The same layers in nodes that sit on each other, top first."""
         nodes = [Node(node.layer, walker=node.walker) for node in self.parts]
+        nodes[-1].lowers = list(self.parts[-1].lowers)
         for upper, lower in pairwise(nodes):
             upper.lowers = [lower] * len(upper.layer.ports)
             lower.uppers.append(upper)
@@ -172,7 +192,7 @@ class Stack:
 
     def has_table(self, stage: int) -> bool:
         """Whether `map` and `unmap` are for that stage."""
-        return self.tables[stage] is not None
+        return isinstance(self.nodes[stage].layer, Paged | FlatTable)
 
     def map(self, stage: int, piece: Piece) -> None:
         """One more piece in the table of a stage, its bytes where they belong; `AddressInUse` as the table has it."""
@@ -204,20 +224,25 @@ class Stack:
             if slots is None:
                 continue
             if isinstance(node.walker, Node) and isinstance(node.walker.layer, Memory):
-                below, memory = Twin([]), node.walker.layer
+                below, memories = Twin([]), [node.walker.layer]
             elif node.walker is Walker.NESTED and self.memory is not None:
-                below, memory = Twin(self.layers[stage + 1 :]), self.memory
+                # Into both, if there are two: whichever way leads there finds the same table.
+                below = Twin(self.layers[stage + 1 :])
+                memories = [memory for memory in (self.memory, self.other) if memory is not None]
             else:
                 continue
             for page in slots.pages():
                 data = _little_endian(slots.entries(page))
                 for at, output, size in below.pieces(page, PAGE_SIZE):
-                    memory.ram.write(memory.ram.space.at(output), data[at - page : at - page + size])
+                    for memory in memories:
+                        memory.ram.write(memory.ram.space.at(output), data[at - page : at - page + size])
 
 
 @attrs.frozen
 class Recipe:
     """Stages, top first; ``memory`` says how many bytes of memory lie below (0: the stack stays open).
+
+    ``split``: where the last stage is a router, there are two memories below it, each of a whole space.
 
     >>> page = Piece(0x1000, 0x3000, 0x1000)
     >>> stack = Recipe((Stage("paged", (page,)), Stage("window", (Piece(0, 0, 1 << 20),))), memory=1 << 20).build()
@@ -228,6 +253,7 @@ class Recipe:
 
     stages: tuple[Stage, ...]
     memory: int = 0
+    split: bool = False
     bases: tuple[int, ...] = BASES
 
     def build(self, *, shifts: Sequence[int] = ()) -> Stack:
@@ -242,10 +268,13 @@ class Recipe:
             node, slots = _node(number, stage, bases[number], bases[number + 1])
             nodes.append(node)
             tables.append(slots)
-        ram = None
-        if self.memory:
+        ram = other = None
+        if self.memory and self.split and self.stages[-1].kind == "router":
+            ram, other = (Memory(name, SparseRam(PhysSpace(name, width=40))) for name in ("ram", "vram"))
+            nodes[-1].lowers = [Node(ram), Node(other)]
+        elif self.memory:
             ram = Memory("ram", SparseRam(PhysSpace("ram", width=40)), base=bases[-1], size=self.memory)
-        stack = Stack(nodes, ram, tuple(bases), tables)
+        stack = Stack(nodes, ram, tuple(bases), tables, other)
         stack.write_tables()
         return stack
 
@@ -271,16 +300,24 @@ def _node(number: int, stage: Stage, base: int, below: int) -> tuple[Node, SlotT
     layer: Layer
     if stage.kind == "flat":
         layer = _flat(name, stage, base, below, slots)
+    elif stage.kind == "shadow":
+        source = Node(Paged(f"source{number}", _filled(stage, base, below, CountingTables())), walker=Walker.PHYSICAL)
+        layer = Shadow(name, source, format=TINY, tables=slots, labelled=False)
     else:
-        table = RadixTable(TINY, slots)
-        for piece in stage.pieces:
-            count = piece.size // piece.page
-            table.map_run(base + piece.start, below + piece.output, piece.page, count, piece.prot)
+        table = _filled(stage, base, below, slots)
         layer = Paged(name, table, hardware_ad=stage.hardware_ad, marks=Marks() if stage.marked else None)
     if stage.walker == "own":
         local = Memory(f"tables{number}", SparseRam(PhysSpace(f"tables{number}", width=40)))
         return Node(layer, walker=Node(local)), slots
     return Node(layer, walker=Walker(stage.walker)), slots
+
+
+def _filled(stage: Stage, base: int, below: int, tables: TableMemory) -> RadixTable:
+    table = RadixTable(TINY, tables)
+    for piece in stage.pieces:
+        count = piece.size // piece.page
+        table.map_run(base + piece.start, below + piece.output, piece.page, count, piece.prot)
+    return table
 
 
 def _flat(name: str, stage: Stage, base: int, below: int, slots: SlotTables) -> FlatTable:

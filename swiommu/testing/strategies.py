@@ -25,7 +25,7 @@ RW = Prot.READ | Prot.WRITE
 _BLOCKS = (1 << 16, 1 << 14, 1 << 12)
 _PROTS = (*(RW,) * 8, Prot.READ, Prot.WRITE, RW | Prot.NOEXEC, Prot.READ | Prot.CACHE, RW | Prot.MMIO, RW | Prot.PRIV)
 _ACCESSES = (Access.READ, Access.READ, Access.WRITE, Access.EXEC, Access.READ | Access.WRITE)
-_KINDS = (*("paged",) * 6, "window", "flat", "router", "identity")
+_KINDS = (*("paged",) * 6, "window", "flat", "router", "shadow", "identity")
 _SHAPES = ("hole", "leaf", "leaf", "leaf", "run", "run", "run", "split", "split", "split", "split")
 _LAST = ("hole", "leaf", "leaf", "leaf", "leaf", "leaf")
 _MOSTLY = (False, *(True,) * 6)
@@ -82,11 +82,13 @@ def _fill(draw: DrawFn, pieces: list[Piece], at: int, depth: int, outputs: int) 
         pieces.append(Piece(at, output, size, draw(prots()), size))
         return
     if what == "run":
-        # a run of pages, forwards or backwards, of one protection: what real maps look like
+        # A run of pages, forwards or backwards, of one protection or two: what real maps look like.
         first = draw(st.integers(0, outputs // size - 1)) * size
-        prot, down = draw(prots()), draw(st.booleans())
-        offsets = range(0, size, PAGE_SIZE)
-        pieces += [Piece(at + n, first + (size - PAGE_SIZE - n if down else n), PAGE_SIZE, prot) for n in offsets]
+        allowed, down = (draw(prots()), draw(prots())), draw(st.booleans())
+        cut = draw(st.integers(0, size // PAGE_SIZE)) * PAGE_SIZE
+        for n in range(0, size, PAGE_SIZE):
+            output = first + (size - PAGE_SIZE - n if down else n)
+            pieces.append(Piece(at + n, output, PAGE_SIZE, allowed[n >= cut]))
         return
     for inner in range(at, at + size, _BLOCKS[depth + 1]):
         _fill(draw, pieces, inner, depth + 1, outputs)
@@ -167,16 +169,18 @@ def recipes(
     memory: SearchStrategy[int] | None = None,
     **options: Any,
 ) -> Recipe:
-    """A stack of up to four stages, over a memory (perhaps a short one) or open below; few are deep.
+    """A stack of up to four stages, over a memory (perhaps a short one), over two, or open below; few are deep.
 
     ``options`` go to `stages`.
 
     >>> from hypothesis import find
-    >>> find(recipes(), lambda recipe: recipe.memory > 0).stages
-    (Stage(kind='paged', pieces=(), walker='nested', hardware_ad=False, marked=False),)
+    >>> [stage.kind for stage in find(recipes(min_stages=2), lambda recipe: not recipe.split).stages]
+    ['paged', 'paged']
     """
     depths = [depth for depth in (1, 2, 2, 2, 3, 3, 4) if min_stages <= depth <= max_stages]
     count = draw(st.sampled_from(depths))
-    drawn = tuple(draw(stages(number, **options)) for number in range(count))
+    split = not draw(st.sampled_from(_MOSTLY))
+    kinds = [{"kinds": ("router",)} if split and number + 1 == count else {} for number in range(count)]
+    drawn = tuple(draw(stages(number, **{**options, **kinds[number]})) for number in range(count))
     sizes = st.sampled_from((0, 0, *(TABLES + 4 * SLOT,) * 5, DATA - 0x800)) if memory is None else memory
-    return Recipe(drawn, draw(sizes))
+    return Recipe(drawn, draw(sizes), split)

@@ -114,7 +114,7 @@ def hold(layer: Layer, probes: Sequence[Probe]) -> None:
     These are 1 to 4, 9 to 11, 15, 16 and 20; the others need something to change, or domains. Give it to hypothesis
     with `swiommu.testing.strategies.probes`, around the borders that your layer has.
 
-    >>> from hypothesis import given
+    >>> from hypothesis import given, settings
     >>> from swiommu.address import Prot
     >>> from swiommu.layer import Extent, FaultKind, Layer
     >>> from swiommu.testing import laws, strategies
@@ -126,7 +126,8 @@ def hold(layer: Layer, probes: Sequence[Probe]) -> None:
     ...     def extents(self):
     ...         yield self.look(0, None)
     ...         yield self.look(0x8000, None)
-    >>> @given(strategies.probes(0, 0x10000))
+    >>> @settings(max_examples=20)
+    ... @given(strategies.probes(0, 0x10000))
     ... def test_swap(probes):
     ...     laws.hold(Swap("swap"), probes)
     >>> test_swap()

@@ -27,7 +27,8 @@ class Grant(NamedTuple):
 class Account(NamedTuple):
     """What an allocator of ``size`` units from ``start`` has handed out, and what it says is ``free``.
 
-    ``holes`` are the free ranges as (start, stop), if it tells them.
+    ``holes`` are the free ranges as (start, stop), if it tells them; ``padding`` is what it holds back of ``free`` by
+    rounding up what was asked for.
     """
 
     start: int
@@ -35,6 +36,7 @@ class Account(NamedTuple):
     live: Sequence[Grant]
     free: int
     holes: Sequence[tuple[int, int]] | None = None
+    padding: int = 0
 
 
 def conservation(account: Account) -> None:
@@ -55,25 +57,12 @@ def conservation(account: Account) -> None:
     taken = sum(grant.size for grant in live)
     if taken + account.free != account.size:
         raise broken(18, f"{taken:#x} live and {account.free:#x} free are not {account.size:#x}")
-    if account.holes is None:
-        return
-    cursor, expected = account.start, []
-    for grant in [*live, Grant(stop, 1)]:
-        if cursor < grant.start:
-            expected.append((cursor, grant.start))
-        cursor = grant.start + grant.size
-    if _joined(account.holes) != expected:
-        raise broken(18, f"free ranges are {list(account.holes)}, between what is live it is {expected}")
-
-
-def _joined(holes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    joined: list[tuple[int, int]] = []
-    for start, stop in sorted(holes):
-        if joined and joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], stop)
-        else:
-            joined.append((start, stop))
-    return joined
+    for one, other in pairwise(sorted([*live, *(Grant(start, stop - start) for start, stop in account.holes or ())])):
+        if one.start + one.size > other.start:
+            raise broken(18, f"{one} and {other} overlap, and one of them is free")
+    free = sum(hole_stop - start for start, hole_stop in account.holes or ())
+    if account.holes is not None and free + account.padding != account.free:
+        raise broken(18, f"{free:#x} in holes and {account.padding:#x} of padding are not the {account.free:#x} free")
 
 
 def account_of_region(region: Region[Any], aligns: dict[int, int]) -> Account:
@@ -87,7 +76,8 @@ def account_of_region(region: Region[Any], aligns: dict[int, int]) -> Account:
     """
     live = [Grant(chunk.start.value, chunk.size, aligns.get(chunk.start.value, 1)) for chunk in region.chunks()]
     holes = [(hole.start.value, hole.stop) for hole in region.holes()]
-    return Account(region.start.value, region.size, live, region.free_space, holes)
+    padding = region.free_space - region.allocator.free_space
+    return Account(region.start.value, region.size, live, region.free_space, holes, padding)
 
 
 def account_of_frames(frames: Frames, taken: Sequence[tuple[int, int]]) -> Account:
