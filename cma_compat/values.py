@@ -6,7 +6,14 @@ RFC v4, and the kernel's ``include/linux/err.h``.
 
 from __future__ import annotations
 
-__all__ = ["IS_ERR_VALUE", "error_value"]
+from typing import TYPE_CHECKING
+
+from swiommu.address import Address
+
+if TYPE_CHECKING:
+    from swiommu.errors import SwiommuError
+
+__all__ = ["IS_ERR_VALUE", "code_of", "errno_of", "error_value"]
 
 _MAX_ERRNO = 4095
 
@@ -20,12 +27,36 @@ def error_value(code: int, width: int = 64) -> int:
     return -code % (1 << width)
 
 
-def IS_ERR_VALUE(value: int, width: int = 64) -> bool:  # noqa: N802 - the kernel's name
-    """Whether an address of ``width`` bits is one of the 4095 that mean an error.
+def IS_ERR_VALUE(value: Address | int, width: int = 64) -> bool:  # noqa: N802 - the kernel's name
+    """Whether an address is one of the 4095 that mean an error; a plain number is one of ``width`` bits.
 
     The first byte of the last page is a legal address, and so is 0.
 
     >>> IS_ERR_VALUE(error_value(22)), IS_ERR_VALUE(2**64 - 4096), IS_ERR_VALUE(0)
     (True, False, False)
     """
+    if isinstance(value, Address):
+        return value.value >= value.space.limit - _MAX_ERRNO
     return value >= (1 << width) - _MAX_ERRNO
+
+
+def errno_of(value: Address | int, width: int = 64) -> int:
+    """The negative errno in an address that `IS_ERR_VALUE`, 0 in any other: what a driver returns in its turn.
+
+    >>> errno_of(error_value(12)), errno_of(0x4000_0000)
+    (-12, 0)
+    """
+    if not IS_ERR_VALUE(value, width):
+        return 0
+    return value.value - value.space.limit if isinstance(value, Address) else value - (1 << width)
+
+
+def code_of(error: SwiommuError) -> int:
+    """The positive errno of an error; that of a plug-in's own answer if it carries one as ``code``.
+
+    >>> from swiommu.errors import NoMemory, SwiommuError
+    >>> code_of(NoMemory("full")), code_of(SwiommuError("init failed", code=5))
+    (12, 5)
+    """
+    code = error.numbers.get("code", error.errno)
+    return code if isinstance(code, int) else error.errno

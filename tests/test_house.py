@@ -22,10 +22,20 @@ LONGER: dict[str, str] = {}
 # Public names without an example of their own: "module:name" -> why. Constants, errors, enums, protocols and records
 # without methods need none: they are lists of names.
 WITHOUT_EXAMPLE: dict[str, str] = {
+    "cma_compat:cma_alloc": "CmaContext shows it; this is the same on the default context",
+    "cma_compat:cma_alloc_from": "CmaContext shows it; this is the same on the default context",
     "cma_compat:cma_alloc_from_region": "CmaContext shows it; this is the same on the default context",
+    "cma_compat:cma_allocator_register": "CmaContext shows it; this is the same on the default context",
+    "cma_compat:cma_early_region_register": "CmaContext shows it; this is the same on the default context",
+    "cma_compat:cma_early_region_reserve": "CmaContext shows it; this is the same on the default context",
+    "cma_compat:cma_early_regions_reserve": "CmaContext shows it; this is the same on the default context",
     "cma_compat:cma_free": "CmaContext shows it; this is the same on the default context",
+    "cma_compat:cma_info": "CmaContext shows it; this is the same on the default context",
+    "cma_compat:cma_info_about": "CmaContext shows it; this is the same on the default context",
+    "cma_compat:cma_init": "CmaContext shows it; this is the same on the default context",
     "cma_compat:cma_region_register": "CmaContext shows it; this is the same on the default context",
     "cma_compat:cma_region_unregister": "CmaContext shows it; this is the same on the default context",
+    "cma_compat:cma_set_defaults": "CmaContext shows it; this is the same on the default context",
     "swiommu.address:Address": "made by a space; the module's docstring shows both kinds",
     "swiommu.address:BusRange": "AddressRange shows it",
     "swiommu.address:PhysRange": "AddressRange shows it",

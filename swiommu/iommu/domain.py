@@ -104,6 +104,7 @@ class Domain(Stacked[A]):
         self._had: list[tuple[Attachable, Domain[Any]]] = []  # what devices were attached to before
         self._mappings: dict[int, Mapping[A]] = {}
         self._owned = RangeSet()
+        self._held: set[int] = set()  # starts of ranges in it that a caller keeps for himself
         super().__init__(
             input_space,
             output_space,
@@ -128,13 +129,14 @@ class Domain(Stacked[A]):
         """
 
     def bind(
-        self, pieces: Sequence[AddressRange[A]], prot: Prot = READ_WRITE, *, limit: int | None = None
+        self, pieces: Sequence[AddressRange[A]], prot: Prot = READ_WRITE, *, limit: int | None = None, align: int = 0
     ) -> Mapping[A]:
         """A bus range, chosen by the domain, for memory that exists: ``pieces``, one behind the other.
 
         The first piece may begin, and the last one end, inside a granule: whole granules are mapped, and the bus range
         keeps the offset. Pieces that touch are one. Between pieces that don't, borders are whole granules, else
-        `InvalidArgument`. All or nothing; raises also `NoSpace`, `SpaceMismatch` and what the driver says.
+        `InvalidArgument`. ``align``: see `bind_memory`. All or nothing; raises also `NoSpace`, `SpaceMismatch` and
+        what the driver says.
         """
         self._require_live()
         runs = self._runs(pieces)
@@ -142,7 +144,7 @@ class Domain(Stacked[A]):
         if self.below is not None:
             for start, stop in runs:
                 self._require_reached(start, stop - start)
-        return self._bind(runs, prot, self._highest(limit), self._unit)
+        return self._bind(runs, prot, self._highest(limit), max(align, self._unit))
 
     def release(self, mapping: Mapping[A]) -> None:
         """Unmap, and give back the bus range, and the memory if the mapping owns it; `NotFound` if it is not live.
@@ -283,6 +285,10 @@ class Domain(Stacked[A]):
         if self.node.uppers:
             above = ", ".join(repr(upper.name) for upper in self.node.uppers)
             raise Busy(f"the domain of {self.input_space.name!r} is below {above}", uppers=len(self.node.uppers))
+        if self._held:
+            raise Busy(
+                f"the domain of {self.input_space.name!r} has {len(self._held)} ranges held", held=len(self._held)
+            )
         if self._devices or self._mappings:
             raise Busy(
                 f"the domain of {self.input_space.name!r} has {len(self._devices)} devices "
@@ -306,7 +312,7 @@ class Domain(Stacked[A]):
         self.uses.check()
         owned = dict(self._owned)
         dump = f"{self.mappings()} own {owned}"
-        assert owned.keys() == self._mappings.keys(), dump
+        assert owned.keys() == self._mappings.keys() | self._held, dump
         for start, mapping in self._mappings.items():
             assert start <= mapping.iova.start.value < mapping.iova.stop <= owned[start], dump
             assert sum(piece.size for piece in mapping.pieces) == mapping.size, f"{mapping.pieces}: {dump}"

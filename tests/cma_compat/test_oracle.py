@@ -3,7 +3,7 @@
 import gzip
 import json
 
-from cma_compat import IS_ERR_VALUE, CmaContext, cma_region
+from cma_compat import CmaContext, cma_region, errno_of
 
 
 def read_records(path):
@@ -20,7 +20,7 @@ def mismatches(records):
     for line, record in enumerate(records[1:], 2):
         if record["op"] == "alloc":
             result = cma.cma_alloc_from_region(region, record["size"], record["align"])
-            result = result - 2**64 if IS_ERR_VALUE(result) else result
+            result = errno_of(result) or result.value
         elif record["op"] == "free":
             result = cma.cma_free(record["addr"])
         else:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from swiommu.address import BusAddr, PhysAddr, align_up
-from swiommu.errors import Busy, InvalidArgument, SwiommuError
+from swiommu.errors import AddressInUse, Busy, InvalidArgument, NotFound, SwiommuError
 from swiommu.iommu.backing import backing, require_sources, table_pages
 from swiommu.iommu.domain import READ_WRITE, Domain
 from swiommu.iommu.drivers.table_writer import TableWriter, require_flush
@@ -22,7 +22,7 @@ from swiommu.pagetable import MOCK
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from swiommu.address import BusSpace, PhysSpace, Prot
+    from swiommu.address import BusRange, BusSpace, PhysSpace, Prot
     from swiommu.iommu.backing import Backing
     from swiommu.iommu.iova import IovaPolicy
     from swiommu.layer import Node
@@ -199,6 +199,48 @@ class PagedDomain(TableWriter[A]):
         self._finish_unmap(gather, cleared, [(start, stop)])
         if mapping.owns_memory or mapping.below is not None:
             self._backing.give(mapping.pieces, mapping.below)
+
+    def hold(self, where: BusRange) -> None:
+        """Keep bus addresses, whole granules, for a caller who maps there himself, until `drop`.
+
+        Neither `alloc` nor `bind` chooses them, and unmapping gives none of them back. `AddressInUse` if some are.
+
+        >>> from swiommu.address import BusRange, BusSpace, PhysSpace
+        >>> from swiommu.memory import Frames
+        >>> ram, bus = PhysSpace("ram"), BusSpace("camera", width=32)
+        >>> domain = PagedDomain(bus, frames=Frames(ram.at(0), 1 << 20), output_space=ram)
+        >>> pool = BusRange(bus.at(0xFFF0_0000), 1 << 20)
+        >>> domain.hold(pool); domain.alloc(4096).iova
+        BusRange(camera:0xffeff000+0x1000)
+        >>> domain.drop(pool)
+        """
+        self._require_live()
+        start = self._input(where.start, where.size)
+        if (start | where.size) & (self.granule - 1) or where.stop - 1 > self.aperture_last:
+            raise InvalidArgument(
+                f"{where!r} is not whole granules of {self.granule:#x} bytes up to {self.aperture_last:#x}",
+                start=start,
+                size=where.size,
+            )
+        self.iova.take(start, where.size)
+        try:
+            self._owned.add(start, where.stop)
+        except AddressInUse:
+            self.iova.free(start, where.size)
+            raise
+        self._held.add(start)
+
+    def drop(self, where: BusRange) -> None:
+        """Give back what `hold` kept: `NotFound` if that was another range, `Busy` while some of it is mapped."""
+        self._require_live()
+        start = self._input(where.start, where.size)
+        if start not in self._held or self._owned.at(start) != (start, where.stop):
+            raise NotFound(f"{where!r} is not held in the domain of {self.input_space.name!r}", start=start)
+        if any(start <= iova < where.stop for iova, _, _ in self.table.each_leaf()):
+            raise Busy(f"some of {where!r} is mapped in the domain of {self.input_space.name!r}", start=start)
+        self._held.remove(start)
+        self._owned.remove(start)
+        self.iova.free(start, where.size)
 
     def iova_to_phys(self, iova: BusAddr) -> A | None:
         """From the page table; see `Domain.iova_to_phys`."""
