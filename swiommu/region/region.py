@@ -6,7 +6,6 @@ The rules for sizes, alignments and accounting are those of RFC v4 sections 10 a
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -14,10 +13,14 @@ import attrs
 from swiommu.address import AddressRange, BusAddr, BusRange, PhysAddr, PhysRange, Space, align_up, is_power_of_two
 from swiommu.errors import AddressInUse, AddressOverflow, InvalidArgument, NoMemory, NotFound, SwiommuError
 from swiommu.region.allocator import Allocator, make_allocator
+from swiommu.region.picture import area_svg
+from swiommu.region.reports import Shortage, Statistics, explain_failure, statistics
 
 __all__ = ["Chunk", "Region"]
 
 A = TypeVar("A", PhysAddr, BusAddr)
+
+_MOST_EDGES = 500  # beyond that, borders in a picture hide what lies between
 
 _RANGES: dict[type, Any] = {PhysAddr: PhysRange, BusAddr: BusRange}
 
@@ -86,6 +89,8 @@ class Region(Generic[A]):
         name: str | None = None,
         **options: Any,
     ) -> None:
+        from sortedcontainers import SortedList  # what intervaltree stands on
+
         if size < 1:
             raise InvalidArgument(f"a region of {size} bytes at {start!r}: at least 1 is needed", size=size)
         if start.value + size > start.space.limit:
@@ -109,7 +114,7 @@ class Region(Generic[A]):
         self.allocator = allocator
         self.free_space = size
         self._chunks: dict[int, Chunk[A]] = {}
-        self._starts: list[int] = []
+        self._starts = SortedList()
 
     @property
     def space(self) -> Space:
@@ -197,11 +202,8 @@ class Region(Generic[A]):
     def chunk_at(self, address: A) -> Chunk[A] | None:
         """The live chunk that holds ``address``, at its start or inside."""
         value = self._value(address)
-        index = bisect_right(self._starts, value) - 1
-        if index < 0:
-            return None
-        chunk = self._chunks[self._starts[index]]
-        return chunk if value < chunk.stop else None
+        chunk = self._last_from(value)
+        return chunk if chunk is not None and value < chunk.stop else None
 
     def chunks(self) -> list[Chunk[A]]:
         """Every live chunk, by address."""
@@ -211,11 +213,38 @@ class Region(Generic[A]):
         """Every free range, by address, merged."""
         return [_range_of(self._at(start), size) for start, size in self.allocator.holes()]
 
+    def explain_failure(self, size: int, align: int = 0) -> Shortage:
+        """Why a chunk of this size and alignment can't be had now, and what could: `explain_failure` of this room.
+
+        Sizes and alignments are rounded as `alloc` does it, and `InvalidArgument` as there.
+
+        >>> from swiommu.address import PhysSpace
+        >>> region = Region(PhysSpace("ram").at(0x4000_0000), 0x4000)
+        >>> chunk = region.reserve(region.start + 0x1000, 0x1000)
+        >>> region.explain_failure(0x2800).would_fit_size
+        8192
+        """
+        return explain_failure(self.allocator, *self._rounded(size, align))
+
+    def statistics(self) -> Statistics:
+        """How full the region is and how its holes are spread, as its allocator sees it."""
+        return statistics(self.allocator)
+
+    def svg(self) -> str:
+        """A picture of what is free and taken, with the borders of chunks while they are few; names are escaped."""
+        title = self.name if self.name is not None else f"{self.space.name}:{self.start.value:#x}"
+        edges = [chunk.stop for chunk in self.chunks()[:-1]] if self.users <= _MOST_EDGES else ()
+        notes = (f"{self.allocator.name}, {self.users} chunks",)
+        return area_svg(self.start.value, self.size, self.allocator.holes(), title=title, edges=edges, notes=notes)
+
+    def _repr_html_(self) -> str:
+        return self.svg()
+
     def check(self) -> None:
         """Raise AssertionError with a dump if chunks, holes and accounts contradict each other."""
         self.allocator.check()
         dump = f"{self!r} chunks {self.chunks()} holes {self.allocator.holes()}"
-        assert self._starts == sorted(self._chunks), f"the index of starts is {self._starts}: {dump}"
+        assert list(self._starts) == sorted(self._chunks), f"the index of starts is {self._starts}: {dump}"
         assert self.free_space == self.size - sum(chunk.size for chunk in self.chunks()), f"miscounted: {dump}"
         last = self.start.value
         taken = [(chunk.start.value, chunk.size) for chunk in self.chunks()]
@@ -247,7 +276,7 @@ class Region(Generic[A]):
         return type(self.start)(self.start.space, value)
 
     def _remember(self, chunk: Chunk[A]) -> Chunk[A]:
-        insort(self._starts, chunk.start.value)
+        self._starts.add(chunk.start.value)
         self._chunks[chunk.start.value] = chunk
         self.free_space -= chunk.size
         return chunk
@@ -255,13 +284,17 @@ class Region(Generic[A]):
     def _forget(self, chunk: Chunk[A]) -> None:
         start = chunk.start.value
         del self._chunks[start]
-        del self._starts[bisect_left(self._starts, start)]
+        self._starts.remove(start)
         self.free_space += chunk.size
+
+    def _last_from(self, value: int) -> Chunk[A] | None:
+        """The last live chunk that begins at or before ``value``."""
+        start = next(self._starts.irange(maximum=value, reverse=True), None)
+        return None if start is None else self._chunks[start]
 
     def _overlapped(self, place: int, size: int) -> Chunk[A] | None:
         """The last live chunk that shares a byte with this range."""
-        index = bisect_left(self._starts, place + size) - 1
-        chunk = self._chunks[self._starts[index]] if index >= 0 else None
+        chunk = self._last_from(place + size - 1)
         return chunk if chunk is not None and chunk.stop > place else None
 
     def _distrust(self, place: int, size: int, align: int) -> None:
