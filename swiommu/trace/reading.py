@@ -30,7 +30,7 @@ _HEAD: Final = re.compile(
     r"(?:(?P<flags>[.a-zA-Z][.a-zA-Z][.shHzZ][.0-9a-f][.0-9a-f]?) +)?(?P<stamp>\d{1,9}\.\d{1,9}|\d{1,18}): +",
     re.ASCII,
 )
-_PATIENCE: Final = 4_000_000
+_PATIENCE: Final = 1_000_000
 _FRACTION: Final = re.compile(r"(\d{1,9}): +", re.ASCII)
 _LOST: Final = re.compile(r"CPU:(\d{1,6}) \[(?:LOST (?:(\d{1,18}) )?EVENTS|(?:(\d{1,18}) )?EVENTS DROPPED)\]", re.ASCII)
 _ENTRIES: Final = re.compile(r"#\s*entries-in-buffer/entries-written: (\d{1,18})/(\d{1,18})\s+#P:(\d{1,6})", re.ASCII)
@@ -86,7 +86,7 @@ class Reading:
         self._number = 0
 
     def run(self) -> None:
-        """Read everything, or four million lines without a single event; `InputError` comes from the source."""
+        """Read everything, or a million lines without a single event; `InputError` comes from the source."""
         for lines in self.source:
             self._batch(lines)
             self.table.extend(self._rows)
