@@ -195,6 +195,6 @@ def _written(place: Path, node: Node) -> bool:
         return False
     else:
         text = node.read()
-        with place.open("x", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with place.open("x", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.write(text)
     return True
