@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from swiommu.address import Access, BusSpace
-from swiommu.errors import SpaceMismatch
+from swiommu.errors import InvalidArgument, SpaceMismatch
 from swiommu.layer.attributes import allowed
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer
 from swiommu.layer.cache import feed
@@ -221,7 +221,8 @@ class Chain:
     """``upper`` above ``lower``: again a way, which can be put above or below others.
 
     A chain binds nothing: what an upper layer's walker reads goes through all that is below it in the whole chain.
-    ``iotlb`` keeps where the way from its top to its bottom ended, as that of a `Node`.
+    ``iotlb`` keeps where the way from its top to its bottom ended, as that of a `Node`. `InvalidArgument` for anything
+    below a memory: the way ends there.
 
     >>> from swiommu.layer import Identity, Span, Window, access
     >>> up, down = Window("up", Span(0, 0x1000, 0x4000)), Window("down", Span(0x4000, 0x1000, -0x3000))
@@ -234,6 +235,9 @@ class Chain:
     def __init__(self, upper: Path | Layer, lower: Path | Layer, *, iotlb: TranslationCache | None = None) -> None:
         self.upper = as_path(upper)
         self.lower = as_path(lower)
+        for node in members(self.upper):
+            if node.layer.as_memory() is not None:
+                raise InvalidArgument(f"nothing can be below {node.name!r}: it is a memory", name=node.name)
         self.iotlb = iotlb
         self.feeds: dict[Place, None] = {}
         self.fed_by: dict[Place, None] = {}

@@ -7,7 +7,7 @@ extra ``test``). Nothing of the product imports this room.
 
 from swiommu.testing.laws import LAWS, Law, hold
 from swiommu.testing.probes import Glance, Probe, glance, merged, tell, tell_glance
-from swiommu.testing.stacks import TINY, Piece, Recipe, Stack, Stage, chained
+from swiommu.testing.stacks import TINY, Patch, Recipe, Stack, Stage, chained
 from swiommu.testing.twin import Place, Twin
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "TINY",
     "Glance",
     "Law",
-    "Piece",
+    "Patch",
     "Place",
     "Probe",
     "Recipe",

@@ -20,7 +20,7 @@ from swiommu.testing import laws
 from swiommu.testing.case import Case
 from swiommu.testing.domain_cases import DOMAIN_CASES
 from swiommu.testing.probes import Probe
-from swiommu.testing.stacks import DATA, SLOT, TABLES, TINY, Piece, Recipe, Stack, Stage, chained
+from swiommu.testing.stacks import DATA, SLOT, TABLES, TINY, Patch, Recipe, Stack, Stage, chained
 from swiommu.testing.strategies import probes, prots, recipes
 from swiommu.testing.twin import Twin
 
@@ -62,7 +62,7 @@ def _flattening(recipe: Recipe, asked: list[Probe]) -> None:
     laws.flattening(recipe.build().path, asked, format=TINY, one_geometry=paged)
 
 
-def _shadow(recipe: Recipe, asked: list[Probe], changes: list[tuple[int, Piece, str]]) -> None:
+def _shadow(recipe: Recipe, asked: list[Probe], changes: list[tuple[int, Patch, str]]) -> None:
     stack = recipe.build()
     stand_in = Shadow("shadow", stack.path, format=TINY)
     todo, near = [], list(asked)
@@ -76,7 +76,7 @@ def _shadow(recipe: Recipe, asked: list[Probe], changes: list[tuple[int, Piece, 
     stand_in.check()
 
 
-def _change(stack: Stack, stage: int, existing: Piece, piece: Piece, what: str) -> Callable[[], None]:
+def _change(stack: Stack, stage: int, existing: Patch, piece: Patch, what: str) -> Callable[[], None]:
     # Map a piece, if there is room, or unmap one that was there at the beginning, or let it lead elsewhere.
     def change() -> None:
         if what != "map":
@@ -88,7 +88,7 @@ def _change(stack: Stack, stage: int, existing: Piece, piece: Piece, what: str) 
     return change
 
 
-def _existing(recipe: Recipe, stack: Stack, stage: int, piece: Piece) -> Piece:
+def _existing(recipe: Recipe, stack: Stack, stage: int, piece: Patch) -> Patch:
     # One of a stage's pieces, as chance has it, if possible one that the top leads to; else what was drawn.
     data = [each for each in recipe.stages[stage].pieces if each.start < DATA]
     ways, base = _ways(stack, stage), stack.bases[stage]
@@ -106,11 +106,11 @@ def _ways(stack: Stack, stage: int) -> list[tuple[int, int, int]]:
     return list(Twin(stack.layers[:stage]).pieces(stack.bases[0], DATA))
 
 
-def _moved(piece: Piece, to: Piece) -> Piece:
+def _moved(piece: Patch, to: Patch) -> Patch:
     return piece._replace(output=to.output // piece.page * piece.page, prot=to.prot)
 
 
-def _leading_to(stack: Stack, stage: int, piece: Piece) -> list[Probe]:
+def _leading_to(stack: Stack, stage: int, piece: Patch) -> list[Probe]:
     # Where at the top accesses start that pass a piece of a stage: its first byte, its last, and the next one.
     start = stack.bases[stage] + piece.start
     bytes_, ways = (start, start + piece.size - 1, start + piece.size), _ways(stack, stage)
@@ -123,7 +123,7 @@ def _window_algebra(base: int, size: int, one: int, two: int, lower: tuple[int, 
     laws.window_algebra(base, size, (one, two), lower)
 
 
-def _monotonicity(recipe: Recipe, asked: list[Probe], stage: int, piece: Piece, existing: bool) -> None:
+def _monotonicity(recipe: Recipe, asked: list[Probe], stage: int, piece: Patch, existing: bool) -> None:
     stack = recipe.build()
     stage %= len(stack.nodes)
     assume(stack.has_table(stage))
@@ -142,7 +142,7 @@ def _monotonicity(recipe: Recipe, asked: list[Probe], stage: int, piece: Piece, 
     )
 
 
-def _taken(stage: Stage, piece: Piece) -> bool:
+def _taken(stage: Stage, piece: Patch) -> bool:
     return any(each.start < piece.start + piece.size and piece.start < each.start + each.size for each in stage.pieces)
 
 
@@ -225,7 +225,7 @@ def _caches(
     asked: list[Probe],
     geometry: list[tuple[int | None, int | None, int]],
     stage: int,
-    where: Piece,
+    where: Patch,
     moves: bool,
     linked: bool,
 ) -> None:
@@ -252,11 +252,11 @@ def _caches(
 
 
 @st.composite
-def _pieces(draw: DrawFn) -> Piece:
+def _pieces(draw: DrawFn) -> Patch:
     """One leaf somewhere in the data."""
     size = draw(st.sampled_from((1 << 12, 1 << 12, 1 << 14, 1 << 16)))
     start, output = (draw(st.integers(0, DATA // size - 1)) * size for _ in range(2))
-    return Piece(start, output, size, draw(prots()), size)
+    return Patch(start, output, size, draw(prots()), size)
 
 
 def _cases() -> list[Case]:

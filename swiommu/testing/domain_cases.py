@@ -18,7 +18,7 @@ from swiommu.pagetable import CountingTables
 from swiommu.region import Region, allocator_names
 from swiommu.testing import laws
 from swiommu.testing.case import Case
-from swiommu.testing.laws.conservation import Account, Grant
+from swiommu.testing.laws.conservation import Grant, Holdings
 from swiommu.testing.probes import Probe
 from swiommu.testing.stacks import TINY
 from swiommu.testing.strategies import probes
@@ -307,7 +307,7 @@ def _iovas(calls: _Calls) -> None:
             taken.append(
                 Grant(policy.alloc(size * PAGE_SIZE, (1 << 32) - 1, PAGE_SIZE << order), size * PAGE_SIZE, align)
             )
-        laws.conservation(Account(policy.start, policy.last + 1 - policy.start, taken, policy.free_bytes))
+        laws.conservation(Holdings(policy.start, policy.last + 1 - policy.start, taken, policy.free_bytes))
 
 
 def _cases() -> list[Case]:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from swiommu.layer import Path
     from swiommu.pagetable import TableMemory
 
-__all__ = ["BASES", "DATA", "SLOT", "TABLES", "TINY", "Piece", "Recipe", "SlotTables", "Stack", "Stage", "chained"]
+__all__ = ["BASES", "DATA", "SLOT", "TABLES", "TINY", "Patch", "Recipe", "SlotTables", "Stack", "Stage", "chained"]
 
 DATA = 32 * PAGE_SIZE
 """Bytes for data at the beginning of each space."""
@@ -80,7 +80,7 @@ TINY = Format(
 """Four levels as the mock format has, but 26 bits of input and leaves of 4, 16 and 64 KiB: borders are never far."""
 
 
-class Piece(NamedTuple):
+class Patch(NamedTuple):
     """``size`` bytes of a stage: from ``start`` to ``output``, each counted from the beginning of its space.
 
     ``page`` is the size of the leaves, where there are any.
@@ -104,7 +104,7 @@ class Stage:
     """
 
     kind: str
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[Patch, ...] = ()
     walker: str = "nested"
     hardware_ad: bool = False
     marked: bool = False
@@ -154,8 +154,8 @@ class Stack:
     With an ``other`` memory the last node is a router, on both of them: its second port leads to the other.
     ``bases`` are those of the spaces, the last one the memory's.
 
-    >>> stack = Recipe((Stage("paged"), Stage("window", (Piece(0, 0, 1 << 20),))), memory=1 << 20).build()
-    >>> stack.map(0, Piece(0x1000, 0x3000, 0x1000))
+    >>> stack = Recipe((Stage("paged"), Stage("window", (Patch(0, 0, 1 << 20),))), memory=1 << 20).build()
+    >>> stack.map(0, Patch(0x1000, 0x3000, 0x1000))
     >>> [node.name for node in stack.linked()], len(stack.table_bytes(0))
     (['paged0', 'window1', 'ram'], 4)
     """
@@ -194,7 +194,7 @@ class Stack:
         """Whether `map` and `unmap` are for that stage."""
         return isinstance(self.nodes[stage].layer, Paged | FlatTable)
 
-    def map(self, stage: int, piece: Piece) -> None:
+    def map(self, stage: int, piece: Patch) -> None:
         """One more piece in the table of a stage, its bytes where they belong; `AddressInUse` as the table has it."""
         layer, at, to = self.nodes[stage].layer, self.bases[stage] + piece.start, self.bases[stage + 1] + piece.output
         if isinstance(layer, Paged):
@@ -203,7 +203,7 @@ class Stack:
             layer.map(at, to, piece.size, coherent=bool(piece.prot & Prot.CACHE))
         self.write_tables()
 
-    def unmap(self, stage: int, piece: Piece) -> None:
+    def unmap(self, stage: int, piece: Patch) -> None:
         """Take a piece out of the table of a stage."""
         layer, at = self.nodes[stage].layer, self.bases[stage] + piece.start
         if isinstance(layer, Paged):
@@ -244,8 +244,8 @@ class Recipe:
 
     ``split``: where the last stage is a router, there are two memories below it, each of a whole space.
 
-    >>> page = Piece(0x1000, 0x3000, 0x1000)
-    >>> stack = Recipe((Stage("paged", (page,)), Stage("window", (Piece(0, 0, 1 << 20),))), memory=1 << 20).build()
+    >>> page = Patch(0x1000, 0x3000, 0x1000)
+    >>> stack = Recipe((Stage("paged", (page,)), Stage("window", (Patch(0, 0, 1 << 20),))), memory=1 << 20).build()
     >>> from swiommu.testing import Probe, tell
     >>> tell(Probe(BASES[0] + 0x1000).on(stack.path))
     '0x301000+0x1 -> ram:0x503000 READ|WRITE NON_CACHEABLE/OUTER in blocks of 0x1000; 4 references'

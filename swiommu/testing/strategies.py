@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from swiommu.address import PAGE_SIZE, Access, Prot
 from swiommu.testing.probes import Probe
-from swiommu.testing.stacks import BASES, DATA, SLOT, TABLES, Piece, Recipe, Stage
+from swiommu.testing.stacks import BASES, DATA, SLOT, TABLES, Patch, Recipe, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,18 +60,18 @@ def probes(
 
 
 @st.composite
-def leaves(draw: DrawFn, start: int = 0, size: int = DATA, outputs: int = DATA) -> tuple[Piece, ...]:
+def leaves(draw: DrawFn, start: int = 0, size: int = DATA, outputs: int = DATA) -> tuple[Patch, ...]:
     """Leaves of all sizes for ``size`` bytes from ``start``, with holes, leading anywhere in ``outputs`` bytes.
 
     Several may lead to one place, and neighbours go up, down or nowhere.
     """
-    pieces: list[Piece] = []
+    pieces: list[Patch] = []
     for at in range(start, start + size, _BLOCKS[0]):
         _fill(draw, pieces, at, 0, outputs)
     return tuple(pieces)
 
 
-def _fill(draw: DrawFn, pieces: list[Piece], at: int, depth: int, outputs: int) -> None:
+def _fill(draw: DrawFn, pieces: list[Patch], at: int, depth: int, outputs: int) -> None:
     size = _BLOCKS[depth]
     last = depth + 1 == len(_BLOCKS)
     what = draw(st.sampled_from(_LAST if last else _SHAPES))
@@ -79,7 +79,7 @@ def _fill(draw: DrawFn, pieces: list[Piece], at: int, depth: int, outputs: int) 
         return
     if what == "leaf":
         output = draw(st.integers(0, outputs // size - 1)) * size
-        pieces.append(Piece(at, output, size, draw(prots()), size))
+        pieces.append(Patch(at, output, size, draw(prots()), size))
         return
     if what == "run":
         # A run of pages, forwards or backwards, of one protection or two: what real maps look like.
@@ -88,14 +88,14 @@ def _fill(draw: DrawFn, pieces: list[Piece], at: int, depth: int, outputs: int) 
         cut = draw(st.integers(0, size // PAGE_SIZE)) * PAGE_SIZE
         for n in range(0, size, PAGE_SIZE):
             output = first + (size - PAGE_SIZE - n if down else n)
-            pieces.append(Piece(at + n, output, PAGE_SIZE, allowed[n >= cut]))
+            pieces.append(Patch(at + n, output, PAGE_SIZE, allowed[n >= cut]))
         return
     for inner in range(at, at + size, _BLOCKS[depth + 1]):
         _fill(draw, pieces, inner, depth + 1, outputs)
 
 
 @st.composite
-def spans(draw: DrawFn, *, unit: int = 0x400, size: int = DATA) -> tuple[Piece, ...]:
+def spans(draw: DrawFn, *, unit: int = 0x400, size: int = DATA) -> tuple[Patch, ...]:
     """Windows over ``size`` bytes, cut at multiples of ``unit``, with holes; each with a delta of its own.
 
     >>> from hypothesis import find
@@ -108,7 +108,7 @@ def spans(draw: DrawFn, *, unit: int = 0x400, size: int = DATA) -> tuple[Piece, 
     for start, stop in pairwise(borders):
         if draw(st.sampled_from(_MOSTLY)):
             output = draw(st.integers(0, (size - (stop - start)) // unit)) * unit
-            pieces.append(Piece(start, output, stop - start))
+            pieces.append(Patch(start, output, stop - start))
     return tuple(pieces)
 
 
@@ -118,18 +118,18 @@ def _table_blocks(number: int) -> list[int]:
 
 
 @st.composite
-def _tables_of_others(draw: DrawFn, number: int, *, sound: bool) -> list[Piece]:
+def _tables_of_others(draw: DrawFn, number: int, *, sound: bool) -> list[Patch]:
     # The slots of the tables above, mapped onto themselves: whole, in pieces that change places, with defects.
     pieces = []
     for at in _table_blocks(number):
         style = draw(st.sampled_from("wwwrp" if sound else "wwwwwwrrphod"))
         prot = {"o": Prot.WRITE, "d": Prot.READ}.get(style, RW)
         if style in "wod":
-            pieces.append(Piece(at, at, _BLOCKS[0], prot, _BLOCKS[0]))
+            pieces.append(Patch(at, at, _BLOCKS[0], prot, _BLOCKS[0]))
             continue
         size = _BLOCKS[2] if style == "p" and at == TABLES else _BLOCKS[1]
         offsets = range(size if style == "h" else 0, _BLOCKS[0], size)
-        pieces += [Piece(at + n, at + _BLOCKS[0] - size - n, size, RW, size) for n in offsets]
+        pieces += [Patch(at + n, at + _BLOCKS[0] - size - n, size, RW, size) for n in offsets]
     return pieces
 
 
@@ -151,7 +151,7 @@ def stages(
     if kind == "identity":
         return Stage(kind)
     if kind in {"window", "router"}:
-        tables = (Piece(TABLES, TABLES, 4 * SLOT),)
+        tables = (Patch(TABLES, TABLES, 4 * SLOT),)
         return Stage(kind, draw(spans(unit=unit)) + tables)
     walker = draw(st.sampled_from(walkers))
     others = draw(_tables_of_others(number, sound=sound))

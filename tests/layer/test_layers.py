@@ -2,10 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swiommu.address import Access, Prot
+from swiommu.address import Access, PhysSpace, Prot
 from swiommu.errors import DeviceFault, InvalidArgument
-from swiommu.layer import Attributes, Fault, FaultKind, Paged, Run, Span, Window
+from swiommu.layer import Attributes, Chain, Fault, FaultKind, Memory, Node, Paged, Run, Span, Window
 from swiommu.layer import access as access_of
+from swiommu.memory import SparseRam
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
 
 RW = Prot.READ | Prot.WRITE
@@ -152,3 +153,15 @@ def test_paged_equals_byte_by_byte(pages, start, size, access):
         assert error.fault.address == error.fault.iova == start + len(wanted)
         runs = error.runs
     assert byte_by_byte(runs, start) == wanted
+
+
+# -- chains
+
+
+def test_nothing_is_below_a_memory():
+    ram = Memory("ram", SparseRam(PhysSpace("ram")))
+    window = Window("bus", Span(0, 0x1000))
+    for upper in (ram, Chain(window, ram), Chain(window, Node(ram))):
+        with pytest.raises(InvalidArgument) as caught:
+            Chain(upper, window)
+        assert str(caught.value) == "nothing can be below 'ram': it is a memory"

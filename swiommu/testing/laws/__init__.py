@@ -14,8 +14,8 @@ from swiommu.layer import Identity, Node, Span, Window
 from swiommu.testing.laws.algebra import associativity, identity, pipeline, renaming, window_algebra, zero
 from swiommu.testing.laws.blame import Without, attribution, permission
 from swiommu.testing.laws.conservation import (
-    Account,
     Grant,
+    Holdings,
     account_of_frames,
     account_of_region,
     conservation,
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 __all__ = [
     "LAWS",
     "Accessor",
-    "Account",
     "Grant",
+    "Holdings",
     "Law",
     "Without",
     "account_of_frames",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from swiommu.memory import Frames
     from swiommu.region import Region
 
-__all__ = ["Account", "Grant", "account_of_frames", "account_of_region", "conservation"]
+__all__ = ["Grant", "Holdings", "account_of_frames", "account_of_region", "conservation"]
 
 
 class Grant(NamedTuple):
@@ -24,7 +24,7 @@ class Grant(NamedTuple):
     align: int = 1
 
 
-class Account(NamedTuple):
+class Holdings(NamedTuple):
     """What an allocator of ``size`` units from ``start`` has handed out, and what it says is ``free``.
 
     ``holes`` are the free ranges as (start, stop), if it tells them; ``padding`` is what it holds back of ``free`` by
@@ -39,10 +39,10 @@ class Account(NamedTuple):
     padding: int = 0
 
 
-def conservation(account: Account) -> None:
+def conservation(account: Holdings) -> None:
     """Law 18: live and free add up to everything; what is live is disjoint, aligned and inside.
 
-    >>> conservation(Account(0, 16, [Grant(4, 2, 4), Grant(8, 8)], 6, [(0, 4), (6, 8)]))
+    >>> conservation(Holdings(0, 16, [Grant(4, 2, 4), Grant(8, 8)], 6, [(0, 4), (6, 8)]))
     """
     live = sorted(account.live)
     stop = account.start + account.size
@@ -65,7 +65,7 @@ def conservation(account: Account) -> None:
         raise broken(18, f"{free:#x} in holes and {account.padding:#x} of padding are not the {account.free:#x} free")
 
 
-def account_of_region(region: Region[Any], aligns: dict[int, int]) -> Account:
+def account_of_region(region: Region[Any], aligns: dict[int, int]) -> Holdings:
     """The account of a region; ``aligns`` says by start address which alignment was asked for.
 
     >>> from swiommu.address import PhysSpace
@@ -77,10 +77,10 @@ def account_of_region(region: Region[Any], aligns: dict[int, int]) -> Account:
     live = [Grant(chunk.start.value, chunk.size, aligns.get(chunk.start.value, 1)) for chunk in region.chunks()]
     holes = [(hole.start.value, hole.stop) for hole in region.holes()]
     padding = region.free_space - region.allocator.free_space
-    return Account(region.start.value, region.size, live, region.free_space, holes, padding)
+    return Holdings(region.start.value, region.size, live, region.free_space, holes, padding)
 
 
-def account_of_frames(frames: Frames, taken: Sequence[tuple[int, int]]) -> Account:
+def account_of_frames(frames: Frames, taken: Sequence[tuple[int, int]]) -> Holdings:
     """The account of a memory's frames, in frames; ``taken`` are blocks as (first frame number, order).
 
     >>> from swiommu.address import PhysSpace
@@ -92,4 +92,4 @@ def account_of_frames(frames: Frames, taken: Sequence[tuple[int, int]]) -> Accou
     live = [Grant(pfn, 1 << order, 1 << order) for pfn, order in taken]
     start = frames.range.start.value >> shift
     holes = [(pfn, pfn + count) for pfn, count in frames.free_runs()]
-    return Account(start, frames.range.size >> shift, live, frames.free_count, holes)
+    return Holdings(start, frames.range.size >> shift, live, frames.free_count, holes)
