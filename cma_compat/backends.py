@@ -245,9 +245,8 @@ class ScatteredBackend:
         at, stop, domain = start.value, start.value + size, self.domain
         while at < stop:
             at += domain.unmap(BusAddr(self.own_space, at), stop - at) or domain.granule
-        if domain.flush_queue is not None and len(domain.flush_queue):
-            # The chunk's place may be handed out again at once: no device may go on seeing the old memory there.
-            domain.flush_queue.fire(domain.now)
+        # The chunk's place may be handed out again at once: no device may go on seeing the old memory there.
+        domain.flush()
 
     def _memory(self, runs: list[tuple[int, int]], below: Mapping[Any] | None) -> tuple[PhysRange, ...]:
         if below is not None:

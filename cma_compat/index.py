@@ -71,10 +71,11 @@ class Index:
         meant = self._by_value.get(addr, [])
         if not meant:
             raise NotFound(f"no chunk starts at {addr:#x}", start=addr)
-        if any(live is not meant[0][1] for _, live in meant):
+        chunks = len({id(live) for _, live in meant})
+        if chunks > 1:
             spaces = ", ".join(space.name for space, _ in meant)
             raise InvalidArgument(
-                f"{addr:#x} is the start of {len(meant)} chunks, in {spaces}: say which by a bus address", start=addr
+                f"{addr:#x} is the start of {chunks} chunks, in {spaces}: say which by a bus address", start=addr
             )
         return meant[0][1]
 
@@ -82,11 +83,10 @@ class Index:
         """Forget all addresses of a chunk."""
         for address in live.addresses:
             del self._by_address[address.space, address.value]
-            left = [entry for entry in self._by_value[address.value] if entry[1] is not live]
+            # Views of one chunk may have the same value in different spaces: the first of them takes all along.
+            left = [entry for entry in self._by_value.pop(address.value, ()) if entry[1] is not live]
             if left:
                 self._by_value[address.value] = left
-            else:
-                self._by_value.pop(address.value)
         live.addresses.clear()
 
     def all(self) -> Iterable[Live]:

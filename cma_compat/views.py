@@ -122,10 +122,12 @@ class Views:
             return self._mapped(domain, align)
         if bus is None:
             return _View(self._own)
-        if len(self._memory) > 1 or self._memory[0].start.space is not bus.output_space:
+        if self._memory[0].start.space is not bus.output_space:
             raise NotSupported(
-                f"the bus {bus.input_space.name!r} can't show {len(self._memory)} pieces of memory as one"
+                f"the bus {bus.input_space.name!r} does not lead to the memory {self._memory[0].start.space.name!r}"
             )
+        if len(self._memory) > 1:
+            raise NotSupported(f"{len(self._memory)} pieces of memory can't be one range of a bus without translation")
         first, last = self._memory[0].start.value, self._memory[0].stop - 1
         shown, end = bus.phys_to_dma(first), bus.phys_to_dma(last)
         if shown is None or end is None or end - shown != last - first:

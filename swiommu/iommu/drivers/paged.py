@@ -317,8 +317,7 @@ class PagedDomain(TableWriter[A]):
         return done
 
     def _destroy(self) -> None:
-        if self.flush_queue is not None and len(self.flush_queue):
-            self.flush_queue.fire(self.now)
+        self.flush()
         self.table.close()
         self._free_tables()
         self._note_tables()

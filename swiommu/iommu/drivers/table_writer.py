@@ -63,6 +63,12 @@ class TableWriter(Domain[A]):
         self.iova.advance(now_ns)
         self.now = max(self.now, now_ns)
 
+    def flush(self) -> None:
+        """Let what waits for a flush go now; nothing waits where flushes are strict."""
+        if self.flush_queue is not None and len(self.flush_queue):
+            self.flush_queue.fire(self.now)
+            self._note_tables()
+
     # -- writing and clearing the table
 
     def _place(self, runs: list[tuple[int, int]], size: int, align: int, bits: int, highest: int) -> int:
