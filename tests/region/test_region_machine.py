@@ -1,4 +1,4 @@
-"""A region beside a plain dict, over both allocators."""
+"""A region beside a plain dict, over every allocator that serves whatever fits (a buddy system rounds up)."""
 
 import pytest
 from hypothesis import settings
@@ -125,7 +125,19 @@ class BitmapAgainstADict(AgainstADict):
     allocator = "bitmap"
 
 
+class FirstFitAgainstADict(AgainstADict):
+    allocator = "first_fit"
+
+
+class TlsfAgainstADict(AgainstADict):
+    allocator = "tlsf"
+
+
 AgainstADict.TestCase.settings = settings(max_examples=30, stateful_step_count=30)
 BitmapAgainstADict.TestCase.settings = AgainstADict.TestCase.settings
+FirstFitAgainstADict.TestCase.settings = settings(max_examples=15, stateful_step_count=30)
+TlsfAgainstADict.TestCase.settings = FirstFitAgainstADict.TestCase.settings
 TestBestFitRegion = AgainstADict.TestCase
 TestBitmapRegion = BitmapAgainstADict.TestCase
+TestFirstFitRegion = FirstFitAgainstADict.TestCase
+TestTlsfRegion = TlsfAgainstADict.TestCase
