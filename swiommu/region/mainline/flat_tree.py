@@ -26,7 +26,7 @@ MAGIC = b"\xd0\x0d\xfe\xed"
 _HEADER = struct.Struct(">10I")
 _BEGIN_NODE, _END_NODE, _PROPERTY, _NOTHING, _END = 1, 2, 3, 4, 9
 _OLDEST, _NEWEST = 16, 17
-_LARGEST = 16 << 20
+_LARGEST = 2 << 20  # what arm64 kernels map at boot; no real tree has come near it
 _DEEPEST = 64  # as deep as the kernel unpacks
 _LONGEST_NAME = 255
 _COMPILER_SECONDS = 60
@@ -91,7 +91,7 @@ def read_device_tree(path: str) -> FlatTree:
     r"""A device tree from a file: a flattened one (DTB), or source (DTS), which ``dtc`` compiles if it is installed.
 
     Source may make ``dtc`` read other files (``/include/``, ``/incbin/``). `InputError` for a file that can't be read,
-    is larger than 16 MiB or is no device tree; `NotSupported` for source where there is no ``dtc``.
+    is larger than 2 MiB or is no device tree; `NotSupported` for source where there is no ``dtc``.
 
     >>> read_device_tree("/")
     Traceback (most recent call last):
