@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from swiommu.answers.lending import lending_notes
 from swiommu.answers.row import Row, recorded_row, row_of
 from swiommu.answers.verdict import verdict_of
 from swiommu.replay import (
@@ -73,7 +74,8 @@ class Comparison:
             notes.append("the trace has no dma events: each cma_alloc is taken for an ALLOC and each map for a MAP")
         if workload.area is not None and workload.area.start_extents is None:
             notes.append("the pages of the area in use when the trace began are not known: none are occupied")
-        return notes
+        lending = [(row.name, row.lending) for row in self.rows if row.lending is not None]
+        return notes + [note for name, facts in lending for note in lending_notes(name, facts, self.knobs.seed)]
 
     def to_json(self) -> dict[str, Any]:
         """The document ``swiommu.compare/1``; byte counts are integers, addresses hex strings."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from swiommu.answers.lending import lending_of
 from swiommu.replay import AS_RECORDED, Outcome, RequestKind, Workload
 from swiommu.replay.as_recorded import recorded
 
@@ -26,6 +27,7 @@ class Row:
     """Measures of one design; bytes, counts and nanoseconds as the names say. ``why`` explains every None.
 
     The fields are those of the JSON schema ``swiommu.compare/1``; their meaning is fixed in "What compare means".
+    ``lending`` is there only where a design lends.
 
     >>> from swiommu.answers import compare
     >>> from swiommu.trace import read_trace
@@ -69,6 +71,7 @@ class Row:
     enforces: str
     walk_refs: int | None = None
     cost: dict[str, Any] | None = None
+    lending: dict[str, Any] | None = None
     why: dict[str, str] = attrs.field(factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -77,6 +80,8 @@ class Row:
         waste: Waste | None = values.pop("waste")
         values["waste_bytes"] = None if waste is None else waste.total
         values["waste"] = None if waste is None else attrs.asdict(waste)
+        if self.lending is None:  # what only some designs do is no measure that others lack
+            del values["lending"]
         return values
 
     def priced(self) -> dict[str, float] | None:
@@ -204,6 +209,7 @@ def row_of(workload: Workload, outcome: Outcome, need: Need | None) -> Row:
         exposure_ops=None if exposure is None else exposure.ops,
         exposure_bytes=exposure_bytes,
         enforces="yes" if design.has_hardware else "no",
+        lending=lending_of(workload, outcome),
         why=why,
     )
 

@@ -123,7 +123,7 @@ def _losses(designs: Sequence[Row], plan: MemoryPlan) -> list[str]:
         for row in losing:
             names.setdefault(_lost(row), []).append(row.name)
         clause = f"{where} {_and([_lose(each, lost) for lost, each in names.items()])}"
-        if any(row.lost_by_kind["MAP"] for row in losing if not (row.has_hardware or row.bytes_copied)):
+        if any(row.lost_by_kind["MAP"] for row in losing if not (row.has_hardware or _bounces(row))):
             clause += " (a MAP beyond its device's mask needs translation or a bounce buffer)"
         return [clause]
     if any(row.bytes_needed is not None for row in designs):
@@ -132,6 +132,11 @@ def _losses(designs: Sequence[Row], plan: MemoryPlan) -> list[str]:
     if len(unharmed) == len(designs) > 2:
         return [f"{where} no design loses anything"]
     return [f"{where} {_and(unharmed)} {'loses' if len(unharmed) == 1 else 'lose'} nothing"] if unharmed else []
+
+
+def _bounces(row: Row) -> bool:
+    """Whether copies went through bounce buffers; a design that lends copies the pages that it moves."""
+    return bool(row.bytes_copied) and row.lending is None
 
 
 def _lose(names: Sequence[str], lost: str) -> str:

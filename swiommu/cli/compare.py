@@ -10,7 +10,7 @@ import click
 
 from swiommu.answers import Comparison, Comparisons, compare, read_cost_vector
 from swiommu.cli.common import DEFAULT_TRACE, print_json, progress, progress_done, show, traces_argument, write_page
-from swiommu.replay import AS_RECORDED, DEFAULT_DESIGNS, Design, Knobs, find_design, read_designs
+from swiommu.replay import AS_RECORDED, DEFAULT_DESIGNS, PRESETS, Design, Knobs, find_design, read_designs
 from swiommu.replay.workloads import generate, workload_names
 from swiommu.report import PlotlyJs, comparison_html, print_comparison
 from swiommu.trace import read_trace
@@ -37,7 +37,8 @@ __all__ = ["command"]
     multiple=True,
     metavar="NAME|FILE.toml",
     help="A design, or a file of designs, to run; repeat for several. "
-    f"Default: all, which are {', '.join((AS_RECORDED, *DEFAULT_DESIGNS))}.",
+    f"Default: {', '.join((AS_RECORDED, *DEFAULT_DESIGNS))}. "
+    f"Only when asked for: {', '.join(name for name in PRESETS if name not in DEFAULT_DESIGNS)}.",
 )
 @click.option(
     "--memory",
@@ -67,7 +68,9 @@ __all__ = ["command"]
     show_default=True,
     help="How translating designs take frames: as Linux does, or single ones at random.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="For --workload and --frames random.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="For --workload, --frames random and who uses lent pages."
+)
 @click.option(
     "--need",
     type=click.Choice(["isolation"]),

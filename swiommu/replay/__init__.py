@@ -24,6 +24,7 @@ from swiommu.replay.history import (
 from swiommu.replay.memory_plan import MemoryPlan, equal_plan, machine_plan, peak_live_bytes, plan_of_size
 from swiommu.replay.need import Need, bytes_needed
 from swiommu.replay.pairing import workload_of
+from swiommu.replay.pins import pinned_share, recorded_share
 from swiommu.replay.requests import GENERATED, Area, Occupancy, OpCode, Request, RequestKind, Served, Workload
 from swiommu.replay.verify import verify_cma, verify_iova, verify_swiotlb
 
@@ -58,9 +59,11 @@ __all__ = [
     "loses_nothing",
     "machine_plan",
     "peak_live_bytes",
+    "pinned_share",
     "plan_of_size",
     "read_designs",
     "recorded_history",
+    "recorded_share",
     "replay",
     "verify_cma",
     "verify_iova",

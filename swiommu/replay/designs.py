@@ -73,6 +73,24 @@ class Design:
     delta: int = _knob(
         0, "How far a linear domain's window shifts: bus = phys + delta.", unit="bytes", source="none: identity"
     )
+    lends: str = _knob(
+        "",
+        "To whom an area lends idle pages: movable ones, moved when it needs them, or droppable ones; '' is unsaid.",
+        choices=("", "movable", "droppable"),
+        source="linux CMA; GCMA as posted in 2015 and 2025",
+    )
+    lent: int = _knob(
+        1_000_000,
+        "How many of a million idle pages are lent.",
+        unit="pages in a million",
+        source="none: memory fills with file pages in time",
+    )
+    pinned: int = _knob(
+        -1,
+        "How many of a million lent pages can't move whenever a request comes; -1: as the recording shows.",
+        unit="pages in a million",
+        source="compare, rule 14",
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.driver != "paged" and self.flush == "lazy":
@@ -85,6 +103,19 @@ class Design:
             raise InputError(f"design {self.name!r}: driver 'linear' needs an allocator: it has nothing but its region")
         if self.driver != "linear" and self.delta:
             raise InputError(f"design {self.name!r}: delta needs driver 'linear', not {self.driver!r}")
+        self._check_lending()
+
+    def _check_lending(self) -> None:
+        if self.lends and (self.driver != "none" or self.allocator != "bitmap"):
+            raise InputError(
+                f"design {self.name!r}: lends {self.lends!r} needs driver 'none' with allocator 'bitmap', not "
+                f"{self.driver!r} with {self.allocator!r}"
+            )
+        if self.lends == "droppable" and self.pinned > 0:
+            raise InputError(f"design {self.name!r}: nobody refers to droppable pages, so none is ever pinned")
+        for knob, least, value in (("lent", 0, self.lent), ("pinned", -1, self.pinned)):
+            if not least <= value <= 1_000_000:
+                raise InputError(f"design {self.name!r}: {knob} is {value}, not in [{least}, 1000000]")
 
     @property
     def has_hardware(self) -> bool:
@@ -103,6 +134,7 @@ class Knobs:
 
     ``align_order``: the largest alignment, as an order of pages (CONFIG_CMA_ALIGNMENT; 8 = 1 MiB).
     ``frames``: ``largest`` (as Linux takes them) or ``random`` (single frames in seeded order: the worst case).
+    ``seed``: for what is drawn at random, frames and who uses lent pages.
     """
 
     align_order: int = 8
@@ -124,10 +156,15 @@ PRESETS: dict[str, Design] = {
         Design(
             "shim-over-iommu", "contiguous for the device, scattered below (CMA over an IOMMU)", "paged", "best_fit"
         ),
+        Design("cma-lending", "mainline CMA, idle pages lent: moved away on demand", "none", "bitmap", lends="movable"),
+        Design(
+            "gcma", "CMA with a guarantee: idle pages hold clean copies, dropped", "none", "bitmap", lends="droppable"
+        ),
     )
 }
 
-DEFAULT_DESIGNS = tuple(PRESETS)
+# Without those that rest on what no recording tells: who uses lent pages.
+DEFAULT_DESIGNS = tuple(name for name, design in PRESETS.items() if not design.lends)
 
 
 def find_design(name: str) -> Design:

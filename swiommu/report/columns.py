@@ -112,7 +112,14 @@ COLUMNS: tuple[Column | Words, ...] = (
     Column("Work", "maps", "maps", "", "Mappings made, one for each contiguous piece.", count),
     Column("Work", "unmaps", "unmaps", "", "Mappings taken away, one for each request.", count),
     Column("Work", "invalidations", "inval\u00adidations", "", "Commands that empty translation caches.", count),
-    Column("Work", "bytes_copied", "copied", "MiB", "Bytes copied through bounce buffers.", mebibytes),
+    Column(
+        "Work",
+        "bytes_copied",
+        "copied",
+        "MiB",
+        "Bytes copied through bounce buffers, or away from lent pages.",
+        mebibytes,
+    ),
     Column(
         "Work",
         "walk_refs_per_mib",

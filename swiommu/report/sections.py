@@ -91,7 +91,7 @@ def assumptions(answer: Comparison) -> list[tuple[str, str]]:
         "Time": "All times are those of the trace; a design never makes a driver faster or slower. Work is counted, "
         "not timed.",
     }
-    if not any(row.bytes_copied for row in answer.rows):
+    if not any(row.bytes_copied for row in answer.rows if row.lending is None):
         del terms["Copies"]
     if not workload.censored:
         del terms["Censored"]

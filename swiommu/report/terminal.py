@@ -102,6 +102,11 @@ def _exposed(row: Row) -> str:
     return f"{row.exposure_us / 1000:,.0f} ms" if row.exposure_us else "0"
 
 
+def _dropped(row: Row) -> int:
+    """Clean copies of somebody's that were thrown away to get lent pages back."""
+    return row.lending["dropped_bytes"] if row.lending else 0
+
+
 def _cost(row: Row) -> str:
     return _NONE if row.cost is None else f"{row.cost['value']:,.0f}"
 
@@ -117,6 +122,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str], Callable[[Comparison, Row], boo
     ("unmaps", lambda row: _count(row.unmaps), _ALWAYS),
     ("inval.", lambda row: _count(row.invalidations), _ALWAYS),
     ("copied", lambda row: _size(row.bytes_copied), lambda _, row: bool(row.bytes_copied)),
+    ("dropped", lambda row: _size(_dropped(row)), lambda _, row: bool(_dropped(row))),
     ("refs/MiB", lambda row: _count(row.walk_refs_per_mib), _ALWAYS),
     ("exposed", _exposed, _ALWAYS),
     ("isolates", lambda row: row.enforces, _ALWAYS),

@@ -69,7 +69,7 @@ def test_a_copy_of_a_preset_is_the_preset_in_every_number(read):
         ('[[design]]\nname = "a"\n[[design]]\nname = "a"\n', "the name 'a' is taken; give the design another"),
         (
             '[[design]]\nname = "a"\nbased_on = "cma"\n',
-            f"no design is named 'cma': there are as-recorded, {', '.join(PRESETS)}",
+            f"no design is named 'cma': did you mean 'gcma'? there are as-recorded, {', '.join(PRESETS)}",
         ),
     ],
 )

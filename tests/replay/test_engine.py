@@ -1,7 +1,5 @@
 """The replay against plain re-implementations of the rules, on small random workloads."""
 
-import random
-
 import attrs
 import pytest
 from hypothesis import given, settings
@@ -12,10 +10,8 @@ from swiommu.replay import (
     DEFAULT_DESIGNS,
     Area,
     Knobs,
-    Occupancy,
     OpCode,
     RequestKind,
-    Served,
     Status,
     equal_plan,
     find_design,
@@ -29,67 +25,6 @@ from swiommu.replay.backends import make_backend
 PAGE = 4096
 MIB = 1 << 20
 TABLES = (39, 30, 21)  # what one entry of the three upper levels spans, as shifts
-
-
-@pytest.fixture(scope="session")
-def random_workload(make_request, make_workload):
-    """A seed and a number of steps -> requests that come and go, some censored, some with small masks."""
-
-    def make(seed, steps, *, base=0x4_0000, pages=512, users=False):
-        randomly = random.Random(seed)
-        area = Area(base, pages, randomly.choice([(), ((0, 16),), ((8, 3), (100, 40))]))
-        requests, served, ops, live, occupancies, background = [], [], [], [], [], []
-        free_extents = list(area.start_extents)
-        time = 0
-        for _ in range(steps):
-            time += randomly.choice([0, 1, 5, 100, 100, -3])
-            what = randomly.random()
-            if what < 0.35 and live:
-                ops.append((OpCode.END, live.pop(randomly.randrange(len(live))), time))
-            elif what < 0.4:
-                occupancies.append(Occupancy(0, randomly.choice([1, 5, 64]), randomly.randrange(4)))
-                background.append(len(occupancies) - 1)
-                ops.append((OpCode.OCCUPY, background[-1], time))
-            elif what < 0.44 and background:
-                ops.append((OpCode.VACATE, background.pop(), time))
-            elif what < 0.46 and free_extents:
-                offset, count = free_extents.pop()
-                occupancies.append(Occupancy(base + offset, count, 0, was_start_extent=True))
-                ops.append((OpCode.VACATE, len(occupancies) - 1, time))
-            else:
-                requests.append(random_request(randomly, make_request, len(requests), time))
-                served.append(random_served(randomly, base, pages))
-                ops.append((OpCode.BEGIN, requests[-1].index, time))
-                if not requests[-1].censored:
-                    live.append(requests[-1].index)
-        return make_workload(requests, ops, area=area, occupancies=occupancies, served=served)
-
-    return make
-
-
-def random_request(randomly, make_request, index, time):
-    kind = randomly.choice(["ALLOC", "ALLOC", "ALLOC", "MAP"])
-    pages = randomly.choice([1, 1, 2, 3, 7, 8, 30, 64, 200, 1500])
-    device = randomly.choice(["cam", "eth", "nvme"])
-    facts = {
-        "device": device,
-        "group": "one" if device == "nvme" else device,
-        "time": time,
-        "mask": randomly.choice([0xFFFF_FFFF, 0xFFFF_FFFF, 0x4008_0FFF, 0x3FFF_FFFF]),
-        "censored": randomly.random() < 0.2,
-        "gfp": randomly.choice(["GFP_KERNEL", "GFP_ATOMIC"]),
-        "translated": device == "eth",
-        "direction": randomly.choice(["TO_DEVICE", "FROM_DEVICE"]),
-    }
-    if kind == "MAP":
-        first = 0x2000_0000 + randomly.randrange(64) * PAGE
-        pieces = [(first + n * 0x40_0000, randomly.choice([PAGE, 3 * PAGE])) for n in range(randomly.randrange(1, 4))]
-        return make_request(index, "MAP", sum(size for _, size in pieces), pieces=tuple(pieces), **facts)
-    return make_request(index, "ALLOC", pages * PAGE - randomly.choice([0, 0, 100]), **facts)
-
-
-def random_served(randomly, base, pages):
-    return Served(busy_pfns=tuple(base + randomly.randrange(pages) for _ in range(randomly.choice([0, 0, 0, 2]))))
 
 
 # -- cma-bitmap, written down again -----------------------------------------------------------------------------------

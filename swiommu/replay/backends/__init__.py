@@ -38,6 +38,10 @@ def make_backend(design: Design, plan: MemoryPlan, workload: Workload, knobs: Kn
         from swiommu.replay.backends.linear import LinearBackend
 
         return LinearBackend(design, plan, workload, knobs)
+    if design.lends:
+        from swiommu.replay.backends.lending import LendingBackend
+
+        return LendingBackend(design, plan, workload, knobs)
     if design.allocator:
         from swiommu.replay.backends.contiguous import RegionBackend
 

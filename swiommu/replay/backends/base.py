@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import attrs
 
+from swiommu.region import Returns
+
 if TYPE_CHECKING:
     from swiommu.replay.requests import Occupancy, Request
 
@@ -40,7 +42,10 @@ class Exposure:
 
 @attrs.define
 class Counters:
-    """Operations of a run (rule 19 and 20); ``map_bytes`` are the requested bytes whose leaves ``walk_refs`` touch."""
+    """Operations of a run (rule 19 and 20); ``map_bytes`` are the requested bytes whose leaves ``walk_refs`` touch.
+
+    ``returns`` is what it took to get lent pages back, where a design lends.
+    """
 
     maps: int = 0
     unmaps: int = 0
@@ -49,6 +54,7 @@ class Counters:
     walk_refs: int = 0
     table_peak: int = 0
     flushes: int = 0
+    returns: Returns = attrs.field(factory=Returns)
 
 
 class Backend(Protocol):

@@ -33,9 +33,12 @@ class RegionBackend(DirectBackend):
         # Kernels differ in what they call a failure, and from 6.15 refuse early; best fit is of 2010 alone.
         options = {"profile": workload.profile} if design.allocator == "bitmap" else {}
         region = Region(self.space.at(plan.base), plan.bytes, allocator=design.allocator, **options)
+        self._reserve_extents(region, plan, workload)
+        return region
+
+    def _reserve_extents(self, region: Region[PhysAddr], plan: MemoryPlan, workload: Workload) -> None:
         for offset, count in _cut(plan.start_extents, self._released_later(workload)):
             region.reserve(region.start + offset * PAGE_SIZE, count * PAGE_SIZE)
-        return region
 
     def _released_later(self, workload: Workload) -> list[tuple[int, int]]:
         """Parts of the start extents that the recording gives back, as (offset, count) pages."""

@@ -1,0 +1,126 @@
+"""An area that lends what is idle: `cma-lending` moves its tenants, `gcma` drops them (rule 14).
+
+Who uses lent pages is in no trace. So a seed says which frames are lent whenever they are idle, and, request by
+request, which of them are pinned just then: a draw that depends on nothing but the seed and the request, so that
+trying a request changes no other one.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from swiommu.address import PAGE_SIZE
+from swiommu.memory import FrameState
+from swiommu.region import Lending, Region
+from swiommu.replay.backends.contiguous import RegionBackend
+from swiommu.replay.pins import MILLION, RECORDED, pinned_share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from swiommu.address import PhysAddr
+    from swiommu.replay.designs import Design, Knobs
+    from swiommu.replay.memory_plan import MemoryPlan
+    from swiommu.replay.requests import Occupancy, Request, Workload
+
+__all__ = ["LendingBackend"]
+
+
+class LendingBackend(RegionBackend):
+    """`RegionBackend` over `swiommu.region.Lending`; where tenants go is on their own account."""
+
+    def __init__(self, design: Design, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> None:
+        self._seed = knobs.seed
+        self._lender: Lending | None = None
+        self._occupied = 0
+        super().__init__(design, plan, workload, knobs)
+        self._pinned = pinned_share(design, plan, workload)
+        self._as_recorded = design.lends == "movable" and design.pinned == RECORDED
+
+    def _allocator(self, design: Design, plan: MemoryPlan, workload: Workload) -> Lending:
+        state = FrameState.MOVABLE if design.lends == "movable" else FrameState.DROPPABLE
+        count = plan.bytes // PAGE_SIZE
+        frames = bytearray((state,)) * count
+        for frame in _drawn(random.Random(f"{self._seed} idle"), 1 - design.lent / MILLION, count):  # noqa: S311 - no secret
+            frames[frame] = FrameState.FREE
+        return Lending(
+            plan.base, plan.bytes, standing=bytes(frames), profile="7.3" if workload.profile == "7.3" else "6.12"
+        )
+
+    def _build(self, design: Design, plan: MemoryPlan, workload: Workload) -> Region[PhysAddr]:
+        self._lender = self._allocator(design, plan, workload)
+        region = Region(self.space.at(plan.base), plan.bytes, allocator=self._lender)
+        self._reserve_extents(region, plan, workload)
+        self._lender.returns = type(self._lender.returns)()  # these were never lent
+        return region
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def _take(self, request: Request, busy: tuple[int, ...]) -> object:
+        try:
+            with self._pins(f"{request.index}"):
+                return super()._take(request, busy)
+        finally:
+            self._count()
+
+    def _fits(self, request: Request, busy: tuple[int, ...]) -> bool:
+        with self._pins(f"{request.index}"):
+            return super()._fits(request, busy)
+
+    def occupy(self, occupancy: Occupancy) -> object:
+        """See `Backend.occupy`."""
+        self._occupied += 1
+        if self.region is None:
+            return None
+        with self._pins(f"background {self._occupied}"):
+            handle = super().occupy(occupancy)
+        self._count()
+        return handle
+
+    def _set_busy(self, busy: tuple[int, ...], state: int) -> None:
+        """Recorded busy ranges hold only where the recording is asked, and nothing droppable is ever busy."""
+        if self._as_recorded:
+            super()._set_busy(busy, state)
+
+    @contextmanager
+    def _pins(self, key: str) -> Iterator[None]:
+        """Some lent frames can't move while this is served."""
+        allocator = self._region().allocator
+        assert isinstance(allocator, Lending)
+        draw = random.Random(f"{self._seed} {key}")  # noqa: S311 - reproducible, no secret
+        frames = (allocator.base_pfn + frame for frame in _drawn(draw, self._pinned, allocator.count))
+        pinned = [pfn for pfn in frames if allocator.state(pfn) is FrameState.MOVABLE]
+        for pfn in pinned:
+            allocator.pin(pfn)
+        try:
+            yield
+        finally:
+            for pfn in pinned:
+                allocator.unpin(pfn)
+
+    # -- account -----------------------------------------------------------------------------------------------------
+
+    def _count(self) -> None:
+        """What the area itself has seen, not a copy of it in which something was tried."""
+        if self._lender is not None:
+            self.counters.returns = returns = self._lender.returns
+            self.counters.bytes_copied = returns.moved * PAGE_SIZE
+
+    def _idle(self) -> tuple[int, int, int]:
+        """What is lent serves somebody: it is no waste."""
+        lent = self._lender.account().lent * PAGE_SIZE if self._lender else 0
+        return self.room() - lent, self.plan.bytes, lent
+
+
+def _drawn(draw: random.Random, share: float, count: int) -> Iterator[int]:
+    """Numbers below ``count``, each with the same probability ``share`` and independently, ascending."""
+    if share >= 1:
+        yield from range(count)
+    if not 0 < share < 1:
+        return
+    scale, at = math.log1p(-share), -1
+    while (at := at + 1 + int(math.log(1 - draw.random()) / scale)) < count:
+        yield at
