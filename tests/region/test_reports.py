@@ -71,7 +71,8 @@ def test_the_facts_are_what_looking_at_every_page_says(name, taken, pages, order
             0,
             Cause.NONE,
             (
-                "8192 bytes aligned to 4096: it fits. 20480 bytes are free in 2 holes, the largest of 12288; 2 holes are "
+                "8192 bytes aligned to 4096: it fits. 20480 bytes are free in 2 holes, the largest of "
+                "12288; 2 holes are "
                 "large enough, 2 of them with an aligned place. 2@1+3@5=> 5 free of 8 total pages"
             ),
         ),
@@ -80,8 +81,10 @@ def test_the_facts_are_what_looking_at_every_page_says(name, taken, pages, order
             0,
             Cause.TOO_LITTLE,
             (
-                "24576 bytes aligned to 4096: too little is free. 20480 bytes are free in 2 holes, the largest of 12288; 0 "
-                "holes are large enough, 0 of them with an aligned place. At this alignment 12288 bytes would fit, this "
+                "24576 bytes aligned to 4096: too little is free. 20480 bytes are free in 2 holes, the "
+                "largest of 12288; 0 "
+                "holes are large enough, 0 of them with an aligned place. At this alignment 12288 bytes "
+                "would fit, this "
                 "size at no alignment. 2@1+3@5=> 5 free of 8 total pages"
             ),
         ),
@@ -90,7 +93,8 @@ def test_the_facts_are_what_looking_at_every_page_says(name, taken, pages, order
             0,
             Cause.FRAGMENTED,
             (
-                "16384 bytes aligned to 4096: enough is free, but not in one hole. 20480 bytes are free in 2 holes, the "
+                "16384 bytes aligned to 4096: enough is free, but not in one hole. 20480 bytes are free in "
+                "2 holes, the "
                 "largest of 12288; 0 holes are large enough, 0 of them with an aligned place. At this alignment 12288 "
                 "bytes would fit, this size at no alignment. 2@1+3@5=> 5 free of 8 total pages"
             ),
@@ -100,9 +104,11 @@ def test_the_facts_are_what_looking_at_every_page_says(name, taken, pages, order
             2,
             Cause.MISALIGNED,
             (
-                "8192 bytes aligned to 16384: a hole is large enough, but has no aligned place. 20480 bytes are free in 2 "
+                "8192 bytes aligned to 16384: a hole is large enough, but has no aligned place. 20480 "
+                "bytes are free in 2 "
                 "holes, the largest of 12288; 2 holes are large enough, 0 of them with an aligned place. The alignment "
-                "leaves 0 bytes of the largest place. At this alignment nothing would fit, this size at an alignment of "
+                "leaves 0 bytes of the largest place. At this alignment nothing would fit, this size at an "
+                "alignment of "
                 "8192. 2@1+3@5=> 5 free of 8 total pages"
             ),
         ),
