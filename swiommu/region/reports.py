@@ -34,6 +34,11 @@ class Shortage:
     the largest hole, ``largest_aligned`` the most that any hole has from an aligned place on: the difference is what
     the alignment costs. What would succeed now: ``would_fit_size`` at this alignment (0: nothing), and this size at
     ``would_fit_align`` (0: at none). ``extents`` are the free extents as the kernel prints them, where it has a form.
+
+    >>> from swiommu.region import Bitmap
+    >>> facts = Bitmap(0x1000, 0x6000).explain_failure(0x4000, 0x4000)
+    >>> facts.cause, facts.alignment_cost, facts.would_fit_size, facts.would_fit_align
+    (<Cause.MISALIGNED: 'a hole is large enough, but has no aligned place'>, 12288, 12288, 8192)
     """
 
     size: int
@@ -155,6 +160,9 @@ class Statistics:
 
     ``padding`` is held by allocations beyond what they asked for, as far as the allocator knows. ``by_order`` counts
     the holes of at least ``2**k`` and less than ``2**(k + 1)`` pages at index k.
+
+    >>> Statistics(0x8000, 0x4000, 0, 2, 0x3000, 0x1000, (1, 1)).fragmentation
+    0.25
     """
 
     size: int
