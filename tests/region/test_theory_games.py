@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from swiommu.errors import NoMemory
-from swiommu.region import make_allocator
+from swiommu.region import first_fit_reserve, make_allocator, robson_bound
 
 _SPEC = importlib.util.spec_from_file_location("games", Path(__file__).with_name("games.py"))
 games = importlib.util.module_from_spec(_SPEC)
@@ -122,10 +122,18 @@ def test_the_formulas_and_the_games_agree():
     ],
 )
 def test_what_a_guarantee_takes_in_pages(live, largest, pages, ratio, first_fit, buddy):
-    assert robson(live, largest) == pages
+    assert robson(live, largest) == pages == robson_bound(live * PAGE, largest * PAGE) // PAGE
     assert round(pages / live, 2) == ratio
     assert round(harmonic(largest) / math.log(2), 2) == first_fit
+    assert round(first_fit_reserve(live * PAGE, largest * PAGE) / (live * PAGE), 2) == first_fit
     assert largest.bit_length() == buddy
+
+
+def test_which_apertures_can_never_be_too_fragmented():
+    live, largest = 256 << 20, 16 << 20
+    assert first_fit_reserve(live, largest) < 4 << 30
+    assert robson_bound(live, largest) > 1 << 30  # here no allocator at all can promise it
+    assert first_fit_reserve(10 << 20, 8 << 20) < 128 << 20 < first_fit_reserve(11 << 20, 8 << 20)
 
 
 def harmonic(largest):

@@ -110,6 +110,15 @@ def test_there_are_half_as_many_holes_as_blocks(name, sizes):
     assert_fifty_percent(name, sizes, steps=9_000)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "holes", "misfits"),
+    [("uniform 1..100", 94.0, 0.902), ("uniform 1..10", 53.2, 0.508), ("powers of two 1..32", 36.2, 0.352)],
+)
+def test_first_fit_settles_where_other_simulations_do(sizes, holes, misfits):
+    found = equilibrium("first_fit", SIZES[sizes], steps=9_000, live=210, seed=1)
+    assert found == (pytest.approx(holes, rel=0.05), pytest.approx(misfits, abs=0.03))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("name", AT_AN_END)
