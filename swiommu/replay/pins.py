@@ -42,6 +42,11 @@ def recorded_share(workload: Workload) -> float:
 
     A try of n pages succeeds with (1 - q)^n; the recording tells the pages of every try that succeeded, and of every
     one that was busy. 0 where none was.
+
+    >>> from swiommu.replay import workload_of
+    >>> from swiommu.trace import read_trace
+    >>> recorded_share(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")))
+    0.0
     """
     taken, busy = _tries(workload)
     if not busy:

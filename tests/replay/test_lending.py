@@ -24,8 +24,10 @@ from swiommu.replay import (
     pinned_share,
     recorded_share,
     replay,
+    workload_of,
 )
 from swiommu.replay.backends import make_backend
+from swiommu.trace import read_trace
 
 PAGE = 4096
 MIB = 1 << 20
@@ -127,6 +129,25 @@ def test_with_nobody_pinned_both_are_cma_bitmap_with_another_bill(memory, seed, 
         0,
         0,
     )
+
+
+def as_recorded(workload):
+    """In mode ``machine`` the recording is answered page by page, busy ranges included (rule 24)."""
+    outcome = replay(workload, movable(), machine_plan(workload), keep_places=True)
+    assert outcome.ledger.lost.total() == 0
+    served = [(index, served.pfn) for index, served in enumerate(workload.served) if served.pfn is not None]
+    assert served
+    assert [outcome.places[index].start.value // PAGE for index, _ in served] == [pfn for _, pfn in served]
+    return outcome
+
+
+def test_the_recorded_machine_is_foretold_page_by_page():
+    as_recorded(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")))
+
+
+@pytest.mark.slow
+def test_every_recorded_machine_is_foretold_page_by_page(cma_trace_path, recording):
+    as_recorded(recording(cma_trace_path)[1])
 
 
 def test_a_recorded_busy_range_holds_for_those_who_move_and_not_for_those_who_drop(make_workload, make_request):
