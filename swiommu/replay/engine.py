@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from swiommu.replay.memory_plan import MemoryPlan
 
-__all__ = ["Outcome", "Status", "loses_nothing", "replay"]
+__all__ = ["Outcome", "Status", "loses_nothing", "nothing_is_lost", "replay"]
 
 
 class Status:
@@ -105,7 +105,11 @@ def loses_nothing(
     >>> [loses_nothing(workload, find_design("cma-bitmap"), plan_of_size(workload, size << 20)) for size in (80, 82)]
     [False, True]
     """
-    backend = make_backend(design, plan, workload, knobs or Knobs())
+    return nothing_is_lost(workload, design, make_backend(design, plan, workload, knobs or Knobs()), kinds)
+
+
+def nothing_is_lost(workload: Workload, design: Design, backend: Backend, kinds: Collection[RequestKind]) -> bool:
+    """As `loses_nothing`, for a caller who wants to ask the backend afterwards."""
     return _Run(workload, backend, design).until_loss(kinds)
 
 

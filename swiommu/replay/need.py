@@ -1,8 +1,9 @@
 """The headline: the smallest memory at which a design loses nothing that the recorded kernel served (rule 7).
 
 Losing is not monotone in size: best fit that loses nothing in 158 MiB may lose again in 160. So the answer is the
-smallest size in steps of 2 MiB from the true peak upward, each step tried, as long as the steps are few; a run that
-loses stops at once, which keeps that cheap. Beyond that the size is doubled until it suffices and then bisected.
+smallest size in steps of 2 MiB from the least that could do upward, each step tried, as long as the steps are few; a
+run that loses stops at once, which keeps that cheap. Beyond that the size is doubled until it suffices and then
+bisected.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from typing import TYPE_CHECKING
 import attrs
 
 from swiommu.address import PAGE_SIZE, align_up
-from swiommu.replay.engine import loses_nothing
+from swiommu.replay.backends import make_backend
+from swiommu.replay.designs import Knobs
+from swiommu.replay.engine import loses_nothing, nothing_is_lost
 from swiommu.replay.memory_plan import BLOCK_LIMIT, MOST, STEP, peak_live_bytes, plan_of_size
 from swiommu.replay.requests import RequestKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swiommu.replay.designs import Design, Knobs
+    from swiommu.replay.designs import Design
     from swiommu.replay.requests import Workload
 
 __all__ = ["Need", "bytes_needed", "smallest"]
@@ -57,12 +60,11 @@ def bytes_needed(workload: Workload, design: Design, knobs: Knobs | None = None)
         if largest > BLOCK_LIMIT:
             return Need(None, f"an ALLOC of {largest} bytes is beyond the largest block of pages, {BLOCK_LIMIT}")
     low = least_bytes(workload, design)
-    enough = _memory_test(workload, design, knobs)
     ceiling = max(min(max(low * _CEILING, 1 << 30), _REACH), low)
-    found = smallest(enough, low, ceiling)
-    if found is None:
+    enough = _MemoryTest(workload, design, knobs or Knobs())
+    if not enough(ceiling):
         return Need(None, f"requests are lost at any size up to {ceiling >> 20} MiB: memory is not what they lack")
-    return Need(found)
+    return Need(smallest(enough, max(low, enough.least()), ceiling))
 
 
 def least_bytes(workload: Workload, design: Design) -> int:
@@ -85,26 +87,39 @@ def _maps_succeed(workload: Workload, design: Design, knobs: Knobs | None) -> bo
     return loses_nothing(workload, design, plan, knobs, kinds=(RequestKind.MAP,))
 
 
-def _memory_test(workload: Workload, design: Design, knobs: Knobs | None) -> Callable[[int], bool]:
-    kinds = tuple(RequestKind) if design.has_hardware else (RequestKind.ALLOC,)
+class _MemoryTest:
+    """Whether so many bytes are enough; and, of a run in plenty, how much it took at its fullest."""
 
-    def enough(size: int) -> bool:
-        return loses_nothing(workload, design, plan_of_size(workload, size), knobs, kinds=kinds)
+    def __init__(self, workload: Workload, design: Design, knobs: Knobs) -> None:
+        self._workload, self._design, self._knobs = workload, design, knobs
+        self._kinds = tuple(RequestKind) if design.has_hardware else (RequestKind.ALLOC,)
+        self._fullest = 0
 
-    return enough
+    def __call__(self, size: int) -> bool:
+        backend = make_backend(self._design, plan_of_size(self._workload, size), self._workload, self._knobs)
+        enough = nothing_is_lost(self._workload, self._design, backend, self._kinds)
+        self._fullest = getattr(backend, "fullest", 0)
+        return enough
+
+    def least(self) -> int:
+        """What no run takes less than, told by the last one if that had more than enough; 0 if nothing tells.
+
+        Behind an IOMMU any frame will do, and bus addresses don't depend on frames: less memory can only mean smaller
+        pages, and so more tables. With chunks in the domain's own space, or frames at random, it might be otherwise.
+        """
+        if self._design.allocator or self._knobs.frames != "largest":
+            return 0
+        return align_up(self._fullest * PAGE_SIZE, STEP)
 
 
-def smallest(enough: Callable[[int], bool], low: int, ceiling: int) -> int | None:
-    """The smallest multiple of `STEP` from ``low`` on for which ``enough`` says yes; None if ``ceiling`` is not enough.
+def smallest(enough: Callable[[int], bool], low: int, ceiling: int) -> int:
+    """The smallest multiple of `STEP` from ``low`` on for which ``enough`` says yes, as it does for ``ceiling``.
 
-    Exact for the first 64 steps; beyond, a size that suffices where one step less does not. The ceiling is asked first:
-    what fails there fails for another reason than memory, and nothing below is tried.
+    Exact for the first 64 steps; beyond, a size that suffices where one step less does not.
 
     >>> smallest(lambda size: size >= 7 * STEP, STEP, 100 * STEP) == 7 * STEP
     True
     """
-    if not enough(ceiling):
-        return None
     for step in range(_SCAN):
         size = low + step * STEP
         if size >= ceiling:

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swiommu.replay import bytes_needed, find_design, loses_nothing, plan_of_size
+from swiommu.replay import bytes_needed, find_design, loses_nothing, need, plan_of_size, workload_of
+from swiommu.replay.engine import nothing_is_lost
 from swiommu.replay.memory_plan import STEP
-from swiommu.replay.need import smallest
+from swiommu.replay.need import least_bytes, smallest
+from swiommu.trace import read_trace
 
 MIB = 1 << 20
 
@@ -25,11 +27,11 @@ class Asked:
         return self.says(size // STEP)
 
 
-@given(low=st.integers(1, 300), enough=st.integers(1, 5000), ceiling=st.integers(300, 5000))
-def test_a_monotone_need_is_found_exactly(low, enough, ceiling):
+@given(low=st.integers(1, 300), enough=st.integers(1, 5000), more=st.integers(0, 5000))
+def test_a_monotone_need_is_found_exactly(low, enough, more):
     asked = Asked(lambda step: step >= enough)
-    found = smallest(asked, low * STEP, ceiling * STEP)
-    assert found == (max(low, enough) * STEP if enough <= ceiling else None)
+    found = smallest(asked, low * STEP, (max(low, enough) + more) * STEP)
+    assert found == max(low, enough) * STEP
     assert len(asked.sizes) <= 64 + 2 * 13 + 1
 
 
@@ -45,12 +47,6 @@ def test_a_need_that_is_not_monotone(seed, low, ceiling):
     else:
         assert found in good
         assert found - 1 not in good
-
-
-def test_what_not_even_the_ceiling_cures_has_no_need():
-    asked = Asked(lambda step: step == 5)
-    assert smallest(asked, STEP, 100 * STEP) is None
-    assert asked.sizes == [100 * STEP]
 
 
 def test_a_low_that_reaches_the_ceiling_needs_the_ceiling():
@@ -85,6 +81,32 @@ def test_tables_are_of_the_memory_that_an_iommu_needs(make_request, make_workloa
     workload = make_workload([make_request(0, size=2 * MIB)], [(1, 0, 0)])
     assert bytes_needed(workload, find_design("cma-bitmap")).bytes == 2 * MIB
     assert bytes_needed(workload, find_design("iommu-strict")).bytes == 4 * MIB
+
+
+def test_the_fullest_moment_of_a_run_in_plenty_is_not_beyond_the_need():
+    less_is_not_enough(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")), find_design("iommu-strict"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["iommu-strict", "iommu-lazy"])
+def test_the_fullest_moment_is_never_beyond_the_need(name, trace_path, recording):
+    less_is_not_enough(recording(trace_path)[1], find_design(name))
+
+
+def less_is_not_enough(workload, design):
+    found = bytes_needed(workload, design).bytes
+    if found is not None and found > least_bytes(workload, design):
+        assert not loses_nothing(workload, design, plan_of_size(workload, found - STEP))
+
+
+def test_many_tables_are_not_searched_for_step_by_step(make_request, make_workload, monkeypatch):
+    """Each of many devices has tables of its own: far above the peak of data."""
+    requests = [make_request(index, device=f"d{index}") for index in range(400)]
+    workload = make_workload(requests, [(1, index, 0) for index in range(400)])
+    runs = []
+    monkeypatch.setattr(need, "nothing_is_lost", lambda *all_of: runs.append(0) or nothing_is_lost(*all_of))
+    assert bytes_needed(workload, find_design("iommu-strict")).bytes == 8 * MIB
+    assert len(runs) == 2
 
 
 # -- a recording ------------------------------------------------------------------------------------------------------

@@ -97,6 +97,7 @@ class PagedBackend:
         self._flush = design.flush
         self._allocator = design.allocator
         self.frames = Frames(self.space.at(0), plan.bytes if not plan.fallback else _all_ram(workload))
+        self.fullest = 0  # frames in use at the fullest moment
         self._pool = RandomFrames(self.frames, knobs.seed)
         self._frontiers: dict[str, Frontier] = {}
         self._table_pages = 0
@@ -132,6 +133,7 @@ class PagedBackend:
     def _note_tables(self, more: int) -> None:
         self._table_pages += more
         self.counters.table_peak = max(self.counters.table_peak, self._table_pages * PAGE_SIZE)
+        self.fullest = max(self.fullest, self.frames.count - self.frames.free_count)
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
