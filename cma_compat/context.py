@@ -80,7 +80,7 @@ class CmaContext(ContiguousMemory):
 
     # -- drivers
 
-    def cma_alloc(self, dev: Device | None, type: str | None, size: int, alignment: int) -> BusAddr:  # noqa: A002 - the kernel's name
+    def cma_alloc(self, dev: Device | None, type: str | None, size: int, alignment: int = 0) -> BusAddr:  # noqa: A002 - the kernel's name
         """A bus address, or EINVAL, ENOENT, ENOMEM; see `alloc`."""
         return self._address(self.alloc, dev, type, size, alignment)
 

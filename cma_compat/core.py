@@ -203,10 +203,14 @@ class ContiguousMemory(Regions):
         backend = self._backend(reg)
         try:
             address = backend.place(chunk, dev, align)
+            try:
+                self._index.add(Live(reg, chunk, align, backend), address)
+            except AddressInUse:
+                backend.withdraw(chunk)
+                raise
         except SwiommuError:
             contained(f"{said} in free", reg.served_by.free, chunk)
             raise
-        self._index.add(Live(reg, chunk, align, backend), address)
         return address
 
     def _about(self, names: Sequence[str]) -> CmaInfo:

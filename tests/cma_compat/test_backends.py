@@ -9,11 +9,11 @@ import errno
 
 import pytest
 
-from cma_compat import IS_ERR_VALUE, CmaContext, cma_region, errno_of
+from cma_compat import IS_ERR_VALUE, CmaContext, ScatteredBackend, cma_region, errno_of
 from swiommu.address import BusRange, BusSpace, PhysRange, PhysSpace
 from swiommu.device import BusDevice, FrameGrabber
 from swiommu.dma import DirectBus
-from swiommu.errors import DeviceFault, InvalidArgument, NotFound, NotSupported, OutOfRange
+from swiommu.errors import AddressInUse, DeviceFault, InvalidArgument, NotFound, NotSupported, OutOfRange
 from swiommu.iommu import LinearDomain, PagedDomain
 from swiommu.layer import TranslationCache
 from swiommu.memory import Bootmem, Frames, SparseRam
@@ -543,3 +543,64 @@ def test_a_driver_brings_its_own_memory():
     assert str(caught.value) == "the bus 'soc' does not lead to the memory 'card'"
     assert world.cma.alloc(camera, None, PAGE).value == RAM
     assert world.cma.cma_free(screen) == 0
+
+
+class Vanity:
+    """A backend of somebody's own: every chunk has the same address."""
+
+    def __init__(self, inner):
+        self.inner, self.space, self.own_space = inner, inner.space, inner.own_space
+        self.admit, self.dismiss, self.promises = inner.admit, inner.dismiss, inner.promises
+        self.memory, self.require_free, self.withdraw = inner.memory, inner.require_free, inner.withdraw
+
+    def place(self, chunk, device, align):
+        self.inner.place(chunk, device, align)
+        return self.own_space.at(0x7000)
+
+
+def test_a_backend_of_ones_own_serves_its_regions_and_can_not_confuse_the_index():
+    world = Paged()
+    vanity = Vanity(ScatteredBackend(world.within))
+    reg = cma_region(0x1_0000_0000, MIB, "pool", within=vanity)
+    assert world.cma.cma_region_register(reg) == 0
+    first = world.cma.alloc_from("pool", PAGE)
+    free = world.frames.free_count
+    with pytest.raises(AddressInUse) as caught:
+        world.cma.alloc_from_region(reg, PAGE)
+    assert str(caught.value) == "BusAddr(camera:0x7000) is the start of a live chunk already"
+    assert (first.value, reg.users, world.frames.free_count) == (0x7000, 1, free)
+    world.cma.free(first)
+    world.check()
+
+
+def test_a_bus_without_translation_can_not_show_scattered_memory():
+    world = Paged(half_pinned())
+    world.region(MIB, "pool")
+    world.cma.set_map("*=pool")
+    device = BusDevice("old", world.ram, bus=DirectBus(BusSpace("old", width=36), world.space))
+    one = world.cma.alloc(device, None, PAGE)
+    device.write(one, b"a page is contiguous")
+    assert behind(world, one, 20) == b"a page is contiguous"
+    assert errno_of(world.cma.cma_alloc(device, None, 2 * PAGE, 0)) == -errno.ENOMEM
+    two = world.cma.alloc(world.device(), None, 2 * PAGE)
+    with pytest.raises(NotSupported) as caught:
+        world.cma.bus_address(two, device)
+    assert str(caught.value) == "2 pieces of memory can't be one range of a bus without translation"
+    assert world.cma.promised_alignment(world.cma.regions[0], device) == 2**36
+    world.check()
+
+
+@pytest.mark.parametrize("in_use", ["notify", "force"])
+def test_a_domain_that_does_not_refuse_lets_go_of_what_is_used_above(in_use):
+    world = Paged()
+    world.within = world.bottom("host", in_use=in_use)
+    world.path = {"domain": PagedDomain(BusSpace("camera", width=36), below=world.within)}
+    world.region(MIB, "pool")
+    own = world.cma.alloc_from("pool", PAGE)
+    side = world.path["domain"]
+    hand = side.input_space.at(0x1000)
+    side.map(hand, own, PAGE)
+    assert world.cma.cma_free(own) == 0
+    assert (side.iova_to_phys(hand) is None) is (in_use == "notify")
+    side.unmap(hand, PAGE)
+    world.check()

@@ -20,7 +20,8 @@ from cma_compat import (
     error_value,
 )
 from cma_compat.allocators import ENTRY_POINTS, Plugged
-from swiommu.errors import AddressInUse, Busy, NoMemory, NotFound, NotSupported, SwiommuError
+from swiommu.address import PhysSpace
+from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotFound, NotSupported, SwiommuError
 from swiommu.region import BestFit
 
 PAGE = 4096
@@ -154,6 +155,9 @@ def test_information():
     assert info == CmaInfo(1, 2, 3, 4, 5)
     assert cma.cma_info(info, cma_device("tuner")) == -errno.ENOENT
     assert info == CmaInfo()
+    with pytest.raises(InvalidArgument) as caught:
+        cma.info(None)
+    assert str(caught.value) == "no device to tell about"
     assert cma.cma_info_about(info, ["right"]) == 0
     assert info == CmaInfo(right.start, right.start + MIB, MIB, MIB, 1)
 
@@ -265,6 +269,15 @@ def test_choosing_another_allocator_for_an_empty_region():
     assert (reg.alloc, up.said[-1]) == (None, ("cleanup", 0))
     cma.alloc_from("pool", PAGE)
     assert reg.served_by.allocator.name == "buddy"
+    with pytest.raises(InvalidArgument) as unknown:
+        cma.choose_allocator(cma_region(0, MIB), "bf")
+    assert str(unknown.value) == "the region is not registered here"
+
+
+def test_bus_addresses_are_as_wide_as_memory_needs():
+    with pytest.raises(InvalidArgument) as caught:
+        CmaContext(width=32, memory=PhysSpace("ram", width=40))
+    assert str(caught.value) == "bus addresses of 32 bits for a memory of 40"
 
 
 class FakeEntryPoint:
@@ -308,6 +321,9 @@ def test_allocators_come_by_entry_point(monkeypatch, caplog):
         "the allocator 'liar' made 'no allocator', which is no alloca",
         "no allocator is named 'nobody'; there are: bf, best_fit, bit",
     ]
+    assert cma.cma_region_register(cma_region(BASE - MIB, MIB, "again", "object")) == 0
+    assert cma.alloc_from("again", PAGE).value == BASE - MIB
+    assert cma.regions[0].alloc is made  # loaded once
     assert cma.allocators[0].name == "bf"
     assert len(cma.allocators) == 1  # found by name, never the default
     assert made_of[0].alloc is made
@@ -568,3 +584,17 @@ def test_allocating_in_one_region_tells_taken_from_full():
         "over the live chunk at 0x40000000"
     )
     assert len(wild.freed) == 1  # it has its chunk back
+
+
+def test_a_plug_in_that_will_not_even_take_its_garbage_back(caplog):
+    wild = Wild()
+    cma = CmaContext(allocators=[wild])
+    (reg,) = regions(cma, "pool")
+    cma.alloc_from("pool", PAGE)
+    wild.answer, wild.free = (lambda reg, size: cma_chunk(reg.start, size)), boom
+    with caplog.at_level(logging.WARNING, "cma_compat"):
+        assert errno_of(cma.cma_alloc_from_region(reg, PAGE)) == -errno.EADDRINUSE
+    assert (
+        caplog.records[0].getMessage().startswith("the allocator 'wild' in free raised ValueError: I am broken; after:")
+    )
+    cma.check()
