@@ -1,7 +1,6 @@
 """Regions, allocators and the map: who is found, who is attached when, what refuses what."""
 
 import errno
-import importlib.metadata
 import logging
 import threading
 
@@ -330,9 +329,25 @@ def test_allocators_come_by_entry_point(monkeypatch, caplog):
     cma.check()
 
 
-def test_the_group_of_entry_points_is_really_asked():
-    assert list(importlib.metadata.entry_points(group=ENTRY_POINTS, name="na")) == []
-    assert ENTRY_POINTS == "cma_compat.allocators"
+def test_an_installed_package_brings_an_allocator(tmp_path, monkeypatch):
+    (tmp_path / "topmost.py").write_text(
+        "from cma_compat import cma_chunk\n"
+        "class Topmost:\n"
+        "    name = 'topmost'\n"
+        "    def alloc(self, reg, size, alignment):\n"
+        "        return cma_chunk(reg.start + reg.size - size & -alignment, size)\n"
+        "    def free(self, chunk):\n"
+        "        pass\n"
+    )
+    info = tmp_path / "topmost-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: topmost\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\ntop = topmost:Topmost\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    cma = CmaContext()
+    (reg,) = regions(cma, "pool", alloc_name="top")
+    assert cma.alloc_from("pool", 3 * PAGE, 4 * PAGE).value == BASE + MIB - 4 * PAGE
+    assert reg.alloc.name == "topmost"
 
 
 # -- garbage is refused, logged, contained
