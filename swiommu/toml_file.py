@@ -61,7 +61,7 @@ def read_toml(path: str, *, what: str) -> dict[str, Any]:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known one, or all of them.
 
-    >>> did_you_mean("allocater", ["name", "allocator"])
+    >>> did_you_mean("allocators", ["name", "allocator"])
     "did you mean 'allocator'?"
     >>> did_you_mean("x", ["name", "allocator"])
     'there are name, allocator'

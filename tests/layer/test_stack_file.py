@@ -145,7 +145,7 @@ HUGE = "9" * 3000
 DEEP = "".join(paged(name=f"s{at}", on=f'"s{at + 1}"', tables="0x0") for at in range(6))
 REFUSED = {
     "nothing": ("", "describes no memory, no layer and no device"),
-    "other tables": ("[memorys.ram]\nsize = 1\n", "there is no key 'memorys'; did you mean 'memory'?"),
+    "other tables": ("[memory2.ram]\nsize = 1\n", "there is no key 'memory2'; did you mean 'memory'?"),
     "control characters in a key": (
         '"a\\u001b[31m" = 1\n',
         "there is no key 'a\\x1b[31m'; there are memory, layer, device",
