@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import random
 from pathlib import Path
 from typing import ClassVar
 
@@ -126,6 +127,31 @@ TestFirstFit, TestTlsf, TestBuddy, TestSmallBuddy = (
 for case in (TestFirstFit, TestTlsf, TestBuddy, TestSmallBuddy):
     case.settings = settings(max_examples=25, stateful_step_count=30)
 del case  # or it is run once more
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 3), (1, 5, 33, 34, 35, 47), range(1, 80)])
+@pytest.mark.parametrize("machine", [BesideItsTwin, TlsfMachine, BuddyMachine], ids=lambda machine: machine.name)
+def test_a_long_run_at_a_nearly_full_range_goes_the_same_ways(machine, sizes):
+    chance, room = random.Random(machine.name), 1000 * PAGE
+    allocator, live, refused = make_allocator(machine.name, BASE, room), [], 0
+    twin = machine.twin_class(BASE, room)
+    for _ in range(1200):
+        if live and (chance.random() < 0.3 or refused % 4 == 3):
+            refused = 0
+            chunk = live.pop(chance.randrange(len(live)))
+            allocator.free(*chunk)
+            twin.free(*chunk)
+            continue
+        size, align = chance.choice(sizes) * PAGE, PAGE << chance.choice([0, 0, 0, 1, 3, 5])
+        place = twin.alloc(size, align)
+        assert allocator.fits(size, align) is (place is not None)
+        if place is None:
+            refused += 1
+        else:
+            assert allocator.alloc(size, align) == place
+            live.append((place, size))
+    allocator.check()
+    assert allocator.holes() == twin.by_address()
 
 
 @pytest.mark.slow

@@ -113,6 +113,7 @@ def test_what_lies_between_ranges_is_never_anybodys():
 def test_a_hard_failure_ends_the_search_through_the_ranges():
     area = area_of((0, 4), (8, 4))
     area.set_busy(0, 4, 2)
+    assert not area.fits(2 * PAGE, PAGE)
     with pytest.raises(NoMemory) as caught:
         area.alloc_pages(2, 0)
     assert str(caught.value) == "migrating pfn 0x0 for 2 pages aligned to 2**0 pages failed with errno 12"

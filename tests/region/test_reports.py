@@ -133,6 +133,13 @@ def test_an_allocator_may_refuse_what_has_a_place():
     assert (facts.cause, facts.aligned, facts.would_fit_size) == (Cause.REFUSED, 1, 4 * PAGE)
 
 
+def test_just_enough_in_pieces_is_not_too_little():
+    fit = BestFit(0, 5 * PAGE)
+    fit.reserve(2 * PAGE, PAGE)
+    assert fit.explain_failure(4 * PAGE, PAGE).cause is Cause.FRAGMENTED
+    assert fit.explain_failure(5 * PAGE, PAGE).cause is Cause.TOO_LITTLE
+
+
 def test_what_no_allocator_may_be_asked_is_not_explained():
     with pytest.raises(InvalidArgument) as caught:
         BestFit(0, 8 * PAGE).explain_failure(PAGE, 3)

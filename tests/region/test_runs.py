@@ -1,6 +1,10 @@
+import random
+from unittest import mock
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swiommu.region import runs as module
 from swiommu.region.runs import FreeRuns
 
 BITS = 48
@@ -31,6 +35,7 @@ searches = st.tuples(
 )
 
 
+@mock.patch.object(module, "_GROUP", 2)
 @given(st.lists(st.tuples(st.booleans(), ranges, searches), max_size=40), st.integers(2, 5))
 def test_runs_answer_like_a_list_of_bits(operations, bucket):
     runs, clear = FreeRuns(BITS, bucket=bucket), [True] * BITS
@@ -58,3 +63,20 @@ def test_a_bitmap_without_bits_holds_nothing():
     assert (runs.find(1, step=1, offset=0, start=0), runs.runs(), runs.longest) == (None, [], 0)
     assert not runs.take(0, 1)
     assert not runs.any_clear(0, 1)
+
+
+@mock.patch.object(module, "_GROUP", 2)
+def test_many_buckets_in_many_groups_stay_sound():
+    chance, count = random.Random(7), 400
+    runs, clear = FreeRuns(count, bucket=3), [True] * count
+    for _ in range(1500):
+        length = chance.choice([1, 1, 1, 2, 6])
+        bit = chance.randrange(count - length + 1)
+        if chance.random() < 0.5:
+            runs.give(bit, length)
+            clear[bit : bit + length] = [True] * length
+        elif runs.take(bit, length):
+            clear[bit : bit + length] = [False] * length
+        need, start = chance.randint(1, 9), chance.randrange(count)
+        assert runs.find(need, step=2, offset=1, start=start) == find_in(clear, need, 2, 1, start)
+        runs.check()
