@@ -17,7 +17,7 @@ CAMERA = "arm64-6.12-cam-cma64M-s81"
 BUNDLED = "arm64-6.12-cam-cma64M-s81 and arm64-6.12-smmu-camnvme-cma128M-s89"
 DESIGNS = (
     "as-recorded, passthrough, swiotlb, swiotlb-natural, carveout-best-fit, cma-bitmap, software-iommu, iommu-strict, "
-    "iommu-lazy, shim-over-iommu"
+    "iommu-lazy, shim-over-iommu, cma-lending, gcma"
 )
 COMMAND = [sys.executable, "-m", "swiommu"]
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in {"COLUMNS", "FORCE_COLOR", "NO_COLOR"}}
