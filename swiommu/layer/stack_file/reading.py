@@ -22,16 +22,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 from swiommu.address import PhysSpace
 from swiommu.errors import InputError, SwiommuError
 from swiommu.layer.graph import Graph
 from swiommu.layer.kinds import Blocked, FlatTable, Identity, Memory, Paged, Router, Span, Window
 from swiommu.layer.node import Walker
-from swiommu.layer.placed_tables import PlacedTables
 from swiommu.layer.reserved import Reserved, ReservedKind
-from swiommu.layer.stack_keys import Keys
+from swiommu.layer.stack_file.device import Device
+from swiommu.layer.stack_file.keys import Keys
+from swiommu.layer.stack_file.placed_tables import PlacedTables
 from swiommu.memory import SparseRam
 from swiommu.pagetable import MOCK, MOCK64K, RadixTable, page_size_choice
 from swiommu.toml_file import did_you_mean, read_toml
@@ -43,9 +44,9 @@ if TYPE_CHECKING:
     from swiommu.layer.base import Layer
     from swiommu.layer.node import Node
 
-__all__ = ["Device", "bundled_stacks", "read_stack"]
+__all__ = ["bundled_stacks", "read_stack"]
 
-_DATA: Final = Path(__file__).parent.parent / "data" / "stacks"
+_DATA: Final = Path(__file__).parent.parent.parent / "data" / "stacks"
 _FORMATS: Final = {form.name: form for form in (MOCK, MOCK64K)}
 _MOST_LAYERS: Final = 64
 _MOST_LEAVES: Final = 1 << 16
@@ -53,20 +54,6 @@ _MOST_REFERENCES: Final = 20_000
 _MOST_REGIONS: Final = 16
 _MOST_WAYS: Final = 4096
 _WALKERS: Final = {"nested": Walker.NESTED, "physical": Walker.PHYSICAL}
-
-
-class Device(Identity):
-    """A device's own end of its bus: it drives ``width`` bits of address and no more (its DMA mask).
-
-    >>> Device("camera", width=32).describe()
-    'drives 32 bits'
-    """
-
-    kind: ClassVar[str] = "device"
-
-    def describe(self) -> str:
-        """Its mask."""
-        return f"drives {self.input_width} bits"
 
 
 def bundled_stacks() -> list[str]:
