@@ -51,7 +51,7 @@ def rooms() -> list[str]:
     """Every package, and the modules that stand beside the rooms as rooms of their own."""
     packages = [path.parent for name in PACKAGES for path in (ROOT / name).rglob("__init__.py")]
     dotted = [".".join(path.relative_to(ROOT).parts) for path in packages]
-    return sorted([*dotted, "swiommu.address", "swiommu.errors", "swiommu.toml_file"])
+    return sorted([*dotted, "swiommu.address", "swiommu.errors", "swiommu.toml_file", "swiommu.words"])
 
 
 def public_names() -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from swiommu.address import PAGE_SIZE
-from swiommu.answers.verdict import counted, mib
 from swiommu.replay import pinned_share
 from swiommu.replay.pins import MILLION, RECORDED
+from swiommu.words import counted, mib
 
 if TYPE_CHECKING:
     from swiommu.replay import Outcome, Workload

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swiommu.answers.verdict import counted, mib
 from swiommu.replay import AS_RECORDED
+from swiommu.words import counted, mib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from swiommu.answers.cost import BAND
 from swiommu.replay import AS_RECORDED, GENERATED, RequestKind
+from swiommu.words import counted, mib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,31 +19,7 @@ if TYPE_CHECKING:
     from swiommu.answers.row import Row
     from swiommu.replay import MemoryPlan, Workload
 
-__all__ = ["mib", "verdict_of"]
-
-
-def mib(size: int) -> str:
-    """Bytes in binary units, as few digits as tell sizes apart.
-
-    >>> mib(158 << 20), mib(303104), mib(0), mib(1_500_000_000)
-    ('158 MiB', '296 KiB', '0', '1,431 MiB')
-    """
-    if size == 0:
-        return "0"
-    kib = -(-size // 1024)
-    if kib < 1024:
-        return f"{kib} KiB"
-    whole = size / 2**20
-    return f"{whole:,.0f} MiB" if whole >= 99.95 or whole == int(whole) else f"{whole:.1f} MiB"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun.
-
-    >>> counted(1, "request"), counted(2000, "unmap")
-    ('1 request', '2,000 unmaps')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+__all__ = ["verdict_of"]
 
 
 def verdict_of(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from swiommu.words import clean
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -85,8 +87,7 @@ def write_page(path: Path, page: str) -> None:
 def progress(word: str) -> None:
     """Say on stderr what is being done, where a person is watching."""
     if _watched():
-        shown = "".join(char if char.isprintable() else "?" for char in word)
-        click.echo(f"\r\x1b[K{shown} ...", nl=False, err=True)
+        click.echo(f"\r\x1b[K{clean(word)} ...", nl=False, err=True)
 
 
 def progress_done() -> None:

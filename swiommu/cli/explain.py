@@ -11,8 +11,8 @@ from swiommu.address import Access
 from swiommu.answers import explain
 from swiommu.cli.common import print_json, show, write_page
 from swiommu.layer import read_stack
-from swiommu.layer.picture import printable
 from swiommu.report import walk_svg, walk_text
+from swiommu.words import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,10 +121,10 @@ def _entrance(graph: Graph, name: str | None) -> Node:
         ways = devices or [node for node in graph.tops() if not node.readers]
         if len(ways) == 1:
             return ways[0]
-        names = ", ".join(printable(node.name) for node in ways)
+        names = ", ".join(clean(node.name) for node in ways)
         raise click.UsageError(f"There are several ways in; choose one with --device: {names}.")
     if name not in graph:
-        names = ", ".join(printable(node.name) for node in graph)
+        names = ", ".join(clean(node.name) for node in graph)
         raise click.BadParameter(f"{name!r} is not in this stack; there are {names}.", param_hint="--device")
     return graph[name]
 

@@ -11,6 +11,7 @@ import click
 
 from swiommu import __version__
 from swiommu.errors import InputError
+from swiommu.words import clean
 
 __all__ = ["main"]
 
@@ -93,4 +94,4 @@ def main() -> NoReturn:
 def _say(*lines: str) -> None:
     """Lines on stderr; what a path or a trace put into them can't drive the terminal."""
     for line in lines:
-        click.echo("".join(char if char.isprintable() else "?" for char in line), err=True)
+        click.echo(clean(line), err=True)

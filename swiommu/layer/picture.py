@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.layer.base import Layer
 from swiommu.layer.node import Chain, Node, Walker, as_path, members
+from swiommu.words import clean
 
 if TYPE_CHECKING:
     from swiommu.layer.path import Path
 
-__all__ = ["has_table", "picture", "printable"]
+__all__ = ["has_table", "picture"]
 
 _NARROWEST = 24  # columns for what a layer says of itself, however deep it stands
 _TORN = re.compile(r"(?<=,) (?=0x[0-9a-f]+\))|(?<=\)) (?=[+-]0x)")  # blanks in "[0x0, 0x1000) +0x8000"
@@ -66,15 +67,6 @@ def picture(*tops: Path | Layer, width: int = 80) -> str:
     return "\n".join(lines)
 
 
-def printable(text: str) -> str:
-    r"""The text without control characters, so that a name can't drive a terminal.
-
-    >>> printable("nvme\x1b[31m0")
-    'nvme?[31m0'
-    """
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
 def has_table(layer: Layer) -> bool:
     """Whether the layer reads entries of a table of its own.
 
@@ -93,9 +85,9 @@ def _draw(
         rest = (path.lower, *rest)
         path = path.upper
     if not isinstance(path, Node):  # somebody's own path, which only knows how to be travelled
-        rows.append(_Row(*branch, port + printable(type(path).__name__), "path", ()))
+        rows.append(_Row(*branch, port + clean(type(path).__name__), "path", ()))
         return
-    name, kind = port + printable(path.name), printable(path.layer.kind)
+    name, kind = port + clean(path.name), clean(path.layer.kind)
     below: tuple[Path, ...] = tuple(path.lowers) or rest[:1]
     if id(path) in drawn:
         rows.append(_Row(*branch, name, kind, ("as above",)))
@@ -106,12 +98,12 @@ def _draw(
     for place, lower in enumerate(below):
         last = place == len(below) - 1
         further = branch[1] + ("└─ " if last else "├─ "), branch[1] + ("   " if last else "│  ")
-        label = f"{printable(str(ports[place]))}: " if place < len(ports) else ""
+        label = f"{clean(str(ports[place]))}: " if place < len(ports) else ""
         _draw(lower, rest if path.lowers else rest[1:], further, label, rows, drawn)
 
 
 def _about(node: Node) -> tuple[str, ...]:
-    said = [printable(node.layer.describe())]
+    said = [clean(node.layer.describe())]
     if has_table(node.layer) and node.walker is not Walker.NESTED:
         said.append(_walker(node.walker))
     said += [name for name, cache in (("tlb", node.tlb), ("iotlb", node.iotlb)) if cache is not None]
@@ -135,4 +127,4 @@ def _walker(walker: Walker | Path) -> str:
         return "tables at physical addresses"
     while isinstance(walker, Chain):
         walker = walker.upper
-    return f"tables through {printable(walker.name) if isinstance(walker, Node) else 'a way of its own'}"
+    return f"tables through {clean(walker.name) if isinstance(walker, Node) else 'a way of its own'}"

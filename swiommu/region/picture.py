@@ -9,6 +9,8 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Final
 
+from swiommu.words import clean
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -65,7 +67,7 @@ def area_svg(
     free = sum(length for _, length in holes)
     rows = -(-len(cells) // _COLUMNS)
     width = 2 * _MARGIN + _LABEL + _COLUMNS * _CELL
-    name = html.escape("".join(char if char.isprintable() else "?" for char in title))
+    name = html.escape(clean(title))
     about = (
         f"{size:#x} bytes, {100 * (size - free) / size:.1f} % taken, {len(holes)} holes, "
         f"the largest of {max((length for _, length in holes), default=0):#x}"

@@ -6,13 +6,12 @@ Nothing is decided here, and every name from a trace is escaped here. Jinja and 
 from __future__ import annotations
 
 from swiommu.report.html import PlotlyJs, comparison_html, read_comparison
-from swiommu.report.terminal import clean, print_comparison, print_verification
+from swiommu.report.terminal import print_comparison, print_verification
 from swiommu.report.walk import walk_text
 from swiommu.report.walk_svg import walk_svg
 
 __all__ = [
     "PlotlyJs",
-    "clean",
     "comparison_html",
     "print_comparison",
     "print_verification",

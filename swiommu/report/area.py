@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from swiommu.answers.verdict import counted, mib
 from swiommu.replay import AS_RECORDED, NOBODY, AreaHistory, Rectangle, RequestKind, Workload
 from swiommu.report.figures import COLOURS, DARK_GREY, GREY, RED, Figure, Key, label, seconds, time_axis
+from swiommu.words import counted, mib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

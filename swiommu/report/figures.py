@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 
-from swiommu.answers.verdict import mib
 from swiommu.replay import AS_RECORDED, OpCode, RequestKind, Workload, failure_times
-from swiommu.report.terminal import clean
+from swiommu.words import clean, mib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

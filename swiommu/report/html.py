@@ -13,13 +13,13 @@ import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 
-from swiommu.answers.verdict import mib
 from swiommu.errors import InputError
 from swiommu.replay import AS_RECORDED, design_history, recorded_history
 from swiommu.report.area import RECTANGLES, area_figure
 from swiommu.report.columns import table_of
 from swiommu.report.figures import Figure, demand_figure, failures_figure, waste_figure
 from swiommu.report.sections import assumptions, exposures, facts, unused
+from swiommu.words import clean, mib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,7 +149,7 @@ def _printable(value: object) -> object:
     """What is put into the page: text without control characters, except where the page itself is the author."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
-    return "".join(char if char.isprintable() or char in "\n\u00ad" else "?" for char in value)
+    return clean(value, keep="\n\u00ad")
 
 
 def _json(document: object) -> str:

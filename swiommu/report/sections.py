@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from swiommu.answers.verdict import counted, mib
 from swiommu.replay import AS_RECORDED, GENERATED, RequestKind, peak_live_bytes
 from swiommu.report.columns import count
+from swiommu.words import counted, mib
 
 if TYPE_CHECKING:
     from swiommu.answers import Comparison, Row

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from swiommu.answers.verdict import counted, mib
 from swiommu.replay import AS_RECORDED, peak_live_bytes
+from swiommu.words import clean, counted, mib
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -17,21 +17,11 @@ if TYPE_CHECKING:
 
     from swiommu.answers import Comparison, Row, Verification
 
-__all__ = ["clean", "print_comparison", "print_verification"]
+__all__ = ["print_comparison", "print_verification"]
 
 _NONE = "-"
 _WIDEST = 200
 _GAP = 2  # blanks between columns
-
-
-def clean(text: str) -> str:
-    r"""Text from a trace without control characters, so that it can't drive the terminal; at most 200 characters.
-
-    >>> clean("nvme\x1b[31m0")
-    'nvme?[31m0'
-    """
-    shown = "".join(char if char.isprintable() else "?" for char in text[: _WIDEST + 1])
-    return shown if len(shown) <= _WIDEST else shown[: _WIDEST - 1] + "…"
 
 
 def print_comparison(console: Console, answer: Comparison) -> None:
@@ -51,7 +41,7 @@ def print_comparison(console: Console, answer: Comparison) -> None:
     plan = answer.plan
     size = mib(plan.bytes) if plan.bytes else "none"
     console.print(Text(f"{_title(answer.workload.name)}: {_requests(answer)}", style="bold"))
-    console.print(Text(f"memory: {plan.mode}, {size}: {clean(plan.source)}"))
+    console.print(Text(f"memory: {plan.mode}, {size}: {_cleaned(plan.source)}"))
     console.print()
     _print_table(console, *_table(answer))
     console.print()
@@ -60,11 +50,16 @@ def print_comparison(console: Console, answer: Comparison) -> None:
     if notes:
         console.print()
     for note in notes:
-        console.print(Text(f"note: {clean(note)}", style="dim"))
+        console.print(Text(f"note: {_cleaned(note)}", style="dim"))
+
+
+def _cleaned(text: str) -> str:
+    """Text from a trace, as much of it as a line of the terminal should take."""
+    return clean(text, most=_WIDEST)
 
 
 def _title(name: str) -> str:
-    return "standard input" if name == "-" else clean(name)
+    return "standard input" if name == "-" else _cleaned(name)
 
 
 def _requests(answer: Comparison) -> str:
@@ -226,12 +221,12 @@ def print_verification(console: Console, answer: Verification) -> None:
     _print_table(console, ["decisions", "total", "matched", "mismatched", "undetermined", "rate"], lines)
     for tally in answer.classes:
         for cause, count in tally.undetermined.items():
-            console.print(Text(f"undetermined: {count:,} {tally.name}: {clean(cause)}"))
+            console.print(Text(f"undetermined: {count:,} {tally.name}: {_cleaned(cause)}"))
         for mismatch in tally.mismatches:
             console.print(
                 Text(
-                    f"line {mismatch.line}: {mismatch.kind}: predicted {clean(mismatch.predicted)}, "
-                    f"recorded {clean(mismatch.recorded)}"
+                    f"line {mismatch.line}: {mismatch.kind}: predicted {_cleaned(mismatch.predicted)}, "
+                    f"recorded {_cleaned(mismatch.recorded)}"
                 )
             )
         if tally.mismatched > len(tally.mismatches):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from swiommu.answers.explain import letters, pages
 from swiommu.layer import FaultClass, FaultKind, picture
-from swiommu.layer.picture import printable
+from swiommu.words import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,8 +81,8 @@ def headline(answer: Explanation) -> str:
     what = letters(answer.wanted)
     verb = _VERBS.get(what, f"accesses ({what})")
     word = "iova" if answer.word(answer.top.name) != "pa" else "pa"
-    stack = f" in stack {printable(answer.stack)}" if answer.stack else ""
-    return f"{printable(answer.top.name)} {verb} {_bytes(answer.size)} at {word} {answer.iova:#x}{stack}"
+    stack = f" in stack {clean(answer.stack)}" if answer.stack else ""
+    return f"{clean(answer.top.name)} {verb} {_bytes(answer.size)} at {word} {answer.iova:#x}{stack}"
 
 
 def outcome(answer: Explanation) -> str:
@@ -104,14 +104,14 @@ def references(answer: Explanation) -> str:
     parts = []
     for layer, count in own.items():
         others = ", ".join(_share(name, refs, count) for name, refs in on_behalf[layer].items())
-        parts.append((layer, f"{count} to tables of {printable(layer)}" + (f" ({others})" if others else "")))
+        parts.append((layer, f"{count} to tables of {clean(layer)}" + (f" ({others})" if others else "")))
     order = {name: number for number, name in enumerate(answer.nodes)}
     said = ", ".join(text for _, text in sorted(parts, key=lambda part: order.get(part[0], len(order))))
     return f"{total} {'refs' if total > 1 else 'ref'}: {said}."
 
 
 def _share(reader: str, refs: int, count: int) -> str:
-    return f"{'all' if refs == count else refs} for entries of {printable(reader)}"
+    return f"{'all' if refs == count else refs} for entries of {clean(reader)}"
 
 
 def blame(answer: Explanation) -> str:
@@ -122,9 +122,9 @@ def blame(answer: Explanation) -> str:
         return "A read, a write and an execution of the first byte would all be allowed."
     first = next(iter(refused.values()))
     if len(refused) == len(words) and len({(fault.layer, fault.kind) for fault in refused.values()}) == 1:
-        return f"Whatever was wanted of the first byte, {printable(first.layer)} would be to blame ({first.kind})."
+        return f"Whatever was wanted of the first byte, {clean(first.layer)} would be to blame ({first.kind})."
     said = [
-        f"{words[letter]} {'allowed' if fault is None else f'refused by {printable(fault.layer)} ({fault.kind})'}"
+        f"{words[letter]} {'allowed' if fault is None else f'refused by {clean(fault.layer)} ({fault.kind})'}"
         for letter, fault in answer.refusals.items()
     ]
     said[0] = said[0].replace(words["r"], f"{words['r']} would be", 1)
@@ -141,7 +141,7 @@ def _reason(answer: Explanation, fault: Fault) -> str:
     where = place(answer, fault.layer, fault.address or 0)
     if fault.fault_class is FaultClass.WALK:
         deed = "read and written (accessed and dirty bits)" if fault.implicit_write else "read"
-        where += f", where an entry of {printable(fault.walk_of or '')} was to be {deed}"
+        where += f", where an entry of {clean(fault.walk_of or '')} was to be {deed}"
     if fault.kind is FaultKind.TRANSLATION:
         return f"nothing is mapped at {where}"
     if fault.kind is FaultKind.PERMISSION:
@@ -155,7 +155,7 @@ def _reason(answer: Explanation, fault: Fault) -> str:
 
 
 def _fault(answer: Explanation, fault: Fault) -> str:
-    return f"{printable(fault.layer)} is to blame ({fault.kind} fault): {_reason(answer, fault)}."
+    return f"{clean(fault.layer)} is to blame ({fault.kind} fault): {_reason(answer, fault)}."
 
 
 def _reached(answer: Explanation) -> str:
@@ -174,7 +174,7 @@ def _runs(answer: Explanation) -> str:
 
 
 def _run(answer: Explanation, run: Run) -> str:
-    there = f"pa {run.output:#x} in {printable(run.memory)}" if run.memory else f"{run.output:#x}, where the stack ends"
+    there = f"pa {run.output:#x} in {clean(run.memory)}" if run.memory else f"{run.output:#x}, where the stack ends"
     what = f"{place(answer, answer.top.name, run.input)}"
     if len(answer.answer.runs) > 1:
         return f"{what} ({_bytes(run.size)}) leads to {there}"
@@ -215,15 +215,15 @@ def _length(ways: list[Way], depth: int) -> int:
 
 
 def _way(answer: Explanation, way: Way, nesting: int, depth: int) -> Iterator[str]:
-    names = max(len(printable(visit.layer)) for visit in way)
+    names = max(len(clean(visit.layer)) for visit in way)
     for visit, lower in zip(way, [*way[1:], None], strict=True):
         if nesting and answer.word(visit.layer) == "pa" and not visit.fault:
             continue  # the entry's own line says where in memory it is
-        yield _line("", nesting, f"{printable(visit.layer):{names}}  {_passage(answer, visit, lower)}")
+        yield _line("", nesting, f"{clean(visit.layer):{names}}  {_passage(answer, visit, lower)}")
         for entry in visit.entries:
             yield from _entry(answer, visit, entry, nesting, depth)
         if visit.fault and answer.answer.fault is not None:
-            yield _line("FAULT", nesting, f"  {answer.answer.fault.kind} fault of {printable(visit.layer)}")
+            yield _line("FAULT", nesting, f"  {answer.answer.fault.kind} fault of {clean(visit.layer)}")
 
 
 def _passage(answer: Explanation, visit: Visit, lower: Visit | None) -> str:

@@ -12,8 +12,8 @@ import unicodedata
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from swiommu.layer.picture import printable
 from swiommu.report.walk import blame, headline, outcome, place, references
+from swiommu.words import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +128,7 @@ def _draw_way(answer: Explanation, way: Way, y: int, width: int, parts: list[str
         kind = "bad" if stopped else "box"
         parts.append(f'<rect class="{kind}" x="{_MARGIN}" y="{y}" width="{width - 2 * _MARGIN}" height="36" rx="5"/>')
         parts.append(_text(_MARGIN + 12, y + 23, _short(visit.layer), "head"))
-        parts.append(_text(_MARGIN + 196, y + 23, printable(node.layer.kind), "soft"))
+        parts.append(_text(_MARGIN + 196, y + 23, clean(node.layer.kind), "soft"))
         parts.append(_text(_MARGIN + 276, y + 23, place(answer, visit.layer, visit.address), "address"))
         if stopped:
             parts.append(_text(_MARGIN + 452, y + 23, _stop(answer, visit), "wrong"))
@@ -210,7 +210,7 @@ def _draw_grid(rows: list[_Row], lanes: list[str], widths: list[int], y: int, pa
 def _draw_cell(cell: _Cell, x: int, y: int) -> str:
     if cell.entry is None:
         shape, said = "bad", "fault"
-        told = f"{printable(cell.visit.layer)} refuses {cell.visit.address:#x}"
+        told = f"{clean(cell.visit.layer)} refuses {cell.visit.address:#x}"
     else:
         known = cell.entry.ref is None
         shape = f"lane{cell.lane % _LANES}{' known' if known else ''}"
@@ -236,7 +236,7 @@ def _text(x: int, y: int, text: str, kind: str = "") -> str:
 
 def _short(name: str, room: int = _LONGEST_NAME) -> str:
     """A name cut to the width of ``room`` common letters."""
-    shown = printable(name)
+    shown = clean(name)
     widths = list(accumulate(_width(char) for char in shown))
     if not shown or widths[-1] <= room:
         return shown

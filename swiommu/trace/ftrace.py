@@ -12,6 +12,7 @@ from swiommu.trace.bundled import bundled_names, bundled_path
 from swiommu.trace.reading import Reading
 from swiommu.trace.sidecar import Sidecar, find_sidecar, trace_name
 from swiommu.trace.source import Source, looks_like
+from swiommu.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,7 +106,7 @@ def _refuse_useless(reading: Reading) -> None:
         return
     if account.malformed:
         line, reason = account.examples[0]
-        count = _several(account.malformed, "line")
+        count = counted(account.malformed, "line")
         raise InputError(f"{count} of known events, but none can be read ({reason})", path=path, line=line)
     if account.ignored:
         names = sorted(account.ignored, key=lambda name: (-account.ignored[name], name))
@@ -123,10 +124,6 @@ def _refuse_useless(reading: Reading) -> None:
     raise InputError(f"a trace without events. Record with: {RECORD_COMMAND}", path=path)
 
 
-def _several(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
 def _notes(trace: Trace, reading: Reading) -> Iterator[str]:
     account = trace.account
     if reading.ticks:
@@ -134,19 +131,19 @@ def _notes(trace: Trace, reading: Reading) -> Iterator[str]:
     if reading.flagless:
         yield "some lines have no flags: what happened in interrupts is taken for the task's"
     if account.boots > 1:
-        jumps = _several(account.boots - 1, "time")
+        jumps = counted(account.boots - 1, "time")
         yield f"the clock jumps back by over a second {jumps}: the file holds {account.boots} boots"
     if account.lost_lines:
-        what = _several(account.lost_events, "event") + (" and more" if account.lost_unknown else "")
-        places = _several(account.lost_lines, "place")
+        what = counted(account.lost_events, "event") + (" and more" if account.lost_unknown else "")
+        places = counted(account.lost_lines, "place")
         yield f"the ring buffer lost {what} in {places}: pairs across a gap can't be trusted"
     held, written = trace.entries_in_buffer, trace.entries_written
     if held is not None and written is not None:
         if written > held:
-            yield f"the ring buffer was overwritten: {written} events were recorded, the last {held} kept"
+            yield f"the ring buffer was overwritten: {counted(written, 'event')} were recorded, the last {held:,} kept"
         found = account.used + account.ignored_total + account.malformed
         if found != held:
-            yield f"the header promises {held} events, {found} were found"
+            yield f"the header promises {held:,} events, {found:,} were found"
     sidecar = trace.sidecar
     if sidecar and sidecar.text_bytes is not None and sidecar.text_bytes != reading.source.bytes:
-        yield f"the sidecar says {sidecar.text_bytes} bytes of text, the trace has {reading.source.bytes}"
+        yield f"the sidecar says {sidecar.text_bytes:,} bytes of text, the trace has {reading.source.bytes:,}"

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from swiommu.answers.row import Row
-from swiommu.answers.verdict import counted, mib, verdict_of
+from swiommu.answers.verdict import verdict_of
 from swiommu.replay import RequestKind
 
 MIB = 1 << 20
@@ -221,26 +221,3 @@ def test_nothing_asked():
 def test_costs_that_are_zero_are_left_out():
     bare = iommu(unmaps=1, invalidations=1, table_bytes=0, walk_refs_per_mib=0.0)
     assert verdict(row("cma"), bare).endswith("and costs 1 unmap with 1 invalidation.")
-
-
-@pytest.mark.parametrize(
-    ("size", "said"),
-    [
-        (0, "0"),
-        (1, "1 KiB"),
-        (4096, "4 KiB"),
-        (MIB - 4096, "1020 KiB"),
-        (MIB - 1, "1.0 MiB"),
-        (MIB, "1 MiB"),
-        (MIB + MIB // 2, "1.5 MiB"),
-        (100 * MIB - 1, "100 MiB"),
-        (158 * MIB, "158 MiB"),
-        (5000 * MIB, "5,000 MiB"),
-    ],
-)
-def test_sizes(size, said):
-    assert mib(size) == said
-
-
-def test_counted():
-    assert [counted(n, "unmap") for n in (0, 1, 2, 1000)] == ["0 unmaps", "1 unmap", "2 unmaps", "1,000 unmaps"]

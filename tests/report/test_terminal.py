@@ -9,7 +9,7 @@ from rich.console import Console
 
 from swiommu.answers import Verification, compare
 from swiommu.replay.verify import DecisionClass
-from swiommu.report import clean, print_comparison, print_verification
+from swiommu.report import print_comparison, print_verification
 from swiommu.trace import read_trace
 
 
@@ -138,19 +138,3 @@ def test_more_mismatches_than_are_listed_are_counted():
 def test_causes_of_the_undetermined_are_told():
     lines = shown(print_verification, Verification("-", [tally(0, 0, {"why \x07not": 2})]))
     assert (lines[0], lines[-1]) == ("standard input", "undetermined: 2 cma: why ?not")
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("nvme0", "nvme0"),
-        ("\x1b]0;x\x07", "?]0;x?"),
-        ("a\u202eb\u200b\ud800\n\t", "a?b????"),
-        ("caf\u00e9 [bold]", "caf\u00e9 [bold]"),
-        ("x" * 200, "x" * 200),
-        ("x" * 201, "x" * 199 + "…"),
-        ("", ""),
-    ],
-)
-def test_clean(text, wanted):
-    assert clean(text) == wanted

@@ -242,8 +242,8 @@ def test_a_cut_plain_text_is_noticed_by_the_sidecar_and_the_header(tmp_path):
     text = gzip.decompress(trace.read_bytes())
     trace.write_bytes(gzip.compress(text[:-1000]))
     notes = read_trace(trace).notes
-    assert notes[0].startswith("the header promises 4029 events, 40")
-    assert notes[1] == f"the sidecar says {len(text)} bytes of text, the trace has {len(text) - 1000}"
+    assert notes[0].startswith("the header promises 4,029 events, 4,0")
+    assert notes[1] == f"the sidecar says {len(text):,} bytes of text, the trace has {len(text) - 1000:,}"
 
 
 JSON = st.recursive(
