@@ -9,9 +9,7 @@ from swiommu.iommu.domain import Attachable, Domain, DomainStats
 from swiommu.iommu.drivers import LinearDomain, PagedDomain
 from swiommu.iommu.flush_queue import Exposure, FlushQueue
 from swiommu.iommu.gather import IotlbGather
-from swiommu.iommu.iova import IovaPolicy, TopDownIova
-from swiommu.iommu.iova_domain import IovaDomain, IovaStats
-from swiommu.iommu.linux_iova import LinuxIova
+from swiommu.iommu.iova import IovaDomain, IovaPolicy, IovaStats, LinuxIova, TopDownIova
 from swiommu.iommu.mapping import Mapping
 from swiommu.iommu.uses import Use, Uses
 

@@ -19,9 +19,9 @@ from swiommu.address import BusAddr, PhysAddr
 from swiommu.errors import AddressInUse, AddressOverflow, Busy, InvalidArgument, NoDevice, NotFound
 from swiommu.iommu.attaching import require_attachable
 from swiommu.iommu.door import READ_WRITE
-from swiommu.iommu.ranges import RangeSet
 from swiommu.iommu.stacked import Stacked
 from swiommu.layer import Walker
+from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from swiommu.errors import InvalidArgument
 from swiommu.layer.kinds import Identity
 from swiommu.layer.reserved import Reserved, ReservedKind
+from swiommu.ranges import joined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from swiommu.layer.node import Node
 
-__all__ = ["Fixed", "allocatable", "fixed_pieces", "joined", "reaches", "reserved_regions"]
+__all__ = ["Fixed", "allocatable", "fixed_pieces", "reaches", "reserved_regions"]
 
 # A message is taken out before anything is translated, and firmware's memory must be found where it is: for these the
 # number that a device says counts, not what becomes of it in a page table.
@@ -124,21 +125,6 @@ def reaches(node: Node) -> list[tuple[int, int]]:
         for low, high in reaches(node.lowers[0])
         if max(start, low) < min(stop, high)
     ]
-
-
-def joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same bytes as ``ranges``, as (start, stop), ascending and apart; empty ones are left out.
-
-    >>> joined([(8, 9), (1, 3), (3, 5), (7, 7), (2, 4)])
-    [(1, 5), (8, 9)]
-    """
-    found: list[tuple[int, int]] = []
-    for start, stop in sorted(each for each in ranges if each[0] < each[1]):
-        if found and found[-1][1] >= start:
-            found[-1] = (found[-1][0], max(found[-1][1], stop))
-        else:
-            found.append((start, stop))
-    return found
 
 
 def _without(ranges: list[tuple[int, int]], holes: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

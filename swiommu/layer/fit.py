@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.address import PAGE_SIZE
 from swiommu.errors import AddressInUse, InvalidArgument, OutOfRange
-from swiommu.layer.aperture import Fixed, fixed_pieces, joined, reaches, reserved_regions
+from swiommu.layer.aperture import Fixed, fixed_pieces, reaches, reserved_regions
 from swiommu.layer.kinds import Identity
 from swiommu.layer.reserved import Reserved, ReservedKind
+from swiommu.ranges import joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from swiommu.address import align_down, align_up, is_power_of_two
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotFound, OutOfRange, SpaceMismatch
+from swiommu.ranges import joined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +84,7 @@ class Memblock:
         self.space: PhysSpace = memory[0].start.space
         if any(piece.start.space is not self.space for piece in memory):
             raise SpaceMismatch(f"{list(memory)!r} are not all of the memory {self.space.name!r}")
-        self._memory = _merged([(piece.start.value, piece.stop) for piece in memory])
+        self._memory = joined((piece.start.value, piece.stop) for piece in memory)
         self._reserved: dict[int, int] = {}  # start -> stop
 
     @property
@@ -132,13 +133,3 @@ def _require(size: int, align: int) -> None:
         raise InvalidArgument(
             f"{size} bytes aligned to {align}: at least 1 byte and a power of two are needed", size=size, align=align
         )
-
-
-def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
-    for start, stop in sorted(ranges):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], stop))
-        else:
-            merged.append((start, stop))
-    return merged

@@ -233,8 +233,8 @@ def test_nothing_leaks():
     domain.destroy()
     assert domain.stats.table_pages == 0
     assert domain.frames.free_count == domain.frames.count
-    domain.iova.domain.flush_rcaches()
-    assert domain.iova.domain.ranges() == []
+    domain.iova.allocator.flush_rcaches()
+    assert domain.iova.allocator.ranges() == []
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

@@ -25,9 +25,9 @@ from swiommu.layer import (
     missing_direct,
     reserved_regions,
 )
-from swiommu.layer.aperture import joined
 from swiommu.memory import SparseRam
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
+from swiommu.ranges import joined
 
 RW = Prot.READ | Prot.WRITE
 MSI = ReservedKind.MSI

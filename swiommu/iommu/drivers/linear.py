@@ -13,8 +13,8 @@ from swiommu.address import BusAddr, BusRange, BusSpace, PhysAddr, PhysRange
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotSupported, OutOfRange, SpaceMismatch
 from swiommu.iommu.domain import READ_WRITE, Domain
 from swiommu.iommu.mapping import Mapping
-from swiommu.iommu.ranges import RangeSet
 from swiommu.layer import Span, Window
+from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
     from swiommu.address import AddressRange, Prot, Space

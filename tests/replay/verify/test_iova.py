@@ -8,7 +8,7 @@ import re
 import pytest
 
 from swiommu.iommu import IovaDomain
-from swiommu.iommu.rcache import IovaRcache
+from swiommu.iommu.iova import IovaRcache
 from swiommu.replay import verify_iova
 from swiommu.replay.verify.iova_calls import read_calls
 from swiommu.trace import Kind

@@ -1,4 +1,4 @@
-"""Which bus addresses a domain gives out: a protocol, and a simple policy from the top down.
+"""A simple policy for bus addresses: from the top down.
 
 Simple is not exact: Linux keeps a cursor and size classes with caches, this one always takes the highest place
 there is. Both align a range to the next power of two of its size and start at the top.
@@ -6,76 +6,13 @@ there is. Both align a range to the next power of two of its size and start at t
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from swiommu.address import PAGE_SIZE, align_down, align_up, is_power_of_two
 from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
-from swiommu.iommu.free_space import FreeSpace
-from swiommu.iommu.ranges import RangeSet
+from swiommu.iommu.iova.free_space import FreeSpace
+from swiommu.iommu.iova.policy import CheckedRequests
+from swiommu.ranges import RangeSet
 
-__all__ = ["CheckedRequests", "IovaPolicy", "TopDownIova"]
-
-
-class IovaPolicy(Protocol):
-    """Hands out ranges of bus addresses, as plain ints in bytes; sizes are rounded up to the policy's granule.
-
-    ``cpu`` is the CPU that calls, for policies that keep caches per CPU.
-    """
-
-    cpu: int
-
-    def alloc(self, size: int, limit_inclusive: int, align: int) -> int:
-        """The start of ``size`` free bytes, none above ``limit_inclusive``, a multiple of ``align``; `NoSpace`."""
-        ...
-
-    def free(self, iova: int, size: int) -> None:
-        """Give back what `alloc` or `take` gave, whole or in part; `NotFound` if any of it is not taken."""
-        ...
-
-    def take(self, iova: int, size: int) -> None:
-        """Take exactly this range, for a caller who chose it; `AddressInUse` if any of it is not free.
-
-        What lies outside the addresses of the policy is nobody's: it is not looked at, here and in `free`.
-        """
-        ...
-
-    def reserve(self, low: int, high: int) -> None:
-        """Withhold ``low`` to ``high`` (inclusive) for good, widened to granules; `AddressInUse` if some is taken."""
-        ...
-
-    def advance(self, now_ns: int) -> None:
-        """Let time pass, for policies that do things by the clock."""
-        ...
-
-    def check(self) -> None:
-        """`AssertionError` with a dump if the policy contradicts itself."""
-        ...
-
-
-class CheckedRequests:
-    """What policies do with a request before they look for a place for it."""
-
-    __slots__ = ("_countdown",)
-
-    def __init__(self) -> None:
-        self._countdown = 0
-
-    def fail_nth(self, n: int) -> None:
-        """Let the ``n``-th following `alloc` (1: the next) raise `NoSpace` and change nothing, once."""
-        self._countdown = n
-
-    def admit(self, size: int, align: int) -> None:
-        """Refuse what can never be right with `InvalidArgument`, and the call that is to fail with `NoSpace`."""
-        if size < 1 or not is_power_of_two(align):
-            raise InvalidArgument(
-                f"{size} bus bytes with alignment {align}: at least 1 byte and a power of two are needed",
-                size=size,
-                align=align,
-            )
-        if self._countdown:
-            self._countdown -= 1
-            if not self._countdown:
-                raise NoSpace(f"no {size} bus bytes: this call was told to fail", size=size)
+__all__ = ["TopDownIova"]
 
 
 class TopDownIova(CheckedRequests):

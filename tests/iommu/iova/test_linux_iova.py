@@ -38,7 +38,7 @@ def test_the_attempt_below_4_gib_does_not_empty_the_caches():
     at = iova.alloc(PAGE, LAST_32, 1)
     iova.free(at, PAGE)
     assert iova.alloc(64 * PAGE, LAST_48, 1) > LAST_32
-    assert iova.domain.stats.flushed == 0
+    assert iova.allocator.stats.flushed == 0
 
 
 @pytest.mark.parametrize("options", [{"pci": False}, {"forcedac": True}])
@@ -62,8 +62,8 @@ def test_more_alignment_than_the_size_has_by_nature_widens_the_range():
         iova.take(at + 8 * PAGE, PAGE)
     iova.check()
     iova.free(at, 3 * PAGE)
-    iova.domain.flush_rcaches()
-    assert iova.domain.ranges() == []
+    iova.allocator.flush_rcaches()
+    assert iova.allocator.ranges() == []
 
 
 def test_what_was_taken_goes_back_in_parts():
@@ -71,13 +71,13 @@ def test_what_was_taken_goes_back_in_parts():
     iova.take(0x10000, 8 * PAGE)
     iova.free(0x12000, 2 * PAGE)
     iova.check()
-    assert iova.domain.ranges() == [(0x10, 0x11), (0x14, 0x17)]
+    assert iova.allocator.ranges() == [(0x10, 0x11), (0x14, 0x17)]
     with pytest.raises(NotFound) as caught:
         iova.free(0x10000, 8 * PAGE)
     assert str(caught.value) == "0x8000 bus bytes at 0x10000 are not all taken"
     iova.take(0x12000, 2 * PAGE)
     iova.free(0x10000, 8 * PAGE)
-    assert iova.domain.ranges() == []
+    assert iova.allocator.ranges() == []
 
 
 def test_an_address_that_lies_free_in_a_cache_can_be_taken():
@@ -182,5 +182,5 @@ def test_nothing_is_handed_out_twice_and_nothing_leaks(calls):
         iova.free(at, size)
     for page in taken:
         iova.free(page * PAGE, PAGE)
-    iova.domain.flush_rcaches()
-    assert iova.domain.ranges() == []
+    iova.allocator.flush_rcaches()
+    assert iova.allocator.ranges() == []

@@ -6,9 +6,9 @@ import copy
 from typing import Final, Self
 
 from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
-from swiommu.iommu.iova import CheckedRequests
-from swiommu.iommu.iova_domain import IovaDomain
-from swiommu.iommu.ranges import RangeSet
+from swiommu.iommu.iova.iova_domain import IovaDomain
+from swiommu.iommu.iova.policy import CheckedRequests
+from swiommu.ranges import RangeSet
 
 __all__ = ["LinuxIova"]
 
@@ -16,7 +16,7 @@ _LAST_32BIT: Final = (1 << 32) - 1
 
 
 class LinuxIova(CheckedRequests):
-    """Bus addresses as ``iommu_dma_alloc_iova`` chooses them, from ``domain`` (default: a fresh `IovaDomain`).
+    """Bus addresses as ``iommu_dma_alloc_iova`` chooses them, from ``allocator`` (default: a fresh `IovaDomain`).
 
     A PCI device that could drive more is first given addresses below 4 GiB, without emptying the caches for it; when
     that fails the first time it gets the full range from then on. ``forcedac`` (``iommu.forcedac=1``) leaves that
@@ -40,18 +40,18 @@ class LinuxIova(CheckedRequests):
         "_reserved",
         "_shift",
         "_taken",
+        "allocator",
         "cpu",
         "device",
-        "domain",
         "forcedac",
         "granule",
         "pci",
     )
 
-    def __init__(self, domain: IovaDomain | None = None, *, pci: bool = True, forcedac: bool = False) -> None:
+    def __init__(self, allocator: IovaDomain | None = None, *, pci: bool = True, forcedac: bool = False) -> None:
         super().__init__()
-        self.domain = IovaDomain() if domain is None else domain
-        self.granule = self.domain.granule
+        self.allocator = IovaDomain() if allocator is None else allocator
+        self.granule = self.allocator.granule
         self.pci = pci
         self.forcedac = forcedac
         self.cpu = 0
@@ -93,16 +93,16 @@ class LinuxIova(CheckedRequests):
         pfn = iova >> self._shift
         if self._given.get(pfn) == pages:
             del self._given[pfn]
-            self.domain.free_iova_fast(pfn, self._padded.pop(pfn, pages), cpu=self.cpu)
+            self.allocator.free_iova_fast(pfn, self._padded.pop(pfn, pages), cpu=self.cpu)
             return
         if any(self._taken.gaps(pfn, pfn + pages)):
             raise NotFound(f"{size:#x} bus bytes at {iova:#x} are not all taken", iova=iova, size=size)
-        for lo, hi in self.domain.overlapping(pfn, pfn + pages - 1):
-            self.domain.free_iova(lo)
+        for lo, hi in self.allocator.overlapping(pfn, pfn + pages - 1):
+            self.allocator.free_iova(lo)
             if lo < pfn:
-                self.domain.reserve_iova(lo, pfn - 1)
+                self.allocator.reserve_iova(lo, pfn - 1)
             if pfn + pages <= hi:
-                self.domain.reserve_iova(pfn + pages, hi)
+                self.allocator.reserve_iova(pfn + pages, hi)
         self._taken.cut(pfn, pfn + pages)
 
     def take(self, iova: int, size: int) -> None:
@@ -114,7 +114,7 @@ class LinuxIova(CheckedRequests):
         pfn = iova >> self._shift
         if not self._is_free(pfn, pfn + pages - 1):
             raise AddressInUse(f"{size:#x} bus bytes at {iova:#x} are not all free", iova=iova, size=size)
-        self.domain.reserve_iova(pfn, pfn + pages - 1)
+        self.allocator.reserve_iova(pfn, pfn + pages - 1)
         self._taken.add(pfn, pfn + pages)
 
     def reserve(self, low: int, high: int) -> None:
@@ -124,14 +124,14 @@ class LinuxIova(CheckedRequests):
         gaps = list(self._reserved.gaps(pfn, pfn + pages))
         if not all(self._is_free(start, stop - 1) for start, stop in gaps):
             raise AddressInUse(f"{low:#x} to {high:#x} can't be reserved: part of it is taken", low=low, high=high)
-        self.domain.reserve_iova(pfn, pfn + pages - 1)
+        self.allocator.reserve_iova(pfn, pfn + pages - 1)
         for start, stop in gaps:
             self._reserved.add(start, stop)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         # Whoever tries something out copies this often; the general way goes through every number.
         twin = copy.copy(self)
-        twin.domain = self.domain.copy()
+        twin.allocator = self.allocator.copy()
         for name in ("_full", "_given", "_padded"):
             setattr(twin, name, getattr(self, name).copy())
         for name in ("_taken", "_reserved"):
@@ -140,32 +140,34 @@ class LinuxIova(CheckedRequests):
 
     def advance(self, now_ns: int) -> None:
         """Let time pass; see `IovaDomain.advance`."""
-        self.domain.advance(now_ns)
+        self.allocator.advance(now_ns)
 
     def check(self) -> None:
         """The allocator is sound, and holds exactly what was given, taken and reserved; or `AssertionError`."""
-        self.domain.check()
+        self.allocator.check()
         self._taken.check()
         self._reserved.check()
         dump = f"given {self._given}, taken {list(self._taken)}, reserved {list(self._reserved)}"
         assert self._padded.keys() <= self._given.keys(), f"{self._padded} wider than what was given: {dump}"
         given = [(pfn, pfn + self._padded.get(pfn, pages)) for pfn, pages in self._given.items()]
         for start, stop in (*given, *self._taken, *self._reserved):
-            inside = [(max(lo, start), min(hi + 1, stop)) for lo, hi in self.domain.overlapping(start, stop - 1)]
+            inside = [(max(lo, start), min(hi + 1, stop)) for lo, hi in self.allocator.overlapping(start, stop - 1)]
             assert sum(high - low for low, high in inside) == stop - start, (
-                f"{start:#x} to {stop:#x} is not all in the tree: {dump}, tree {self.domain.ranges()}"
+                f"{start:#x} to {stop:#x} is not all in the tree: {dump}, tree {self.allocator.ranges()}"
             )
 
     def _alloc(self, pages: int, limit: int) -> int:
         if limit > _LAST_32BIT and not self.uses_full_range:
             try:
-                return self.domain.alloc_iova_fast(pages, _LAST_32BIT >> self._shift, flush_rcache=False, cpu=self.cpu)
+                return self.allocator.alloc_iova_fast(
+                    pages, _LAST_32BIT >> self._shift, flush_rcache=False, cpu=self.cpu
+                )
             except NoSpace:
                 self._full.add(self.device)
         # The kernel shifts the limit down, and may pass a limit inside a granule by part of it; this does not.
         last = (limit + 1 >> self._shift) - 1
         try:
-            return self.domain.alloc_iova_fast(pages, max(last, 0), flush_rcache=True, cpu=self.cpu)
+            return self.allocator.alloc_iova_fast(pages, max(last, 0), flush_rcache=True, cpu=self.cpu)
         except NoSpace:
             raise NoSpace(
                 f"no {pages << self._shift} free bus bytes at or below {limit:#x}",
@@ -179,7 +181,7 @@ class LinuxIova(CheckedRequests):
         return (iova + size + self.granule - 1 >> self._shift) - (iova >> self._shift)
 
     def _is_free(self, lo: int, hi: int) -> bool:
-        if not self.domain.overlapping(lo, hi):
+        if not self.allocator.overlapping(lo, hi):
             return True
-        self.domain.flush_rcaches()
-        return not self.domain.overlapping(lo, hi)
+        self.allocator.flush_rcaches()
+        return not self.allocator.overlapping(lo, hi)

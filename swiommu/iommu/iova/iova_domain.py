@@ -6,7 +6,7 @@ nothing below fits. Ranges of up to 32 pages are rounded up to a power of two an
 
 The kernel keeps its ranges in a red-black tree and walks from one to the next; here they stand in a list, sorted
 downwards, because new ranges then go to its end, and the holes between them are searched by length
-(`swiommu.iommu.free_space`), because walks past a hundred thousand ranges are long.
+(`swiommu.iommu.iova.free_space`), because walks past a hundred thousand ranges are long.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import attrs
 
 from swiommu.address import PAGE_SIZE, is_power_of_two
 from swiommu.errors import InvalidArgument, NoSpace, NotFound
-from swiommu.iommu.free_space import FreeSpace
-from swiommu.iommu.rcache import IovaRcache
+from swiommu.iommu.iova.free_space import FreeSpace
+from swiommu.iommu.iova.rcache import IovaRcache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swiommu.errors import AddressInUse
-from swiommu.iommu.ranges import RangeSet
+from swiommu.ranges import RangeSet
 
 SPAN = st.tuples(st.integers(0, 30), st.integers(1, 8)).map(lambda t: (t[0], t[0] + t[1]))
 OPS = st.lists(st.tuples(st.sampled_from(["add", "cut", "clear"]), SPAN), max_size=40)

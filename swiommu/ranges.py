@@ -1,4 +1,4 @@
-"""Disjoint ranges of plain ints, sorted: which bus addresses are mapped, and which belong to a mapping."""
+"""Ranges of plain ints, each from ``start`` to ``stop`` (exclusive): sets of them, and lists joined."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from swiommu.errors import AddressInUse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["RangeSet"]
+__all__ = ["RangeSet", "joined"]
 
 
 class RangeSet:
@@ -116,3 +116,18 @@ class RangeSet:
         for start, stop in self:
             assert last <= start < stop, f"[{start:#x}, {stop:#x}) is empty or overlaps the one below: {dump}"
             last = stop
+
+
+def joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same bytes as ``ranges``, as (start, stop), ascending and apart; empty ones are left out.
+
+    >>> joined([(8, 9), (1, 3), (3, 5), (7, 7), (2, 4)])
+    [(1, 5), (8, 9)]
+    """
+    found: list[tuple[int, int]] = []
+    for start, stop in sorted(each for each in ranges if each[0] < each[1]):
+        if found and found[-1][1] >= start:
+            found[-1] = (found[-1][0], max(found[-1][1], stop))
+        else:
+            found.append((start, stop))
+    return found
