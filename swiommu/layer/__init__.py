@@ -5,21 +5,28 @@ place, a `Chain` two ways one below the other, `access` sends a burst down and t
 who refused. Nothing here allocates bus addresses or decides what to map: that is the domains' business, above.
 """
 
-from swiommu.layer.aperture import allocatable, reserved_regions
 from swiommu.layer.attributes import NEUTRAL, Attributes, MemoryType, Shareability, meet_prot
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer, Read, Run
 from swiommu.layer.cache import EVERY, Dropped, Line, Stale, TranslationCache, invalidate, invalidation
-from swiommu.layer.connect import connect, disconnect, read_through, require_unused
 from swiommu.layer.delivery import deliver
 from swiommu.layer.extents import Piece, extents
-from swiommu.layer.fit import missing_direct
-from swiommu.layer.graph import Graph
+from swiommu.layer.graph import (
+    Graph,
+    Reserved,
+    ReservedKind,
+    allocatable,
+    connect,
+    disconnect,
+    missing_direct,
+    read_through,
+    require_unused,
+    reserved_regions,
+)
 from swiommu.layer.kinds import Blocked, FlatTable, Identity, Memory, Paged, Router, Shadow, Span, Window, flatten
 from swiommu.layer.marks import Marks
 from swiommu.layer.node import Chain, Node, Walker
 from swiommu.layer.path import Hop, HopKind, Path
 from swiommu.layer.picture import picture
-from swiommu.layer.reserved import Reserved, ReservedKind
 from swiommu.layer.stack_file import bundled_stacks, read_stack
 from swiommu.layer.translation import Translation, access
 

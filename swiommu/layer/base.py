@@ -131,7 +131,8 @@ class Layer(ABC):
     widths are in bits; outputs beyond ``output_width`` are address-size faults. ``space`` is the space that it is
     entered by, if that is older than the layer; ``hardware_ad``: its walker writes accessed and dirty bits into the
     table; ``keeps_marks``: `touched` has something to do. ``ports`` names the ways out, ``fixed``: what it answers
-    never changes (no table), so that limits below it are known above it too.
+    never changes (no table), so that limits below it are known above it too; ``transparent``: it changes no address, so
+    that it promises nothing of its own about what is below it.
 
     >>> class Swap(Layer):
     ...     "Two halves of a space change places."
@@ -151,6 +152,7 @@ class Layer(ABC):
     keeps_marks: bool = False
     ports: tuple[str, ...] = ("out",)
     fixed: bool = False
+    transparent: bool = False
     space: Space | None = None
     granule: int
     input_width: int

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from swiommu.address import Address, Space
     from swiommu.layer.base import Read, Run
     from swiommu.layer.cache import Place, TranslationCache
+    from swiommu.layer.graph.reserved import Reserved
     from swiommu.layer.path import Path, Trip
-    from swiommu.layer.reserved import Reserved
 
 __all__ = ["Chain", "Node", "Walker"]
 

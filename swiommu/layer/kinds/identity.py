@@ -25,6 +25,7 @@ class Identity(Layer):
     kind: ClassVar[str] = "identity"
     granule = 1
     fixed = True
+    transparent = True
 
     def __init__(self, name: str, *, width: int = 64) -> None:
         super().__init__(name)

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.address import PAGE_SIZE
 from swiommu.errors import AddressInUse, InvalidArgument, OutOfRange
-from swiommu.layer.aperture import Fixed, fixed_pieces, reaches, reserved_regions
-from swiommu.layer.kinds import Identity
-from swiommu.layer.reserved import Reserved, ReservedKind
+from swiommu.layer.graph.aperture import Fixed, fixed_pieces, reaches, reserved_regions
+from swiommu.layer.graph.reserved import Reserved, ReservedKind
 from swiommu.ranges import joined
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class _Way(NamedTuple):
 
 
 def _refuse_landing(node: Node, prefix: str) -> None:
-    if isinstance(node.layer, Identity):
+    if node.layer.transparent:
         # A bypass is no promise that all of its width leads somewhere; but what is above it, and is one, shows through.
         for upper in node.uppers:
             _refuse_landing(upper, prefix)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from swiommu.errors import Busy, InvalidArgument, Loop, NotFound, SwiommuError
 from swiommu.layer.cache import invalidate
-from swiommu.layer.fit import refuse_misfit
+from swiommu.layer.graph.fit import refuse_misfit
 from swiommu.layer.node import members
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def connect(upper: Node, *lowers: Node) -> None:
     """Put ``upper`` on ``lowers``, one for each of its ports, in their order; all or nothing.
 
     Raises `Busy` if it sits somewhere already, `InvalidArgument` for another number of nodes than it has ports, `Loop`
-    if it would be found below itself, and what `swiommu.layer.fit.refuse_misfit` says of widths, granules and
+    if it would be found below itself, and what `swiommu.layer.graph.fit.refuse_misfit` says of widths, granules and
     reserved regions.
 
     >>> from swiommu.layer import Identity, Node, Span, Window

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.errors import InvalidArgument
-from swiommu.layer.kinds import Identity
-from swiommu.layer.reserved import Reserved, ReservedKind
+from swiommu.layer.graph.reserved import Reserved, ReservedKind
 from swiommu.ranges import joined
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def reaches(node: Node) -> list[tuple[int, int]]:
     True
     """
     own = list(node.layer.accepts())
-    if not (isinstance(node.layer, Identity) and node.lowers):
+    if not (node.layer.transparent and node.lowers):
         return own
     return [
         (max(start, low), min(stop, high))

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from swiommu.errors import InvalidArgument, NotFound
-from swiommu.layer.connect import below, connect, part, read_through, require_unused, way_to
-from swiommu.layer.fit import refuse_misfit
+from swiommu.layer.graph.connect import below, connect, part, read_through, require_unused, way_to
+from swiommu.layer.graph.fit import refuse_misfit
 from swiommu.layer.node import Node, Walker, members
 from swiommu.layer.picture import picture
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from swiommu.address import Space
     from swiommu.layer.base import Layer
-    from swiommu.layer.reserved import Reserved
+    from swiommu.layer.graph.reserved import Reserved
 
 __all__ = ["Graph"]
 

@@ -1,0 +1,25 @@
+"""Layers put on each other by name: what may sit on what, what is reserved, and the graph that stays whole.
+
+A step here is checked before it is taken: loops, ports, widths, granules, reserved regions. What an access meets on
+its way through a finished graph is not looked at here, nor what any one kind of layer does: see `Layer.fixed` and
+`Layer.transparent` for all that is asked of one.
+"""
+
+from swiommu.layer.graph.aperture import allocatable, reserved_regions
+from swiommu.layer.graph.connect import connect, disconnect, read_through, require_unused
+from swiommu.layer.graph.fit import missing_direct
+from swiommu.layer.graph.graph import Graph
+from swiommu.layer.graph.reserved import Reserved, ReservedKind
+
+__all__ = [
+    "Graph",
+    "Reserved",
+    "ReservedKind",
+    "allocatable",
+    "connect",
+    "disconnect",
+    "missing_direct",
+    "read_through",
+    "require_unused",
+    "reserved_regions",
+]
