@@ -25,7 +25,7 @@ from swiommu.replay.memory_plan import MemoryPlan, equal_plan, machine_plan, pea
 from swiommu.replay.need import Need, bytes_needed
 from swiommu.replay.pairing import workload_of
 from swiommu.replay.pins import pinned_share, recorded_share
-from swiommu.replay.requests import GENERATED, Area, Occupancy, OpCode, Request, RequestKind, Served, Workload
+from swiommu.replay.requests import GENERATED, Area, Occupancy, OpCode, Request, RequestKind, Served, Unused, Workload
 from swiommu.replay.verify import verify_cma, verify_iova, verify_swiotlb
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "RequestKind",
     "Served",
     "Status",
+    "Unused",
     "Workload",
     "bytes_needed",
     "design_history",

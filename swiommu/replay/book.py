@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from swiommu.replay.live import LiveRequests
-from swiommu.replay.requests import Occupancy, Op, OpCode, Request, RequestKind, Served, Sync
+from swiommu.replay.requests import Occupancy, Op, OpCode, Request, RequestKind, Served, Sync, Unused
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -33,7 +32,7 @@ class Book:
         self.ops: list[Op] = []
         self.occupancies: list[Occupancy] = []
         self.syncs: list[Sync] = []
-        self.counts: defaultdict[str, int] = defaultdict(int)
+        self.unused = Unused()
         self._live = LiveRequests()
 
     def add(
@@ -107,7 +106,7 @@ class Book:
         """The request that ends here, by `LiveRequests.leave`, or None, counted as unmatched."""
         index = self._live.leave(key, direction=event.name, size=event.size)
         if index is None:
-            self.counts["unmatched"] += 1
+            self.unused.unmatched += 1
         else:
             self.op(OpCode.END, index, event.time)
         return index

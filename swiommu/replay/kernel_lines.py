@@ -84,14 +84,14 @@ class MapLines:
 
     def request(self, lines: Sequence[MapLine], *, unmaps: int) -> int | None:
         """A MAP of an unknown device, begun where its first line stands; None for doorbells and identity ranges."""
-        first, counts = lines[0], self.book.counts
+        first, unused = lines[0], self.book.unused
         if first.iova != first.paddr and not self.book.machine.may_be_ram(first.paddr):
-            counts["msi_maps"] += len(lines)
+            unused.msi_maps += len(lines)
             return None
         if all(line.iova + line.left - line.size == line.paddr for line in lines):
-            counts["identity_maps"] += len(lines)
+            unused.identity_maps += len(lines)
             return None
-        counts["unattributed_maps"] += 1
+        unused.unattributed_maps += 1
         index = self.book.add(
             RequestKind.MAP,
             device="",
@@ -192,7 +192,7 @@ class AreaLines:
     def _release_start_extent(self, event: Event) -> None:
         area = self.book.machine.area
         if area is None or not area.base_pfn <= event.addr < area.base_pfn + area.total_pages:
-            self.book.counts["unmatched"] += 1
+            self.book.unused.unmatched += 1
             return
         index = self._note(Occupancy(event.addr, event.size, 0, was_start_extent=True))
         self.book.op(OpCode.VACATE, index, event.time)

@@ -95,6 +95,7 @@ class _Pairing:
             stop = event.time if stop is None else max(stop, event.time)
             handler = handlers.get(event.kind)
             if handler is None:
+                self.book.unused.other_events += event.kind is not Kind.LOST  # which the account of the lines has
                 continue
             context = (event.cpu, event.pid, event.context)
             if event.kind is not Kind.DMA_UNMAP:  # which may be what a held unmap waits for
@@ -140,7 +141,7 @@ class _Pairing:
             pieces = tuple((line.paddr, line.size) for line in lines)
         else:
             pieces = tuple(zip(sg.phys_addrs, sg.sizes, strict=False))
-            self.book.counts["ambiguous"] += sg.is_cut or len(sg.phys_addrs) != len(sg.sizes)
+            self.book.unused.ambiguous += sg.is_cut or len(sg.phys_addrs) != len(sg.sizes)
         index = self.book.add(
             RequestKind.MAP,
             device=event.device,
@@ -163,7 +164,7 @@ class _Pairing:
         """A list that failed; its lengths aren't printed, so each piece stands for the one byte that is certain."""
         phys_addrs = self.trace.table.sg(event.sg).phys_addrs
         self.bounces.claim(context, event.device, ())
-        self.book.counts["ambiguous"] += 1
+        self.book.unused.ambiguous += 1
         index = self.book.add(
             RequestKind.MAP,
             device=event.device,
@@ -231,7 +232,7 @@ class _Pairing:
 
     def dma_free(self, event: Event, context: Context) -> None:
         if event.size == 0 or event.extra == 0:
-            self.book.counts["freed_nothing"] += 1
+            self.book.unused.freed_nothing += 1
         else:
             self.ended(self.book.leave(("alloc", event.device, event.extra), event), context)
 
@@ -248,7 +249,7 @@ class _Pairing:
         if mark is None:
             return
         if mark.refused:
-            self.book.counts["refused_usermaps"] += 1
+            self.book.unused.refused_usermaps += 1
         elif not mark.is_map:
             for index in self.usermaps.take(mark.iova, mark.size, line=event.line):
                 self.book.served[index].unmaps += 1
@@ -290,7 +291,6 @@ class _Pairing:
             self.book.served[index].unmaps += 1
 
     def workload(self, start: int, stop: int) -> Workload:
-        account = self.trace.account
         return Workload(
             name=self.trace.name,
             requests=self.book.requests,
@@ -308,8 +308,6 @@ class _Pairing:
             stop_time=stop,
             has_dma_events=self.has_dma,
             invalidations=self.invalidations,
-            ignored=account.ignored_total,
-            lost_events=account.lost_total,
             notes=list(self.trace.notes),
-            **self.book.counts,
+            unused=self.book.unused,
         )

@@ -30,6 +30,7 @@ __all__ = [
     "RequestKind",
     "Served",
     "Sync",
+    "Unused",
     "Workload",
     "may_block",
 ]
@@ -173,8 +174,27 @@ class Area:
 
 
 @attrs.define
+class Unused:
+    """What was read and did not become part of a request, counted.
+
+    ``unmatched`` ends have no begin, ``ambiguous`` lists no lengths; ``unattributed_maps`` are MAPs all the same, but
+    of a device that nobody tells. ``msi_maps`` are doorbells, ``identity_maps`` the kernel's own, ``freed_nothing``
+    calls of ``dma_free`` without memory, ``other_events`` those that say nothing of a request.
+    """
+
+    unmatched: int = 0
+    ambiguous: int = 0
+    unattributed_maps: int = 0
+    refused_usermaps: int = 0
+    msi_maps: int = 0
+    identity_maps: int = 0
+    freed_nothing: int = 0
+    other_events: int = 0
+
+
+@attrs.define
 class Workload:
-    """Requests and operations of one recording, with the account of what could not be used.
+    """Requests and operations of one recording; ``unused`` is the account of what could not become one.
 
     ``served`` runs parallel to ``requests``. ``ops`` is in trace order. ``bounce_pool`` is the recorded pool's size in
     bytes, None if there was none. ``notes`` are sentences for the reader.
@@ -182,7 +202,7 @@ class Workload:
     >>> from swiommu.replay import workload_of
     >>> from swiommu.trace import read_trace
     >>> workload = workload_of(read_trace("arm64-6.12-smmu-camnvme-cma128M-s89"))
-    >>> workload.count(RequestKind.MAP), workload.censored, workload.msi_maps
+    >>> workload.count(RequestKind.MAP), workload.censored, workload.unused.msi_maps
     (4211, 16, 2)
     """
 
@@ -199,16 +219,8 @@ class Workload:
     start_time: int
     stop_time: int
     has_dma_events: bool
-    unmatched: int = 0
-    ambiguous: int = 0
-    unattributed_maps: int = 0
-    refused_usermaps: int = 0
-    msi_maps: int = 0
-    identity_maps: int = 0
-    freed_nothing: int = 0
+    unused: Unused = attrs.field(factory=Unused)
     invalidations: int | None = None
-    ignored: int = 0
-    lost_events: int = 0
     syncs: Sequence[Sync] = ()
     bounce_pool: int | None = None
     notes: list[str] = attrs.field(factory=list)

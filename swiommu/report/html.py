@@ -18,7 +18,8 @@ from swiommu.replay import AS_RECORDED, design_history, recorded_history
 from swiommu.report.area import RECTANGLES, area_figure
 from swiommu.report.columns import table_of
 from swiommu.report.figures import Figure, demand_figure, failures_figure, waste_figure
-from swiommu.report.sections import assumptions, exposures, facts, unused
+from swiommu.report.sections import assumptions, exposures, facts
+from swiommu.report.unused import left_out
 from swiommu.words import clean, mib
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def comparison_html(answer: Comparison, *, plotlyjs: PlotlyJs = "inline") -> str
     demand = demand_figure(answer.workload)
     figures = [*areas, *(figure for figure in (demand, failures, waste) if figure)]
     script, styles = _part("report.js"), _part("report.css")
-    lacking, none_of = unused(answer)
+    unused = left_out(answer)
     library = _library(plotlyjs)
     return _template().render(
         answer=answer,
@@ -66,8 +67,8 @@ def comparison_html(answer: Comparison, *, plotlyjs: PlotlyJs = "inline") -> str
         waste=waste,
         exposures=exposures(answer),
         assumptions=list(assumptions(answer)),
-        unused=lacking,
-        none_of=none_of,
+        unused=[each for each in unused if each.number],
+        none_of=[each.kind for each in unused if not each.number],
         figures=_json([figure.to_json() for figure in figures]),
         data=_json(answer.to_json()),
         styles=styles,

@@ -1,4 +1,4 @@
-"""The parts of the HTML report that are sentences: exposure, assumptions, and what was not used.
+"""The parts of the HTML report that are sentences: what was compared, exposure, and assumptions.
 
 Every rule that changes how a number is to be read stands here in words, beside the value that it had in this run.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from swiommu.answers import Comparison, Row
     from swiommu.replay import Knobs
 
-__all__ = ["Exposure", "Unused", "assumptions", "exposures", "facts", "unused"]
+__all__ = ["Exposure", "assumptions", "exposures", "facts"]
 
 
 class Exposure(NamedTuple):
@@ -28,14 +28,6 @@ class Exposure(NamedTuple):
     operations: str
     reach: str
     why: str
-
-
-class Unused(NamedTuple):
-    """Something that was counted and not replayed; ``names`` tells it apart further."""
-
-    number: int
-    what: str
-    names: list[str]
 
 
 def facts(answer: Comparison) -> list[tuple[str, str]]:
@@ -134,34 +126,3 @@ def _knobs(knobs: Knobs) -> dict[str, str]:
             "Linux does."
         )
     return {"Alignment": f"Contiguous memory is aligned to the buffer's size, {largest}.", "Frames": frames}
-
-
-_EXAMPLES = 12
-
-
-def unused(answer: Comparison) -> tuple[list[Unused], list[str]]:
-    """(what was not used, by name where names tell; what there was none of)."""
-    workload, account = answer.workload, answer.account
-    ignored = sorted(account.ignored.items(), key=lambda item: -item[1])
-    names = [f"{name}: {count(number)}" for name, number in ignored[:_EXAMPLES]]
-    if len(ignored) > _EXAMPLES:
-        names.append(f"and {len(ignored) - _EXAMPLES} more kinds")
-    lines = [f"line {line}: {reason}" for line, reason in account.examples]
-    listed = (
-        Unused(account.ignored_total, "lines of events that are not read", names),
-        Unused(workload.ignored, "lines of events that are read, but not for this answer", []),
-        Unused(account.malformed, "lines of known events that could not be read", lines),
-        Unused(account.unreadable, "lines without the shape of an event", []),
-        Unused(account.overlong, "lines longer than 1 MiB, skipped", []),
-        Unused(account.lost_total, "events lost while recording; what follows them may be wrong", []),
-        Unused(account.out_of_order, "events out of order, kept in the order of the file", []),
-        Unused(account.boots - 1, "further boots in the file, replayed on the state of the one before", []),
-        Unused(workload.unmatched, "ends without a begin: begun before the recording", []),
-        Unused(workload.ambiguous, "scatter lists whose piece lengths are not in the trace", []),
-        Unused(workload.unattributed_maps, "MAPs whose device is not in the trace (replayed without a name)", []),
-        Unused(workload.refused_usermaps, "user mappings that the kernel refused", []),
-        Unused(workload.msi_maps, "mappings of interrupt doorbells", []),
-        Unused(workload.identity_maps, "identity mappings that the kernel set up itself", []),
-        Unused(workload.freed_nothing, "calls that freed nothing", []),
-    )
-    return [each for each in listed if each.number], [each.what for each in listed if not each.number]

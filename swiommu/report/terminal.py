@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swiommu.replay import AS_RECORDED, peak_live_bytes
+from swiommu.report.unused import left_out
 from swiommu.words import clean, counted, mib
 
 if TYPE_CHECKING:
@@ -160,27 +161,12 @@ def _part(headings: Sequence[str], lines: Sequence[Sequence[str]], columns: slic
 
 def _notes(answer: Comparison) -> Iterator[str]:
     """What a reader must know to trust the numbers: what was assumed, what was not used, what the table lacks."""
-    workload, account = answer.workload, answer.account
     yield from answer.notes
-    lines = ("line", "lines")
-    sentences = (
-        (account.malformed, *lines, "of known events could not be read"),
-        (account.unreadable, *lines, "without the shape of an event"),
-        (account.overlong, *lines, "longer than 1 MiB, skipped"),
-        (workload.ignored, *lines, "of events that are not used"),
-        (workload.unmatched, "end", "ends", "without a begin (begun before the recording)"),
-        (workload.ambiguous, "scatter list", "scatter lists", "whose piece lengths are not in the trace"),
-        (workload.unattributed_maps, "MAP", "MAPs", "whose device and direction are not in the trace"),
-        (workload.refused_usermaps, "user mapping", "user mappings", "refused by the kernel"),
-        (account.out_of_order, "event", "events", "out of order (kept in file order)"),
-    )
-    for count, one, many, what in sentences:
-        if count:
-            yield f"{count:,} {one if count == 1 else many} {what}"
-    for line, reason in account.examples:
+    for each in left_out(answer):
+        if each.number and not each.expected:
+            yield str(each)
+    for line, reason in answer.account.examples:
         yield f"line {line}: {reason}"
-    if account.boots > 1:
-        yield f"{account.boots} boots in one file: each later one was replayed on the state of the one before"
     yield from _gaps(answer)
 
 

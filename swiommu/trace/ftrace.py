@@ -130,9 +130,6 @@ def _notes(trace: Trace, reading: Reading) -> Iterator[str]:
         yield "time stamps are whole numbers: the clock's unit is unknown, so times are in its ticks"
     if reading.flagless:
         yield "some lines have no flags: what happened in interrupts is taken for the task's"
-    if account.boots > 1:
-        jumps = counted(account.boots - 1, "time")
-        yield f"the clock jumps back by over a second {jumps}: the file holds {account.boots} boots"
     if account.lost_lines:
         what = counted(account.lost_events, "event") + (" and more" if account.lost_unknown else "")
         places = counted(account.lost_lines, "place")

@@ -17,7 +17,7 @@ def test_a_recordings_row_is_what_was_counted(trace_path, recording, facts_of):
     trace, workload = recording(trace_path)
     row = recorded(workload)
     counts, figures = trace.table.counts(), facts_of(trace_path)["figures"]
-    assert row.maps + workload.msi_maps + workload.identity_maps == counts.get(Kind.IOMMU_MAP, 0)
+    assert row.maps + workload.unused.msi_maps + workload.unused.identity_maps == counts.get(Kind.IOMMU_MAP, 0)
     if workload.has_dma_events and "vfio" not in trace_path.name:
         assert row.unmaps == counts.get(Kind.IOMMU_UNMAP, 0)
     assert row.failed.total() == workload.censored
@@ -29,7 +29,7 @@ def test_a_recordings_row_is_what_was_counted(trace_path, recording, facts_of):
     assert (row.invalidations is None) == ("invalidations" in row.why)
     assert row.enforces == enforced(workload)
     streaming = figures.get("dma_streaming", {})
-    if workload.has_dma_events and not workload.unattributed_maps and "peak_live_bytes" in streaming:
+    if workload.has_dma_events and not workload.unused.unattributed_maps and "peak_live_bytes" in streaming:
         assert row.peak_map_bytes == streaming["peak_live_bytes"]
 
 

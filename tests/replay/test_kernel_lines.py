@@ -58,7 +58,7 @@ def test_maps_begin_and_end_page_by_page(seed, steps, trace_of):
     by_line = {request.index: request.line - 2 for request in workload.requests}
     assert [(code, by_line[index]) for code, index in ops(workload)] == expected
     assert all(r.kind is RequestKind.MAP and r.translated and not r.device for r in workload.requests)
-    assert workload.unattributed_maps == len(workload.requests)
+    assert workload.unused.unattributed_maps == len(workload.requests)
     ended = {index for code, index in ops(workload) if code is OpCode.END}
     assert [served.unmaps for served in workload.served] == [int(r.index in ended) for r in workload.requests]
     assert not workload.has_dma_events
@@ -88,11 +88,11 @@ DMA = "dma_map_page: eth dir=TO_DEVICE dma_addr=10 size=1 phys_addr=10 attrs="
 def test_doorbells_and_identity_ranges_are_counted_apart(trace_of):
     lines = [DMA, map_(0xFFFF_F000, 0x0809_0000), map_(0x4000_0000, 0x4000_0000, 4 * PAGE), map_(0, 0, 16 * PAGE)]
     workload = workload_of(trace_of(printed(*lines), RAM))
-    assert (workload.msi_maps, workload.identity_maps, workload.unattributed_maps) == (1, 2, 0)
+    assert (workload.unused.msi_maps, workload.unused.identity_maps, workload.unused.unattributed_maps) == (1, 2, 0)
     assert len(workload.requests) == 1
     # Without the list of RAM a doorbell can't be told from memory.
     workload = workload_of(trace_of(printed(*lines)))
-    assert (workload.msi_maps, workload.identity_maps, workload.unattributed_maps) == (0, 2, 1)
+    assert (workload.unused.msi_maps, workload.unused.identity_maps, workload.unused.unattributed_maps) == (0, 2, 1)
 
 
 def test_a_two_step_run_is_one_request_of_nobody(trace_of):
@@ -127,4 +127,4 @@ def test_maps_before_a_mark_are_the_users(mark, trace_of):
     user = workload.requests[0]
     assert (user.kind, user.iova, user.size, len(user.pieces)) == ("USERMAP", 0x8000, 3 * PAGE, 2)
     assert ops(workload) == [(OpCode.BEGIN, 0), (OpCode.END, 0)]
-    assert workload.unattributed_maps == 0
+    assert workload.unused.unattributed_maps == 0

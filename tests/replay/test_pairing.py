@@ -60,9 +60,9 @@ def agree(kernel, trace):
     assert account["malformed"] == 0, account
     for got, want in itertools.zip_longest(said(workload), meant(kernel)):
         assert got == want, f"said {got}, meant {want}"
-    assert workload.unmatched == 0
+    assert workload.unused.unmatched == 0
     for name, count in kernel.counts.items():
-        assert getattr(workload, name) == count, name
+        assert getattr(workload.unused, name) == count, name
     assert len(workload.requests) == len({what for code, what in kernel.ops if code is OpCode.BEGIN})
     return workload
 
@@ -102,7 +102,7 @@ def test_of_several_live_maps_at_one_address_the_oldest_that_agrees_ends(trace_o
     # Nothing agrees with the last one: the oldest goes, as an end must have had a begin.
     workload = workload_of(trace_of(text + line("dma_unmap_page: eth dir=TO_DEVICE dma_addr=1000 size=9 attrs=")))
     assert [index for code, index, _ in workload.ops if code is OpCode.END] == [0, 2, 1, 3, 4]
-    assert workload.unmatched == 0
+    assert workload.unused.unmatched == 0
 
 
 def test_an_end_without_a_begin_is_counted_and_changes_nothing(trace_of):
@@ -113,14 +113,14 @@ def test_an_end_without_a_begin_is_counted_and_changes_nothing(trace_of):
         "cma_release: name=reserved pfn=0x10 page=00000000c1 count=1",
     ]
     workload = workload_of(trace_of(HEAD + "".join(line(end) for end in ends)))
-    assert (workload.unmatched, len(workload.requests), len(workload.ops)) == (4, 0, 0)
+    assert (workload.unused.unmatched, len(workload.requests), len(workload.ops)) == (4, 0, 0)
 
 
 def test_a_device_is_part_of_the_key(trace_of):
     text = HEAD + line("dma_map_page: eth dir=TO_DEVICE dma_addr=1000 size=64 phys_addr=1000 attrs=")
     text += line("dma_unmap_page: nvme dir=TO_DEVICE dma_addr=1000 size=64 attrs=")
     workload = workload_of(trace_of(text))
-    assert workload.unmatched == 1
+    assert workload.unused.unmatched == 1
     assert [code for code, _, _ in workload.ops] == [OpCode.BEGIN]
 
 
@@ -133,7 +133,7 @@ def test_a_list_that_failed_is_censored_and_its_sizes_are_said_to_be_unknown(tra
         (True, ((0x1000, 1), (0x9000, 1)), 2),
         (False, ((0x1000, 64),), 64),
     ]
-    assert (workload.ambiguous, workload.censored, workload.served[1].bounced) == (1, 1, 0)
+    assert (workload.unused.ambiguous, workload.censored, workload.served[1].bounced) == (1, 1, 0)
 
 
 def test_an_occupied_place_that_an_atomic_allocation_follows_stays_background(trace_of):
@@ -176,8 +176,8 @@ def test_a_recordings_requests_are_those_counted_when_it_was_made(trace_path, re
     trace, workload = recording(trace_path)
     figures = facts_of(trace_path)["figures"]
     counts = trace.table.counts()
-    assert (workload.unmatched, workload.ambiguous) == (0, 0)
-    own = workload.unattributed_maps
+    assert (workload.unused.unmatched, workload.unused.ambiguous) == (0, 0)
+    own = workload.unused.unattributed_maps
     streaming = figures.get("dma_streaming", {})
     if "map_calls" in streaming:
         assert workload.count(RequestKind.MAP) == streaming["map_calls"] + figures.get("dma_map_failed", 0) + own
@@ -191,9 +191,8 @@ def test_a_recordings_requests_are_those_counted_when_it_was_made(trace_path, re
             sizes[request.device] += request.size if request.kind is RequestKind.ALLOC else 0
         assert made == {name: facts["allocs"] for name, facts in devices.items()}
         assert {name: sizes[name] for name in devices} == {name: facts["bytes"] for name, facts in devices.items()}
-    assert sum(s.maps for s in workload.served) + workload.msi_maps + workload.identity_maps == counts.get(
-        Kind.IOMMU_MAP, 0
-    )
+    others = workload.unused.msi_maps + workload.unused.identity_maps
+    assert sum(s.maps for s in workload.served) + others == counts.get(Kind.IOMMU_MAP, 0)
     if "swiotlb=force" in workload.mode:
         assert sum(served.bounced for served in workload.served) == streaming["bytes_mapped"]
     live_at_end_and_peak(workload, figures)

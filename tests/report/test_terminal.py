@@ -4,6 +4,7 @@ import io
 from collections import Counter
 from types import SimpleNamespace
 
+import attrs
 import pytest
 from rich.console import Console
 
@@ -24,13 +25,14 @@ def camera():
     return compare(read_trace("arm64-6.12-cam-cma64M-s81"), ["as-recorded", "cma-bitmap"], with_need=False)
 
 
-def altered(answer, *, account=(), workload=(), rows=()):
+def altered(answer, *, account=(), workload=(), unused=(), rows=()):
     """The answer with other counts in its account and workload, and reasons in its last row."""
     copy = SimpleNamespace(
         **{name: getattr(answer, name) for name in ("plan", "rows", "verdict", "notes", "with_need")}
     )
     copy.account = SimpleNamespace(**(vars_of(answer.account) | dict(account)))
     copy.workload = SimpleNamespace(**(vars_of(answer.workload) | dict(workload)))
+    copy.workload.unused = attrs.evolve(answer.workload.unused, **dict(unused))
     for name, value in dict(rows).items():
         setattr(copy, name, value)
     return copy
@@ -47,20 +49,20 @@ def notes(answer):
 @pytest.mark.parametrize(
     ("where", "field", "one", "many"),
     [
-        ("account", "malformed", "1 line of known events could not be read", "2,000 lines of known"),
+        ("account", "malformed", "1 line of known events that could not be read", "2,000 lines of known"),
         ("account", "unreadable", "1 line without the shape of an event", "2,000 lines without"),
         ("account", "overlong", "1 line longer than 1 MiB, skipped", "2,000 lines longer"),
         ("account", "out_of_order", "1 event out of order (kept in file order)", "2,000 events out"),
-        ("workload", "ignored", "1 line of events that are not used", "2,000 lines of events"),
-        ("workload", "unmatched", "1 end without a begin (begun before the recording)", "2,000 ends without"),
+        ("account", "ignored_total", "1 line of events that are not used", "2,000 lines of events"),
+        ("unused", "unmatched", "1 end without a begin (begun before the recording)", "2,000 ends without"),
         (
-            "workload",
+            "unused",
             "ambiguous",
             "1 scatter list whose piece lengths are not in the trace",
             "2,000 scatter lists whose",
         ),
-        ("workload", "unattributed_maps", "1 MAP whose device and direction are not in the trace", "2,000 MAPs whose"),
-        ("workload", "refused_usermaps", "1 user mapping refused by the kernel", "2,000 user mappings refused"),
+        ("unused", "unattributed_maps", "1 MAP whose device and direction are not in the trace", "2,000 MAPs whose"),
+        ("unused", "refused_usermaps", "1 user mapping refused by the kernel", "2,000 user mappings refused"),
     ],
 )
 def test_what_was_not_used_is_told_in_singular_and_plural(camera, where, field, one, many):
