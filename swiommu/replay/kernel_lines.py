@@ -1,4 +1,4 @@
-"""Lines that tell how the kernel served its drivers: page-table maps, area allocations, user-space marks.
+"""Lines that tell how the kernel served its drivers: page-table maps and area allocations.
 
 They are never requests, with the exceptions of rule 2: maps that no dma event covers are one MAP per run, an area
 allocation that no dma_alloc covers is background occupancy, and in a trace without dma events both stand for
@@ -27,7 +27,7 @@ class MapLines:
     def __init__(self, book: Book, *, has_dma: bool) -> None:
         self.book = book
         self.has_dma = has_dma
-        self.ledger = MapLedger()
+        self._ledger = MapLedger()
         self._expected: dict[Context, int] = {}
         self._held: dict[Context, tuple[Event, int]] = {}
 
@@ -36,20 +36,24 @@ class MapLines:
         place = self.book.hold(event.time)
         if event.size:
             line = MapLine(event.addr, event.size, event.phys, event.size, context, place, event.time, event.line)
-            self.ledger.add(line)
+            self._ledger.add(line)
 
     def unmap(self, event: Event, context: Context) -> None:
         """A range was taken out: by the call just seen, by the one about to print, or by nobody's call."""
-        if self._expected.pop(context, None) == event.addr or not self.ledger.knows(event.addr):
+        if self._expected.pop(context, None) == event.addr or not self._ledger.knows(event.addr):
             return
         if self.has_dma:
             # The unmap of a dma_unmap_page comes just before it: this context's next event tells.
             self._held[context] = (event, self.book.hold(event.time))
         else:
-            for line in self.ledger.unmap(event.addr, event.size, place=len(self.book.ops)):
+            for line in self._ledger.unmap(event.addr, event.size, place=len(self.book.ops)):
                 index = self.request([line], unmaps=1)
                 if index is not None:
                     self.book.op(OpCode.END, index, event.time)
+
+    def claim(self, context: Context, start: int, stop: int) -> list[MapLine]:
+        """The lines that served a call, as `MapLedger.claim`."""
+        return self._ledger.claim(context, start, stop)
 
     def expect(self, context: Context, iova: int) -> None:
         """dma_unmap_sg and dma_free print before the unmap that they cause."""
@@ -69,7 +73,7 @@ class MapLines:
         if held is None:
             return
         event, place = held
-        ended = self.ledger.unmap(event.addr, event.size, place=place)
+        ended = self._ledger.unmap(event.addr, event.size, place=place)
         index = self.request(ended, unmaps=1) if ended else None
         if index is not None:
             self.book.patch(place, OpCode.END, index)
@@ -78,7 +82,7 @@ class MapLines:
         """End of the trace: held unmaps are settled, what is still mapped is a live MAP, a doorbell or an identity."""
         for context in list(self._held):
             self.settle(context)
-        for run in list(self.ledger.runs()):
+        for run in list(self._ledger.runs()):
             for lines in [run] if self.has_dma else [[line] for line in run]:
                 self.request(lines, unmaps=0)
 
@@ -112,28 +116,28 @@ class AreaLines:
     def __init__(self, book: Book, *, has_dma: bool) -> None:
         self.book = book
         self.has_dma = has_dma
-        self.ledger = AreaLedger()
+        self._ledger = AreaLedger()
         self._by_pfn: dict[int, int] = {}
         self._background: dict[int, int] = {}
 
     def start(self, event: Event, context: Context) -> None:
         """A new call: what this context left unclaimed was nobody's."""
         del event
-        for call in self.ledger.start(context):
+        for call in self._ledger.start(context):
             self._occupy(call)
 
     def retry(self, event: Event, context: Context) -> None:
         """A candidate was busy."""
-        self.ledger.retry(context, event.addr)
+        self._ledger.retry(context, event.addr)
 
     def done(self, event: Event, context: Context) -> None:
         """The area answered; without dma events that is an ALLOC in itself."""
         pfn = event.addr if event.err == 0 else None
         place = self.book.hold(event.time)
-        call = self.ledger.finish(context, count=event.size, align=event.extra, pfn=pfn, place=place)
+        call = self._ledger.finish(context, count=event.size, align=event.extra, pfn=pfn, place=place)
         if self.has_dma:
             return
-        self.ledger.claim(context, event.size, at=event.addr, asks=True)
+        self._ledger.claim(context, event.size, at=event.addr, asks=True)
         index = self.book.add(
             RequestKind.ALLOC,
             device=event.name,
@@ -150,7 +154,7 @@ class AreaLines:
 
     def claim(self, context: Context, pages: int, *, at: int, asks: bool) -> list[AreaCall]:
         """The calls made for a dma_alloc, as `AreaLedger.claim`; others that waited here were background."""
-        mine, others = self.ledger.claim(context, pages, at=at, asks=asks)
+        mine, others = self._ledger.claim(context, pages, at=at, asks=asks)
         for call in others:
             self._occupy(call)
         return mine
@@ -169,7 +173,7 @@ class AreaLines:
                 self.book.op(OpCode.END, index, event.time)
             return
         if pfn not in self._background:
-            waiting = self.ledger.take(pfn)
+            waiting = self._ledger.take(pfn)
             if waiting is not None:
                 self._occupy(waiting)
         if pfn in self._background:
@@ -179,7 +183,7 @@ class AreaLines:
 
     def finish(self) -> None:
         """End of the trace: what nobody claimed was background."""
-        for call in self.ledger.rest():
+        for call in self._ledger.rest():
             self._occupy(call)
 
     def _occupy(self, call: AreaCall) -> None:

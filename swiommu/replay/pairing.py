@@ -255,7 +255,7 @@ class _Pairing:
                 self.book.served[index].unmaps += 1
                 self.book.op(OpCode.END, index, event.time)
         else:
-            lines = self.maps.ledger.claim(context, mark.iova, mark.iova + mark.size)
+            lines = self.maps.claim(context, mark.iova, mark.iova + mark.size)
             index = self.book.add(
                 RequestKind.USERMAP,
                 device="",
@@ -272,7 +272,7 @@ class _Pairing:
 
     def claim(self, context: Context, addr: int, size: int) -> list[MapLine]:
         page = self.machine.page_size
-        return self.maps.ledger.claim(context, align_down(addr, page), align_up(addr + max(size, 1), page))
+        return self.maps.claim(context, align_down(addr, page), align_up(addr + max(size, 1), page))
 
     def claim_list(self, context: Context, sg: ScatterList) -> list[MapLine]:
         if not sg.dma_addrs:
@@ -281,7 +281,7 @@ class _Pairing:
         stop = max(addr + size for addr, size in zip(sg.dma_addrs, sg.sizes, strict=False)) if sg.sizes else 0
         # A cut list does not say where it ends; its maps are the newest of the context above its first address.
         is_cut = len(sg.dma_addrs) < sg.ents
-        return self.maps.ledger.claim(context, align_down(min(sg.dma_addrs), page), _ERROR if is_cut else stop)
+        return self.maps.claim(context, align_down(min(sg.dma_addrs), page), _ERROR if is_cut else stop)
 
     def ended(self, index: int | None, context: Context) -> None:
         """dma_unmap_sg and dma_free print before the unmap they cause."""
