@@ -2,7 +2,8 @@
 
     SwiommuError                       errno, numbers
     ├── InvalidArgument (ValueError)         EINVAL      the call can never be right as it stands
-    │   └── SpaceMismatch (TypeError)        EINVAL      an address of another space
+    │   ├── SpaceMismatch (TypeError)        EINVAL      an address of another space
+    │   └── NoPageSize                       ENXIO       no page size of the table divides all of the range
     ├── AddressOverflow (OverflowError)      EOVERFLOW   start + size leaves the space
     ├── OutOfRange (ValueError)              ERANGE      beyond the aperture or the width
     ├── NotFound (LookupError)               ENOENT      nothing starts, or is mapped, there
@@ -10,9 +11,14 @@
     ├── NoSpace                              ENOSPC      no free bus addresses under the limit
     ├── Busy                                 EBUSY       in use, pinned, or attached elsewhere
     ├── AddressInUse                         EADDRINUSE  the range overlaps a live one
+    │   └── AlreadyMapped                        EEXIST      the same, as ARM's page tables say it
     ├── Loop                                 ELOOP       a layer would be found below itself
     ├── NotSupported                         EOPNOTSUPP  this domain cannot do that by design
     ├── NoDevice                             ENODEV      the device has no domain
+    ├── NotPermitted                         EPERM       somebody else owns it, or not while it is in use
+    ├── AccessDenied                         EACCES      the caller has not the rights
+    ├── AlreadyThere                         EEXIST      there can be one only, and there is
+    ├── ProbeDeferred                        517         not yet: ask again later (a number of the kernel's own)
     ├── DeviceFault                          EFAULT      a device's access found no memory
     └── InputError                           (file)      unreadable input: path, line, reason
 
@@ -31,8 +37,11 @@ import errno as _errno
 from typing import ClassVar
 
 __all__ = [
+    "AccessDenied",
     "AddressInUse",
     "AddressOverflow",
+    "AlreadyMapped",
+    "AlreadyThere",
     "Busy",
     "DeviceFault",
     "InputError",
@@ -40,10 +49,13 @@ __all__ = [
     "Loop",
     "NoDevice",
     "NoMemory",
+    "NoPageSize",
     "NoSpace",
     "NotFound",
+    "NotPermitted",
     "NotSupported",
     "OutOfRange",
+    "ProbeDeferred",
     "SpaceMismatch",
     "SwiommuError",
 ]
@@ -80,6 +92,12 @@ class InvalidArgument(SwiommuError, ValueError):
 
 class SpaceMismatch(InvalidArgument, TypeError):
     """An address of one space where another space's was wanted (bus for physical, or a stale one)."""
+
+
+class NoPageSize(InvalidArgument):
+    """No page size of the table divides the addresses and the size; what the generic page table answers."""
+
+    errno = _errno.ENXIO
 
 
 class AddressOverflow(SwiommuError, OverflowError):
@@ -124,6 +142,12 @@ class AddressInUse(SwiommuError):
     errno = _errno.EADDRINUSE
 
 
+class AlreadyMapped(AddressInUse):
+    """The range overlaps a live mapping, as the page tables of ARM report it."""
+
+    errno = _errno.EEXIST
+
+
 class Loop(SwiommuError):
     """A layer would be found below itself, by its data or by the reads of a table; ``names`` is the way round."""
 
@@ -140,6 +164,30 @@ class NoDevice(SwiommuError):
     """The device is not attached to a domain."""
 
     errno = _errno.ENODEV
+
+
+class NotPermitted(SwiommuError):
+    """Somebody else owns it, or it can't be done while it is in use."""
+
+    errno = _errno.EPERM
+
+
+class AccessDenied(SwiommuError):
+    """The caller has not the rights."""
+
+    errno = _errno.EACCES
+
+
+class AlreadyThere(SwiommuError):
+    """There can be only one of it, and there is one."""
+
+    errno = _errno.EEXIST
+
+
+class ProbeDeferred(SwiommuError):
+    """What it needs is not there yet: ask again later. EPROBE_DEFER, which no program outside the kernel sees."""
+
+    errno = 517
 
 
 class DeviceFault(SwiommuError):

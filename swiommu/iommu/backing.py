@@ -6,8 +6,8 @@ from array import array
 from typing import TYPE_CHECKING, Any, Protocol
 
 from swiommu.address import PAGE_SIZE, PhysAddr
-from swiommu.errors import InvalidArgument, NotFound, SpaceMismatch
-from swiommu.pagetable import FrameTables
+from swiommu.errors import InvalidArgument, SpaceMismatch
+from swiommu.pagetable import FrameTables, TablePages, joined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from swiommu.iommu.stacked import Stacked
     from swiommu.layer import Node
     from swiommu.memory import Frames
-    from swiommu.pagetable import Format, TableMemory
+    from swiommu.pagetable import Format, TableMemory, Words
 
 __all__ = [
     "Backing",
@@ -101,7 +101,7 @@ class LowerBacking:
             self._below.let_go(below)
 
 
-class LowerTables:
+class LowerTables(TablePages):
     """Table pages of ``user`` in memory of the domain below it: a walk reads them through that domain.
 
     Each mapping taken there is cut into pages, and given back with its last one. Where the memory at the end is
@@ -118,62 +118,50 @@ class LowerTables:
     """
 
     def __init__(self, user: Stacked[Any], below: Domain[Any], highest: int) -> None:
+        super().__init__()
         self._user = user
         self._below = below
         self._highest = highest
-        self._pages: dict[int, array[int]] = {}
         self._from: dict[int, Mapping[Any]] = {}  # page -> the mapping that it was cut from, free pages too
-        self._free: list[int] = []
+        self._free: dict[int, list[int]] = {}  # by the size that the mapping was cut into
 
-    def __len__(self) -> int:
-        """How many pages are in use."""
-        return len(self._pages)
-
-    def alloc(self) -> int:
-        """The address, in the lower domain's bus space, of a zeroed page; raises as its `Domain.alloc`."""
-        if not self._free:
-            mapping = self._below.alloc(PAGE_SIZE, limit=self._highest)
+    def alloc(self, size: int = PAGE_SIZE) -> int:
+        """The address, in the lower domain's bus space, of a zeroed table; raises as its `Domain.alloc`."""
+        free = self._free.setdefault(size, [])
+        if not free:
+            mapping = self._below.alloc(size, size, limit=self._highest)
             start, stop = mapping.iova.start.value, mapping.iova.stop
             self._below.uses.add_tables(self._user, start, stop - start)
-            pages = range(start, stop, PAGE_SIZE)
-            self._from.update(dict.fromkeys(pages, mapping))
-            self._free.extend(reversed(pages))
-        page = self._free.pop()
-        self._pages[page] = self._fresh(page)
-        return page
+            cut = range(start, stop, size)
+            self._from.update(dict.fromkeys(cut, mapping))
+            free.extend(reversed(cut))
+        return self.add(free[-1], self._fresh(free.pop(), size))
 
     def free(self, phys: int) -> None:
         """See `TableMemory.free`."""
-        if self._pages.pop(phys, None) is None:
-            raise NotFound(f"{phys:#x} is no table page", phys=phys)
-        self._free.append(phys)
+        size = self.remove(phys)
+        self._free[size].append(phys)
         mapping = self._from[phys]
         start = mapping.iova.start.value
-        pages = range(start, mapping.iova.stop, PAGE_SIZE)
-        if not any(page in self._pages for page in pages):
-            for page in pages:
+        cut = range(start, mapping.iova.stop, size)
+        if not any(self.holds(page) for page in cut):
+            for page in cut:
                 del self._from[page]
-            self._free = [page for page in self._free if page not in pages]
+            self._free[size] = [page for page in self._free[size] if page not in cut]
             self._below.uses.remove_tables(self._user, start)
             # Nobody is asked: an empty table can't be kept because somebody maps its page, who faults from now on.
             if self._below.held(mapping):
                 self._below.let_go(mapping)
 
-    def entries(self, phys: int) -> array[int]:
-        """See `TableMemory.entries`."""
-        try:
-            return self._pages[phys]
-        except KeyError:
-            raise NotFound(f"{phys:#x} is no table page", phys=phys) from None
+    def _fresh(self, at: int, size: int) -> Words:
+        return joined([self._page(page) for page in range(at, at + size, PAGE_SIZE)])
 
-    def _fresh(self, page: int) -> array[int]:
+    def _page(self, page: int) -> array[int]:
         ram = self._below.ram
         place = None if ram is None else self._below.iova_to_memory(self._below.input_space.at(page))
         if ram is None or place is None:
             return array("Q", bytes(PAGE_SIZE))
-        words = ram.words(PhysAddr(ram.space, place.value))
-        memoryview(words).cast("B")[:] = bytes(PAGE_SIZE)  # what a former owner of the frame left
-        return words
+        return ram.words(PhysAddr(ram.space, place.value))
 
 
 def require_sources(
@@ -190,7 +178,7 @@ def require_sources(
     if below is None:
         if frames is None or output_space is None:
             raise InvalidArgument("a domain needs frames and their space, or a domain below")
-        granule = form.levels[-1].pgsize
+        granule = form.granule
         if frames.range.start.space is output_space and frames.page_size != granule:
             raise InvalidArgument(
                 f"frames of {frames.page_size} bytes under format {form.name!r}, whose smallest page is {granule}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from array import array
+from swiommu.address import PAGE_SIZE
 
-    from swiommu.pagetable import TableMemory
+if TYPE_CHECKING:
+    from swiommu.pagetable import TableMemory, Words
 
 __all__ = ["DeferredTables"]
 
@@ -32,21 +32,25 @@ class DeferredTables:
         self._waiting = 0
 
     def __len__(self) -> int:
-        """How many pages were freed by the table, but not yet given back."""
+        """How many pages of 4 KiB were freed by the table, but not yet given back."""
         return self._waiting
 
-    def alloc(self) -> int:
+    def alloc(self, size: int = PAGE_SIZE) -> int:
         """See `TableMemory.alloc`."""
-        return self._tables.alloc()
+        return self._tables.alloc(size)
 
-    def entries(self, phys: int) -> array[int]:
+    def entries(self, phys: int) -> Words:
         """See `TableMemory.entries`."""
         return self._tables.entries(phys)
+
+    def word(self, address: int) -> int:
+        """See `TableMemory.word`."""
+        return self._tables.word(address)
 
     def free(self, phys: int) -> None:
         """Hold the page for `collect`."""
         self._freelist.append(phys)
-        self._waiting += 1
+        self._waiting += self._pages(phys)
 
     def collect(self) -> list[int]:
         """What was freed since the last call; it belongs to the caller, who ends with `free_now`."""
@@ -56,5 +60,8 @@ class DeferredTables:
     def free_now(self, freelist: list[int]) -> None:
         """Give these pages back."""
         for phys in freelist:
+            self._waiting -= self._pages(phys)
             self._tables.free(phys)
-        self._waiting -= len(freelist)
+
+    def _pages(self, phys: int) -> int:
+        return 8 * len(self._tables.entries(phys)) // PAGE_SIZE

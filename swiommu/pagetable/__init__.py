@@ -8,7 +8,17 @@ from swiommu.pagetable.format import EMPTY, Empty, Format, Item, Leaf, Level, Ta
 from swiommu.pagetable.formats import MOCK, MOCK64K
 from swiommu.pagetable.pgsize import page_size_choice
 from swiommu.pagetable.radix import RadixTable
-from swiommu.pagetable.tables import CountingTables, FrameTables, TableMemory
+from swiommu.pagetable.rules import Rules
+from swiommu.pagetable.tables import (
+    CountingTables,
+    FrameTables,
+    JoinedPages,
+    TableMemory,
+    TablePages,
+    Words,
+    blank,
+    joined,
+)
 from swiommu.pagetable.walk import LeafRun, Step, Walk
 
 __all__ = [
@@ -20,13 +30,19 @@ __all__ = [
     "Format",
     "FrameTables",
     "Item",
+    "JoinedPages",
     "Leaf",
     "LeafRun",
     "Level",
     "RadixTable",
+    "Rules",
     "Step",
     "Table",
     "TableMemory",
+    "TablePages",
     "Walk",
+    "Words",
+    "blank",
+    "joined",
     "page_size_choice",
 ]

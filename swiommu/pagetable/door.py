@@ -10,27 +10,60 @@ from swiommu.errors import AddressOverflow, InvalidArgument, OutOfRange
 if TYPE_CHECKING:
     from swiommu.pagetable.format import Format
 
-__all__ = ["CheckedRanges"]
+__all__ = ["TableDoor"]
 
 _PROT_BITS = 0x3F
 _READ_WRITE = int(Prot.READ | Prot.WRITE)
 
 
-class CheckedRanges:
-    """The door of a table of ``format``: its limits, and the sentences about what is beyond them."""
+class TableDoor:
+    """The limits of a table of ``format``, and the sentences about what is beyond them.
 
-    def __init__(self, format: Format) -> None:  # noqa: A002 - the word of the field
+    Inside, an input is its decoded bits; outside, those of a sign-extended format are canonical: `inner` and `outer`.
+    ``rightless``: leaves without READ and WRITE are let in.
+
+    >>> from swiommu.pagetable.formats import MOCK
+    >>> TableDoor(MOCK).leaf(0x20_0000, 0, 0x20_0000, 1, Prot.READ)
+    (2, 0)
+    """
+
+    def __init__(self, format: Format, *, rightless: bool = False) -> None:  # noqa: A002 - the word of the field
         self.format = format
-        self.granule = format.levels[-1].pgsize
-        self._limit = 1 << format.input_width
+        self.rules = format.rules
+        self.mask = (1 << format.input_width) - 1
+        self.leaf_of = {
+            pgsize: (depth, order) for depth, level in enumerate(format.levels) for order, pgsize in level.sizes.items()
+        }
         self._output_limit = 1 << format.output_width
-        self._depth_of = {level.pgsize: depth for depth, level in enumerate(format.levels) if level.can_leaf}
+        self._half = 1 << format.aperture_width
+        self._upper = (1 << 64) - self._half  # where the upper half of a sign-extended format begins
+        self._needs = 0 if rightless else _READ_WRITE
 
-    def _check_range(self, iova: int, size: int, alignment: int) -> None:
+    def holds(self, iova: int) -> bool:
+        """Whether ``iova`` is an input of the format.
+
+        >>> from swiommu.pagetable.formats import MOCK
+        >>> TableDoor(MOCK).holds(1 << 48)
+        False
+        """
+        return 0 <= iova < self._half or (self.format.sign_extended and self._upper <= iova < 1 << 64)
+
+    def outer(self, at: int) -> int:
+        """The address whose decoded bits are ``at``."""
+        return at + self._upper - self._half if at >= self._half else at
+
+    def inner(self, iova: int) -> int:
+        """The decoded bits of ``iova``; `OutOfRange` for what is no input of the format."""
+        if not self.holds(iova):
+            raise OutOfRange(f"{iova:#x} is beyond the {self._inputs()}", iova=iova)
+        return iova & self.mask
+
+    def range(self, iova: int, size: int, alignment: int) -> int:
+        """The decoded bits of the range's start, if it can be one: not empty, aligned, in one half of the inputs."""
         if size < 1:
             raise InvalidArgument(f"a range of {size} bytes at {iova:#x}: at least {alignment} are needed", size=size)
         if (iova | size) & (alignment - 1):
-            raise InvalidArgument(
+            raise self.rules.misaligned(
                 f"{size:#x} bytes at {iova:#x} are not aligned to the page size {alignment:#x}",
                 iova=iova,
                 size=size,
@@ -38,21 +71,21 @@ class CheckedRanges:
             )
         if iova < 0 or iova + size > 1 << 64:
             raise AddressOverflow(f"{size:#x} bytes at {iova:#x} wrap around 64 bits", iova=iova, size=size)
-        if iova + size > self._limit:
-            raise OutOfRange(
-                f"{size:#x} bytes at {iova:#x} leave the {self.format.input_width}-bit input "
-                f"of format {self.format.name!r}",
-                iova=iova,
-                size=size,
-            )
+        last = iova + size - 1
+        if not (self.holds(iova) and self.holds(last)) or (iova < self._half) != (last < self._half):
+            raise OutOfRange(f"{size:#x} bytes at {iova:#x} leave the {self._inputs()}", iova=iova, size=size)
+        return iova & self.mask
 
-    def _check_map(self, iova: int, paddr: int, pgsize: int, count: int, prot: int) -> int:
-        depth = self._depth_of.get(pgsize)
-        if depth is None:
+    def leaf(self, iova: int, paddr: int, pgsize: int, count: int, prot: int) -> tuple[int, int]:
+        """Depth and order of ``count`` leaves that can be written so, wherever there is room."""
+        found = self.leaf_of.get(pgsize)
+        if found is None:
             raise InvalidArgument(f"format {self.format.name!r} has no leaf of {pgsize:#x} bytes", pgsize=pgsize)
-        self._check_range(iova, pgsize * count, pgsize)
+        self.range(iova, pgsize * count, pgsize)
         if paddr & (pgsize - 1):
-            raise InvalidArgument(f"output {paddr:#x} is not aligned to the page size {pgsize:#x}", paddr=paddr)
+            raise self.rules.misaligned(
+                f"output {paddr:#x} is not aligned to the page size {pgsize:#x}", paddr=paddr, alignment=pgsize
+            )
         if paddr < 0 or paddr + pgsize * count > self._output_limit:
             raise OutOfRange(
                 f"{pgsize * count:#x} bytes at output {paddr:#x} leave the {self.format.output_width}-bit output "
@@ -61,6 +94,12 @@ class CheckedRanges:
                 size=pgsize * count,
             )
         bits = int(prot)
-        if not bits & _READ_WRITE or bits & ~_PROT_BITS:
-            raise InvalidArgument(f"protection {bits:#x}: READ or WRITE is needed, no bit above PRIV exists", prot=prot)
-        return depth
+        if (self._needs and not bits & self._needs) or bits & ~_PROT_BITS:
+            raise self.rules.no_access(
+                f"protection {bits:#x}: READ or WRITE is needed, no bit above PRIV exists", prot=prot
+            )
+        return found
+
+    def _inputs(self) -> str:
+        signed = "sign-extended " if self.format.sign_extended else ""
+        return f"{signed}{self.format.input_width}-bit input of format {self.format.name!r}"

@@ -1,13 +1,24 @@
-"""What a table answers: the references of a walk, and runs of leaves."""
+"""Reading a table as hardware does, and what it answers: the references of a walk, and runs of leaves.
+
+Nothing here knows who owns a table: an address of the root and a way to read words are all that is needed, so that
+a dump of memory is read by the same code.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:
-    from swiommu.pagetable.format import Item
+from swiommu.address import Prot
+from swiommu.pagetable.format import EMPTY, Leaf, Table
 
-__all__ = ["LeafRun", "Step", "Walk", "append_leaves"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swiommu.pagetable.format import Format, Item
+
+__all__ = ["LeafRun", "Narrowing", "Step", "Walk", "append_leaves", "walk"]
+
+_READ_WRITE = Prot.READ | Prot.WRITE
 
 
 class LeafRun(NamedTuple):
@@ -28,7 +39,7 @@ class LeafRun(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One reference of a walk: the entry read, and where (``depth`` 0 is the root)."""
+    """One reference of a walk: the entry read, and where (``depth`` as in `Format.levels`)."""
 
     depth: int
     table: int
@@ -37,10 +48,69 @@ class Step(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """The references of one walk, and how it ended: `Empty` or `Leaf`."""
+    """The references of one walk, and how it ended: `Empty` or `Leaf`, then of ``pgsize`` bytes (else 0)."""
 
     steps: tuple[Step, ...]
     outcome: Item
+    pgsize: int = 0
+
+
+class Narrowing(NamedTuple):
+    """What the table entries on the way so far let through: READ and WRITE must be let through by all of them.
+
+    >>> Narrowing().through(Table(0x1000, Prot.READ)).leaf(Leaf(0, Prot.READ | Prot.WRITE)).prot
+    <Prot.READ: 1>
+    """
+
+    allows: Prot = _READ_WRITE
+    prot: Prot = Prot.NONE
+
+    def through(self, table: Table) -> Narrowing:
+        """The same, one table further."""
+        if table.allows is _READ_WRITE and not table.prot:
+            return self
+        return Narrowing(self.allows & table.allows, self.prot | table.prot)
+
+    def leaf(self, leaf: Leaf) -> Leaf:
+        """``leaf`` as it is seen at the end of this way."""
+        if self == _WIDE:
+            return leaf
+        return Leaf(leaf.oa, leaf.prot & (~_READ_WRITE | self.allows) | self.prot, leaf.order)
+
+
+_WIDE = Narrowing()
+
+
+def walk(form: Format, root: int, start: int, at: int, read: Callable[[int], int]) -> Walk:
+    """Read the entries from ``root``, a table at depth ``start``, to the input whose decoded bits are ``at``.
+
+    ``read`` answers the word at an address. What can't be there, a leaf in an upper level or a misaligned one, a table
+    below the last level, is empty: others may write where tables lie.
+
+    >>> from swiommu.pagetable.formats import MOCK
+    >>> words = {0x1000: 0x2001, 0x2000: 0x3001, 0x3000: 0x8000_0007}
+    >>> found = walk(MOCK, 0x1000, 0, 0x1234, words.__getitem__)
+    >>> found.outcome, found.pgsize, len(found.steps)
+    (Leaf(oa=2147483648, prot=<Prot.READ: 1>, order=0), 2097152, 3)
+    """
+    levels, decode = form.levels, form.decode
+    steps: list[Step] = []
+    if at >> levels[start].shift + levels[start].bits:
+        return Walk((), EMPTY)
+    phys, seen = root, _WIDE
+    for depth in range(start, len(levels)):
+        level = levels[depth]
+        index = at >> level.shift & (1 << level.bits) - 1
+        entry = read(phys + 8 * index)
+        steps.append(Step(depth, phys, index, entry))
+        item = decode(entry, depth)
+        if isinstance(item, Table):
+            phys, seen = item.oa, seen.through(item)
+            continue
+        if isinstance(item, Leaf) and isinstance(form.checked(item, depth), Leaf):
+            return Walk(tuple(steps), seen.leaf(item), 1 << level.shift + item.order)
+        break
+    return Walk(tuple(steps), EMPTY)
 
 
 def append_leaves(runs: list[LeafRun], iova: int, pgsize: int, leaves: int) -> None:
@@ -50,7 +120,7 @@ def append_leaves(runs: list[LeafRun], iova: int, pgsize: int, leaves: int) -> N
     >>> append_leaves(runs, 0x2000, 0x1000, 2); runs
     [LeafRun(iova=4096, pgsize=4096, leaves=3)]
     """
-    if runs and runs[-1].pgsize == pgsize:
+    if runs and runs[-1].pgsize == pgsize and runs[-1].iova + runs[-1].size == iova:
         runs[-1] = runs[-1]._replace(leaves=runs[-1].leaves + leaves)
     else:
         runs.append(LeafRun(iova, pgsize, leaves))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import attrs
 from hypothesis import assume
 from hypothesis import strategies as st
 
@@ -193,19 +194,9 @@ def _uniform(shape: list[tuple[int, bool]], page: int) -> None:
 
 def _levels(count: int) -> Format:
     # A format with so many levels of 16 entries.
-    def leaf_run(oa: int, depth: int, prot: int, n: int) -> range:
-        first = MOCK.leaf_entry(oa, depth, prot)
-        return range(first, first + n * PAGE_SIZE, PAGE_SIZE)
-
-    return Format(
-        name=f"levels{count}",
-        levels=tuple(Level(8 + 4 * n, 4, n == 1) for n in range(count, 0, -1)),
-        output_width=MOCK.output_width,
-        leaf_entry=MOCK.leaf_entry,
-        leaf_run=leaf_run,
-        table_entry=MOCK.table_entry,
-        decode=MOCK.decode,
-    )
+    levels = tuple(Level(8 + 4 * n, 4, n == 1) for n in range(count, 0, -1))
+    form: Format = attrs.evolve(MOCK, name=f"levels{count}", levels=levels)
+    return form
 
 
 def _renaming(recipe: Recipe, asked: list[Probe], shifts: list[int]) -> None:

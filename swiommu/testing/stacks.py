@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import attrs
 
 from swiommu.address import PAGE_SIZE, PhysSpace, Prot
-from swiommu.errors import InvalidArgument, NoMemory, NotFound
+from swiommu.errors import InvalidArgument, NoMemory
 from swiommu.layer import (
     Chain,
     FlatTable,
@@ -35,7 +35,7 @@ from swiommu.layer import (
     Window,
 )
 from swiommu.memory import SparseRam
-from swiommu.pagetable import MOCK, CountingTables, Format, Level, RadixTable
+from swiommu.pagetable import MOCK, CountingTables, Level, RadixTable, TablePages, blank
 from swiommu.testing.twin import Twin
 
 if TYPE_CHECKING:
@@ -56,27 +56,13 @@ BASES = tuple(n << 20 for n in (3, 17, 5, 40, 28))
 """Where each space of a stack begins, top first: far apart, in no order."""
 
 _LEVELS = (
-    Level(shift=20, bits=6, can_leaf=False),
+    Level(shift=20, bits=6),
     Level(shift=16, bits=4, can_leaf=True),
     Level(shift=14, bits=2, can_leaf=True),
     Level(shift=12, bits=2, can_leaf=True),
 )
 
-
-def _leaf_run(oa: int, depth: int, prot: int, count: int) -> range:
-    first, step = MOCK.leaf_entry(oa, depth, prot), _LEVELS[depth].pgsize
-    return range(first, first + count * step, step)
-
-
-TINY = Format(
-    name="tiny",
-    levels=_LEVELS,
-    output_width=MOCK.output_width,
-    leaf_entry=MOCK.leaf_entry,
-    leaf_run=_leaf_run,
-    table_entry=MOCK.table_entry,
-    decode=MOCK.decode,
-)
+TINY = attrs.evolve(MOCK, name="tiny", levels=_LEVELS)
 """Four levels as the mock format has, but 26 bits of input and leaves of 4, 16 and 64 KiB: borders are never far."""
 
 
@@ -110,7 +96,7 @@ class Stage:
     marked: bool = False
 
 
-class SlotTables:
+class SlotTables(TablePages):
     """Table pages one behind the other from ``base``, at most as many as a stage has room for.
 
     >>> tables = SlotTables(0x40000)
@@ -119,32 +105,19 @@ class SlotTables:
     """
 
     def __init__(self, base: int) -> None:
+        super().__init__()
         self._base = base
-        self._pages: dict[int, array[int]] = {}
 
-    def alloc(self) -> int:
-        """The lowest page that is free; `NoMemory` beyond the slot."""
-        for phys in range(self._base, self._base + SLOT, PAGE_SIZE):
-            if phys not in self._pages:
-                self._pages[phys] = array("Q", bytes(PAGE_SIZE))
-                return phys
+    def alloc(self, size: int = PAGE_SIZE) -> int:
+        """The lowest place for a table that is free; `NoMemory` beyond the slot."""
+        for phys in range(self._base, self._base + SLOT, size):
+            if not any(self.holds(page) for page in range(phys, phys + size, PAGE_SIZE)):
+                return self.add(phys, blank(size))
         raise NoMemory(f"no table page: all {SLOT // PAGE_SIZE} from {self._base:#x} on are in use")
 
     def free(self, phys: int) -> None:
         """Give the page at ``phys`` back; `NotFound` if it is no table page."""
-        if self._pages.pop(phys, None) is None:
-            raise NotFound(f"{phys:#x} is no table page", phys=phys)
-
-    def entries(self, phys: int) -> array[int]:
-        """The live contents of the page at ``phys``; `NotFound` if it is no table page."""
-        try:
-            return self._pages[phys]
-        except KeyError:
-            raise NotFound(f"{phys:#x} is no table page", phys=phys) from None
-
-    def pages(self) -> list[int]:
-        """The pages that live, ascending."""
-        return sorted(self._pages)
+        self.remove(phys)
 
 
 @attrs.define(eq=False)
@@ -215,7 +188,7 @@ class Stack:
     def table_bytes(self, stage: int) -> dict[int, bytes]:
         """The pages of a stage's table, by address."""
         slots = self.tables[stage]
-        return {} if slots is None else {page: slots.entries(page).tobytes() for page in slots.pages()}
+        return {} if slots is None else {page: slots.page(page).tobytes() for page in slots.pages()}
 
     def write_tables(self) -> None:
         """Put the bytes of all tables to where their walkers read them: to be called after every change of a table."""
@@ -232,7 +205,7 @@ class Stack:
             else:
                 continue
             for page in slots.pages():
-                data = _little_endian(slots.entries(page))
+                data = _little_endian(slots.page(page))
                 for at, output, size in below.pieces(page, PAGE_SIZE):
                     for memory in memories:
                         memory.ram.write(memory.ram.space.at(output), data[at - page : at - page + size])
@@ -322,7 +295,7 @@ def _filled(stage: Stage, base: int, below: int, tables: TableMemory) -> RadixTa
 
 def _flat(name: str, stage: Stage, base: int, below: int, slots: SlotTables) -> FlatTable:
     place = slots.alloc()
-    flat = FlatTable(name, base=base, size=TABLES + 4 * SLOT, table=place, pages=[slots.entries(place)])
+    flat = FlatTable(name, base=base, size=TABLES + 4 * SLOT, table=place, pages=[slots.page(place)])
     for piece in stage.pieces:
         flat.map(base + piece.start, below + piece.output, piece.size, coherent=bool(piece.prot & Prot.CACHE))
     return flat

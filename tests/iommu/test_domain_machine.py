@@ -24,7 +24,6 @@ TINY = attrs.evolve(
     name="tiny",
     levels=LEVELS,
     output_width=18,
-    leaf_run=lambda oa, depth, prot, n: [MOCK.leaf_entry(oa + i * LEVELS[depth].pgsize, depth, prot) for i in range(n)],
 )
 
 

@@ -17,11 +17,7 @@ KB4, MB2, GB1 = 1 << 12, 1 << 21, 1 << 30
 def levels_of(number):
     """A format of so many levels of 9 bits over pages of 4 KiB; all but a root of 512 GiB and more can hold leaves."""
     levels = tuple(Level(shift=12 + 9 * k, bits=9, can_leaf=k < 3) for k in reversed(range(number)))
-
-    def leaf_run(oa, depth, prot, count):
-        return [MOCK.leaf_entry(oa + i * levels[depth].pgsize, depth, prot) for i in range(count)]
-
-    return attrs.evolve(MOCK, name=f"levels{number}", levels=levels, leaf_run=leaf_run)
+    return attrs.evolve(MOCK, name=f"levels{number}", levels=levels)
 
 
 FORMATS = {number: levels_of(number) for number in range(1, 6)}

@@ -175,17 +175,17 @@ def forged(depth, entry):
     """A first stage with one entry overwritten, as somebody can who reaches the page."""
     layer = paged("s1", (0x5000, DATA, 1, RW))
     index = 5 if depth == 3 else 0
-    layer.table._tables.entries(0x1000 * (depth + 1))[index] = entry
+    layer.table.nodes.memory.entries(0x1000 * (depth + 1))[index] = entry
     return layer
 
 
 @pytest.mark.parametrize(
     ("depth", "entry"),
     [
-        (3, MOCK.table_entry(DATA)),  # the last level points on to a table
-        (0, MOCK.leaf_entry(0, 0, RW)),  # a page of 512 GiB
-        (1, MOCK.leaf_entry(0x20_0000, 1, RW)),  # 1 GiB at a multiple of 2 MiB
-        (2, MOCK.leaf_entry(0x10_1000, 2, RW)),  # 2 MiB at a multiple of 4 KiB
+        (3, MOCK.table_entry(DATA, 3)),  # the last level points on to a table
+        (0, MOCK.leaf_entry(0, 0, RW, 0)),  # a page of 512 GiB
+        (1, MOCK.leaf_entry(0x20_0000, 1, RW, 0)),  # 1 GiB at a multiple of 2 MiB
+        (2, MOCK.leaf_entry(0x10_1000, 2, RW, 0)),  # 2 MiB at a multiple of 4 KiB
         (2, 0),
     ],
 )
@@ -196,13 +196,13 @@ def test_what_can_be_no_leaf_is_a_hole(depth, entry):
 
 
 def test_the_same_in_the_stage_below():
-    upper, _ = stack(paged("s1", (0x5000, DATA, 1, RW)), forged(0, MOCK.leaf_entry(0, 0, RW)))
+    upper, _ = stack(paged("s1", (0x5000, DATA, 1, RW)), forged(0, MOCK.leaf_entry(0, 0, RW, 0)))
     upper.lowers[0].layer.name = "s2"
     assert fault_of(upper) == Fault("s2", FaultKind.TRANSLATION, READ, 0x1000, IOVA, FaultClass.WALK, "s1")
 
 
 def test_a_large_leaf_that_is_aligned_is_one():
-    top = Node(forged(2, MOCK.leaf_entry(0x40_0000, 2, RW)), walker=Walker.PHYSICAL)
+    top = Node(forged(2, MOCK.leaf_entry(0x40_0000, 2, RW, 0)), walker=Walker.PHYSICAL)
     [run] = access(top, IOVA, 4, READ).runs
     assert (run.output, run.page_size) == (0x40_5008, 0x20_0000)
 

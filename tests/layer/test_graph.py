@@ -154,7 +154,7 @@ def test_walker_edges():
         graph.add(paged("host", (0, 0, 0x10_0000)), on="ram", walker=Walker.PHYSICAL)
         graph.add(Window("side", Span(0, 0x10_0000)), on="ram")
         upper = graph.add(paged("guest", (0x5000, 0x6000, 0x1000)), on="host", walker=walker)
-        for address, words in upper.layer.table._tables._pages.items():
+        for address, words in upper.layer.table.nodes.memory._tables.items():
             ram.layer.ram.write(ram.input_space.at(address), words.tobytes())
         graph.check()
         assert ends(upper, 0x5008) == [("ram", 0x6008, 1)]

@@ -233,7 +233,7 @@ def test_tables_in_one_memory_data_in_the_other():
     dram, vram = SparseRam(PhysSpace("dram", width=32)), SparseRam(PhysSpace("vram", width=32))
     layer = paged("mmu", (0x5000, 0x1000, KB4, 1, RW))
     for page in range(0x1000, 0x5000, KB4):
-        vram.write(vram.space.at(page), layer.table._tables.entries(page).tobytes())
+        vram.write(vram.space.at(page), layer.table.nodes.memory.entries(page).tobytes())
         dram.write(dram.space.at(page), bytes([0xA5]) * KB4)
     node = Node(layer, walker=Node(Memory("vram", vram)))
     node.lowers = [Node(Memory("dram", dram))]

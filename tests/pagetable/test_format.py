@@ -23,7 +23,7 @@ def test_a_leaf_decodes_to_what_was_encoded(fmt, prot):
     for depth in leaf_depths(fmt):
         top = (1 << fmt.output_width) - fmt.levels[depth].pgsize
         for oa in (0, fmt.levels[depth].pgsize, top):
-            entry = fmt.leaf_entry(oa, depth, prot)
+            entry = fmt.leaf_entry(oa, depth, prot, 0)
             assert 0 < entry < 1 << 64
             assert fmt.decode(entry, depth) == Leaf(oa, prot)
 
@@ -31,7 +31,7 @@ def test_a_leaf_decodes_to_what_was_encoded(fmt, prot):
 def test_a_table_decodes_to_its_address(fmt):
     for oa in (0, 0x1000, (1 << fmt.output_width) - 0x1000):
         for depth in range(len(fmt.levels) - 1):
-            assert fmt.decode(fmt.table_entry(oa), depth) == Table(oa)
+            assert fmt.decode(fmt.table_entry(oa, depth), depth) == Table(oa)
 
 
 def test_zero_is_empty(fmt):
@@ -41,13 +41,13 @@ def test_zero_is_empty(fmt):
 def test_a_run_is_its_leaves(fmt):
     for depth in leaf_depths(fmt):
         pgsize = fmt.levels[depth].pgsize
-        run = fmt.leaf_run(7 * pgsize, depth, Prot.READ, 5)
-        assert list(run) == [fmt.leaf_entry((7 + i) * pgsize, depth, Prot.READ) for i in range(5)]
+        run = fmt.leaf_run(7 * pgsize, depth, Prot.READ, 0, 5)
+        assert list(run) == [fmt.leaf_entry((7 + i) * pgsize, depth, Prot.READ, 0) for i in range(5)]
 
 
 def test_mock_is_what_its_table_says():
-    assert MOCK.leaf_entry(0x12345000, 3, Prot.READ | Prot.WRITE) == 0x12345000 | 0b11 << 2 | 0b10 | 0b1
-    assert MOCK.table_entry(0x7000) == 0x7001
+    assert MOCK.leaf_entry(0x12345000, 3, Prot.READ | Prot.WRITE, 0) == 0x12345000 | 0b11 << 2 | 0b10 | 0b1
+    assert MOCK.table_entry(0x7000, 0) == 0x7001
     assert (MOCK.input_width, MOCK.output_width, MOCK.pgsize_bitmap) == (48, 52, 0x4020_1000)
 
 
@@ -60,7 +60,7 @@ def test_mock_is_what_its_table_says():
             (Level(22, 9, can_leaf=True), Level(12, 9, can_leaf=True)),
             "format 'mock': an entry of level 0 covers 2**22 bytes, its table 2**21",
         ),
-        ((Level(12, 10, can_leaf=True),), "format 'mock': a table holds at most 512 entries"),
+        ((Level(12, 17, can_leaf=True),), "format 'mock': a table holds at most 65536 entries"),
     ],
 )
 def test_levels_that_do_not_follow(levels, text):

@@ -16,9 +16,6 @@ TINY = attrs.evolve(
     name="tiny",
     levels=_TINY_LEVELS,
     output_width=20,
-    leaf_run=lambda oa, depth, prot, n: [
-        MOCK.leaf_entry(oa + i * _TINY_LEVELS[depth].pgsize, depth, prot) for i in range(n)
-    ],
 )
 FORMATS = [MOCK, TINY]
 LEAVES = [(fmt, depth) for fmt in FORMATS for depth, level in enumerate(fmt.levels) if level.can_leaf]
@@ -78,8 +75,8 @@ def test_the_last_byte_of_the_input(world):
 def test_a_walk_names_every_reference(table):
     granule = table.granule
     table.map_run(granule, 0, granule, 1, Prot.WRITE)
-    steps, outcome = table.walk(granule + 1)
-    assert outcome == Leaf(0, Prot.WRITE)
+    steps, outcome, pgsize = table.walk(granule + 1)
+    assert (outcome, pgsize) == (Leaf(0, Prot.WRITE), granule)
     assert steps[0].table == table.root
     assert [step.depth for step in steps] == list(range(len(table.format.levels)))
     for step in steps:
@@ -240,13 +237,13 @@ def test_check_finds_what_is_falsified(falsify):
     table.map_run(0, 0, 0x1000, 3, RW)
     table.check()
     steps = table.walk(0).steps
-    entries = table._tables.entries(steps[-1].table)
+    entries = table.nodes.memory.entries(steps[-1].table)
     if falsify == "clear a leaf":
         entries[1] = 0
     elif falsify == "add a leaf":
-        entries[9] = MOCK.leaf_entry(0, 3, RW)
+        entries[9] = MOCK.leaf_entry(0, 3, RW, 0)
     elif falsify == "move a table":
-        table._tables.entries(steps[1].table)[0] = MOCK.table_entry(steps[0].table)
+        table.nodes.memory.entries(steps[1].table)[0] = MOCK.table_entry(steps[0].table, 1)
     else:
         table.leaves[0x1000] += 1
     with pytest.raises(AssertionError):

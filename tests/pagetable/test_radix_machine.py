@@ -18,7 +18,6 @@ TINY = attrs.evolve(
     name="tiny",
     levels=LEVELS,
     output_width=20,
-    leaf_run=lambda oa, depth, prot, n: [MOCK.leaf_entry(oa + i * LEVELS[depth].pgsize, depth, prot) for i in range(n)],
 )
 SIZES = tuple(level.pgsize for level in LEVELS)
 PAGES = 64

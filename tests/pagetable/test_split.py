@@ -47,7 +47,7 @@ def test_all_or_nothing_when_no_page_is_left():
         t.split([PAGE])
     assert str(caught.value) == "no table page: all 3 are in use"
     assert [(iova, leaf.oa, size) for iova, leaf, size in t.each_leaf()] == before
-    assert len(t._tables) == t.table_pages == 2
+    assert len(t.nodes.memory) == t.table_pages == 2
     t.check()
 
 

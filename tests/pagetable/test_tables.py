@@ -1,9 +1,12 @@
 import sys
+from array import array
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from swiommu.address import PhysSpace
-from swiommu.errors import InvalidArgument, NoMemory, NotFound, SpaceMismatch
+from swiommu.errors import NoMemory, NotFound, SpaceMismatch
 from swiommu.memory import Frames, SparseRam
 from swiommu.pagetable import CountingTables, FrameTables
 
@@ -44,10 +47,34 @@ def test_frames_pay_and_get_back():
     pool.check()
 
 
-def test_a_frame_must_be_a_table_page():
-    with pytest.raises(InvalidArgument) as caught:
-        FrameTables(Frames(PhysSpace("ram").at(0), 1 << 20, page_size=16384))
-    assert str(caught.value) == "a table page is 4096 bytes, a frame 16384"
+def test_a_table_takes_a_whole_frame_and_a_larger_one_several():
+    pool = Frames(PhysSpace("ram").at(0), 1 << 20, page_size=16384)
+    tables = FrameTables(pool)
+    small, large = tables.alloc(), tables.alloc(65536)
+    assert (pool.free_count, large % 65536) == (59, 0)
+    assert [len(tables.entries(at)) for at in (small, large)] == [512, 8192]
+    tables.free(small)
+    tables.free(large)
+    assert pool.free_count == 64
+    pool.check()
+
+
+@given(st.lists(st.tuples(st.integers(0, 1023), st.integers(1, 700)), max_size=8))
+def test_the_words_of_a_larger_table_are_one_row(writes):
+    space = PhysSpace("ram")
+    ram = SparseRam(space)
+    tables = FrameTables(Frames(space.at(0x4000_0000), 1 << 20), ram)
+    at = tables.alloc(8192)
+    words, twin = tables.entries(at), [0] * 1024
+    for n, (first, count) in enumerate(writes, 1):
+        run = range(n << 32, (n << 32) + min(count, 1024 - first))
+        words[first : first + len(run)] = array("Q", run)
+        twin[first : first + len(run)] = run
+        assert words[first : first + count].tolist() == list(run)
+    assert list(words) == twin == [words[n] for n in range(1024)]
+    assert array("Q", ram.read(space.at(at), 8192)).tolist() == twin
+    assert [tables.word(at + 8 * n) for n in (0, 511, 512, 1023)] == [twin[n] for n in (0, 511, 512, 1023)]
+    assert tables.pages() == [at, at + 4096]
 
 
 def test_counting_has_a_limit_and_a_failure_to_order():

@@ -126,8 +126,8 @@ class PagedDomain(TableWriter[A]):
         require_partial(partial)
         require_in_use(in_use)
         output = require_sources(format, frames, output_space, memory, below, walker)
-        last = min(space_in.limit, 1 << format.input_width) - 1
-        self.iova = TopDownIova(format.levels[-1].pgsize, last) if iova is None else iova
+        last = min(space_in.limit, 1 << format.aperture_width) - 1
+        self.iova = TopDownIova(format.granule, last) if iova is None else iova
         self._partial = partial
         pages = table_pages(self, format, frames, memory, below) if tables is None else tables
         self._open_table(format, pages, flush, cpus)
@@ -255,7 +255,7 @@ class PagedDomain(TableWriter[A]):
         self.iova.check()
         if self.flush_queue is not None:
             self.flush_queue.check()
-        pages = self.table.table_pages, 0 if self._deferred is None else len(self._deferred)
+        pages = self.table.table_pages, len(self._deferred)
         assert self.stats.table_pages == sum(pages), f"{self.stats}, table pages in use and waiting: {pages}"
 
     def _map(self, iova: int, paddr: int, size: int, prot: Prot, *, owned: bool) -> None:

@@ -9,11 +9,11 @@ from swiommu.errors import InvalidArgument, SwiommuError
 from swiommu.iommu.deferred_tables import DeferredTables
 from swiommu.iommu.domain import Domain
 from swiommu.iommu.flush_queue import Exposure, FlushQueue
+from swiommu.iommu.gather import IotlbGather
 from swiommu.layer import invalidate
 from swiommu.pagetable import RadixTable, page_size_choice
 
 if TYPE_CHECKING:
-    from swiommu.iommu.gather import IotlbGather
     from swiommu.iommu.iova import IovaPolicy
     from swiommu.pagetable import Format, TableMemory
 
@@ -38,8 +38,10 @@ class TableWriter(Domain[A]):
         self.exposure = Exposure()
         self.flush_queue = FlushQueue(self._flush_all, self._free_flushed, cpus=cpus) if flush == "lazy" else None
         self._cpus = cpus
-        self._deferred = None if self.flush_queue is None else DeferredTables(pages)
-        self.table = RadixTable(form, pages if self._deferred is None else self._deferred)
+        self._deferred = DeferredTables(pages)
+        self.table = RadixTable(form, self._deferred)
+        self._replaced: list[tuple[int, int]] = []
+        self.table.on_replace = lambda iova, size: self._replaced.append((iova, size))
 
     # -- time, and who calls
 
@@ -100,6 +102,7 @@ class TableWriter(Domain[A]):
             self._free_tables()  # no device was told of these addresses, so nothing has to wait for a flush
             self._note_tables()
             raise
+        self._flush_replaced()
         if self.flush_queue is not None:
             self.exposure.operation()
         stats = self.stats
@@ -126,7 +129,6 @@ class TableWriter(Domain[A]):
                 self.iova.free(start, stop - start)
             self._free_tables()
         else:
-            assert self._deferred is not None
             self.exposure.operation()
             if cleared:
                 self.exposure.unmapped(self.now, cleared)
@@ -134,7 +136,6 @@ class TableWriter(Domain[A]):
         self._note_tables()
 
     def _free_flushed(self, unmapped: tuple[list[tuple[int, int]], list[int]], cpu: int) -> None:
-        assert self._deferred is not None
         ranges, freelist = unmapped
         caller, self.iova.cpu = self.iova.cpu, cpu
         for start, stop in ranges:
@@ -143,9 +144,18 @@ class TableWriter(Domain[A]):
         self._deferred.free_now(freelist)
 
     def _free_tables(self) -> None:
-        # Those that wait in no queue; a table without deferral has freed its own already.
-        if self._deferred is not None:
-            self._deferred.free_now(self._deferred.collect())
+        # Those that wait in no queue.
+        self._deferred.free_now(self._deferred.collect())
+
+    def _flush_replaced(self) -> None:
+        # Large leaves have taken the place of tables, which walks may still be in.
+        if self._replaced:
+            gather = IotlbGather(self._flush)
+            for start, size in self._replaced:
+                gather.add_range(start, size)
+            self._replaced.clear()
+            gather.sync()
+            self._free_tables()
 
     def _flush(self, start: int, last: int) -> None:
         self.stats.invalidations += 1
@@ -160,8 +170,6 @@ class TableWriter(Domain[A]):
         self.exposure.flushed(now)
 
     def _note_tables(self) -> None:
-        stats, pages = self.stats, self.table.table_pages
-        if self._deferred is not None:
-            pages += len(self._deferred)
+        stats, pages = self.stats, self.table.table_pages + len(self._deferred)
         stats.table_pages = pages
         stats.table_pages_peak = max(stats.table_pages_peak, pages)

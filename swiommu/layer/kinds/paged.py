@@ -51,18 +51,24 @@ class Paged(Layer):
         self.hardware_ad = hardware_ad
         self.force_write_back = force_write_back
         self.granule = table.granule
-        self.input_width = table.format.input_width
+        self.input_width = 64 if table.format.sign_extended else table.format.input_width
         self.output_width = table.format.output_width
 
     def look(self, at: int, read: Read) -> Extent | FaultKind:
         """The leaf around ``at``; RANGE beyond the input width, TRANSLATION in a hole."""
-        if at >> self.input_width:
+        if not self.table.door.holds(at):
             return FaultKind.RANGE
-        steps, item = self.table.walk(at, read)
+        _, item, pgsize = self.table.walk(at, read)
         if not isinstance(item, Leaf):
             return FaultKind.TRANSLATION
-        pgsize = self.table.format.levels[steps[-1].depth].pgsize
         return self._extent(at & -pgsize, item, pgsize)
+
+    def accepts(self) -> Iterator[tuple[int, int]]:
+        """The inputs of the format: of a sign-extended one the halves at both ends of 64 bits."""
+        half = 1 << self.table.format.aperture_width
+        yield 0, half
+        if self.table.format.sign_extended:
+            yield (1 << 64) - half, 1 << 64
 
     def extents(self) -> Iterator[Extent]:
         """The leaves, ascending."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
-from swiommu.address import PAGE_SIZE, PhysAddr
-from swiommu.errors import AddressInUse, InvalidArgument, NotFound, OutOfRange
+from swiommu.address import PAGE_SIZE, PhysAddr, align_up
+from swiommu.errors import AddressInUse, InvalidArgument, OutOfRange, SwiommuError
 from swiommu.layer.base import FaultKind
+from swiommu.pagetable import TablePages, joined
 
 if TYPE_CHECKING:
     from swiommu.layer.base import Layer, Read
@@ -51,7 +52,7 @@ def _own_pages(layer: Layer) -> Read:
     return read
 
 
-class PlacedTables:
+class PlacedTables(TablePages):
     """Gives table pages one after the other from ``base``, an address of what the walker of ``owner`` reads through.
 
     ``through`` is the node where those reads enter, None if they reach no memory of the model: then, and for a page
@@ -77,6 +78,7 @@ class PlacedTables:
         limit: int,
         claimed: dict[tuple[int, int], str] | None = None,
     ) -> None:
+        super().__init__()
         if base % PAGE_SIZE:
             raise InvalidArgument(f"no table page begins at {base:#x}: they are {PAGE_SIZE:#x} bytes", base=base)
         self._owner = owner
@@ -84,36 +86,38 @@ class PlacedTables:
         self._through = through
         self._limit = limit
         self._claimed = {} if claimed is None else claimed
-        self._pages: dict[int, array[int]] = {}
         self._places: dict[int, tuple[int, int]] = {}
-        self._given_back: list[int] = []
+        self._given_back: dict[int, list[int]] = {}
 
-    def alloc(self) -> int:
-        """The address of a zeroed page."""
-        address = self._given_back[-1] if self._given_back else self._next
-        if address + PAGE_SIZE > self._limit:
+    def alloc(self, size: int = PAGE_SIZE) -> int:
+        """The address of a zeroed table of ``size`` bytes, a multiple of that."""
+        given_back = self._given_back.setdefault(size, [])
+        address = given_back[-1] if given_back else align_up(self._next, size)
+        if address + size > self._limit:
             raise OutOfRange(f"a table page at {address:#x} is beyond {self._limit:#x}", address=address)
-        self._pages[address] = self._page(address)
-        if self._given_back:
-            self._given_back.pop()
+        pages: list[array[int]] = []
+        try:
+            pages.extend(self._page(page) for page in range(address, address + size, PAGE_SIZE))
+        except SwiommuError:
+            self._leave(address, size)
+            raise
+        if given_back:
+            given_back.pop()
         else:
-            self._next += PAGE_SIZE
-        return address
+            self._next = address + size
+        return self.add(address, joined(pages))
 
     def free(self, phys: int) -> None:
-        """Give the page back, zeroed; `NotFound` if it is no table page."""
-        page = self.entries(phys)
-        page[:] = array("Q", bytes(PAGE_SIZE))
-        del self._pages[phys]
-        self._claimed.pop(self._places.pop(phys, (0, 0)), None)
-        self._given_back.append(phys)
+        """Give the table back, zeroed; `NotFound` if it is none."""
+        words = self.entries(phys)
+        words[:] = array("Q", bytes(8 * len(words)))
+        size = self.remove(phys)
+        self._leave(phys, size)
+        self._given_back[size].append(phys)
 
-    def entries(self, phys: int) -> array[int]:
-        """The live contents of the page at ``phys``; `NotFound` if it is no table page."""
-        try:
-            return self._pages[phys]
-        except KeyError:
-            raise NotFound(f"{phys:#x} is no table page", phys=phys) from None
+    def _leave(self, address: int, size: int) -> None:
+        for page in range(address, address + size, PAGE_SIZE):
+            self._claimed.pop(self._places.pop(page, (0, 0)), None)
 
     def _page(self, address: int) -> array[int]:
         place = place_of(self._through, address)
@@ -134,6 +138,4 @@ class PlacedTables:
             )
         self._claimed[where] = self._owner
         self._places[address] = where
-        page = memory.ram.words(PhysAddr(memory.ram.space, at))
-        page[:] = array("Q", bytes(PAGE_SIZE))
-        return page
+        return memory.ram.words(PhysAddr(memory.ram.space, at))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from swiommu.address import Prot
 from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Level, Table
+from swiommu.pagetable.rules import SWIOMMU
 
 __all__ = ["MOCK"]
 
@@ -22,25 +23,18 @@ _PROT_MASK = 0x3F
 _OA_MASK = (1 << 52) - (1 << 12)
 
 _LEVELS = (
-    Level(shift=39, bits=9, can_leaf=False),
+    Level(shift=39, bits=9),
     Level(shift=30, bits=9, can_leaf=True),
     Level(shift=21, bits=9, can_leaf=True),
     Level(shift=12, bits=9, can_leaf=True),
 )
 
 
-def _leaf_entry(oa: int, _depth: int, prot: int) -> int:
+def _leaf_entry(oa: int, _depth: int, prot: int, _order: int) -> int:
     return oa | prot << _PROT_SHIFT | _LEAF | _VALID
 
 
-def _leaf_run(oa: int, depth: int, prot: int, count: int) -> range:
-    # The address is one field at its own bit position, so neighbouring leaves differ by the page size.
-    first = _leaf_entry(oa, depth, prot)
-    step = _LEVELS[depth].pgsize
-    return range(first, first + count * step, step)
-
-
-def _table_entry(oa: int) -> int:
+def _table_entry(oa: int, _depth: int) -> int:
     return oa | _VALID
 
 
@@ -57,8 +51,8 @@ MOCK = Format(
     levels=_LEVELS,
     output_width=52,
     leaf_entry=_leaf_entry,
-    leaf_run=_leaf_run,
     table_entry=_table_entry,
     decode=_decode,
+    rules=SWIOMMU,
 )
 """The format itself."""

@@ -14,18 +14,11 @@ from swiommu.pagetable.formats.mock import MOCK
 __all__ = ["MOCK64K"]
 
 _LEVELS = (
-    Level(shift=43, bits=5, can_leaf=False),
-    Level(shift=34, bits=9, can_leaf=False),
+    Level(shift=43, bits=5),
+    Level(shift=34, bits=9),
     Level(shift=25, bits=9, can_leaf=True),
     Level(shift=16, bits=9, can_leaf=True),
 )
 
-
-def _leaf_run(oa: int, depth: int, prot: int, count: int) -> range:
-    first = MOCK.leaf_entry(oa, depth, prot)
-    step = _LEVELS[depth].pgsize
-    return range(first, first + count * step, step)
-
-
-MOCK64K = attrs.evolve(MOCK, name="mock64k", levels=_LEVELS, leaf_run=_leaf_run)
+MOCK64K = attrs.evolve(MOCK, name="mock64k", levels=_LEVELS)
 """The format itself."""

@@ -188,8 +188,8 @@ def test_the_walker_reads_what_is_in_memory():
     assert (answer.runs[0].output, answer.refs) == (0x9000_0008, 4)
     # The leaf is the second entry of the last table taken; a device that writes there leads itself elsewhere.
     leaf = space.at(0x8000_3008)
-    assert int.from_bytes(ram.read(leaf, 8), sys.byteorder) == MOCK.leaf_entry(0x9000_0000, 3, int(RW))
-    ram.write(leaf, MOCK.leaf_entry(0xA000_0000, 3, int(Prot.READ)).to_bytes(8, sys.byteorder))
+    assert int.from_bytes(ram.read(leaf, 8), sys.byteorder) == MOCK.leaf_entry(0x9000_0000, 3, int(RW), 0)
+    ram.write(leaf, MOCK.leaf_entry(0xA000_0000, 3, int(Prot.READ), 0).to_bytes(8, sys.byteorder))
     assert access(path, 0x1008, 4, Access.READ).runs[0].output == 0xA000_0008
     assert access(path, 0x1008, 4, Access.WRITE).fault.kind is FaultKind.PERMISSION
     assert layer.table.lookup(0x1008) == (0xA000_0008, PAGE, Prot.READ)

@@ -1,0 +1,69 @@
+"""What kernels do with a page table beyond its bits: families of code that answer the same call differently."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from swiommu.errors import AddressInUse, AlreadyMapped, InvalidArgument, NoPageSize, NotSupported, SwiommuError
+
+__all__ = ["ARM_LPAE", "GENERIC_PT", "SWIOMMU", "Rules"]
+
+SHORT_UNMAP: Final = ("whole", "split", "refuse")
+
+
+@attrs.frozen(kw_only=True)
+class Rules:
+    """How one family of page-table code behaves.
+
+    ``occupied``: what mapping over a live leaf raises; ``misaligned``: what a range raises that no page size fits;
+    ``no_access``: what a map without READ and WRITE raises; ``maps_nothing``: whether mapping 0 bytes is a success.
+    ``short_unmap``: what becomes of a large leaf of which a part is unmapped: it goes "whole" if the unmap begins with
+    it, it is "split" into smaller ones first, or the unmap stops before it ("refuse"). ``replaces_live``: a large leaf
+    replaces a table that stands in its way even if pages live in it. ``drops_tables``: an unmap takes a table that it
+    covers away at once, and counts its holes as unmapped. ``keeps_empty``: a table that became empty stays until an
+    unmap covers all of it, a large leaf takes its place or the whole table goes.
+
+    >>> GENERIC_PT.short_unmap, ARM_LPAE["6.12"].short_unmap, ARM_LPAE["7.3"].short_unmap
+    ('whole', 'split', 'refuse')
+    """
+
+    name: str
+    occupied: type[SwiommuError] = AddressInUse
+    misaligned: type[SwiommuError] = InvalidArgument
+    no_access: type[SwiommuError] = InvalidArgument
+    maps_nothing: bool = False
+    short_unmap: str = attrs.field(default="whole", validator=attrs.validators.in_(SHORT_UNMAP))
+    replaces_live: bool = False
+    drops_tables: bool = False
+    keeps_empty: bool = True
+
+
+SWIOMMU: Final = Rules(name="swiommu", keeps_empty=False)
+"""Formats of no hardware: as the generic page table, but a table goes with its last entry."""
+
+GENERIC_PT: Final = Rules(name="generic_pt", misaligned=NoPageSize)
+"""The generic page table of 6.19 and later (drivers/iommu/generic_pt)."""
+
+RISCV_PT: Final = attrs.evolve(GENERIC_PT, name="generic_pt riscv", no_access=NotSupported)
+
+CLASSIC: Final = Rules(name="classic", maps_nothing=True)
+"""A driver's own table code behind ``map_pages``, as VT-d, AMD and RISC-V had it before."""
+
+CLASSIC_RISCV: Final = attrs.evolve(CLASSIC, name="classic riscv", no_access=NotSupported)
+
+_LPAE: Final = Rules(
+    name="arm_lpae",
+    occupied=AlreadyMapped,
+    maps_nothing=True,
+    short_unmap="split",
+    replaces_live=True,
+    drops_tables=True,
+)
+ARM_LPAE: Final = {"6.12": _LPAE, "7.3": attrs.evolve(_LPAE, short_unmap="refuse")}
+"""drivers/iommu/io-pgtable-arm.c, by profile."""
+
+VTD: Final = {"6.12": CLASSIC, "7.3": GENERIC_PT}
+RISCV: Final = {"6.12": CLASSIC_RISCV, "7.3": RISCV_PT}
+"""What a profile's kernel has for VT-d and AMD, and for RISC-V."""
