@@ -13,7 +13,7 @@ import attrs
 
 from swiommu.address import Access
 from swiommu.layer import FaultKind, FlatTable, HopKind, Node, Walker, access
-from swiommu.layer.node import members
+from swiommu.layer.path import members
 from swiommu.pagetable import Leaf, RadixTable, Table
 
 if TYPE_CHECKING:

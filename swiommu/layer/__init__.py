@@ -9,6 +9,7 @@ from swiommu.layer.attributes import NEUTRAL, Attributes, MemoryType, Shareabili
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer, Read, Run
 from swiommu.layer.cache import EVERY, Dropped, Line, Stale, TranslationCache, invalidate, invalidation
 from swiommu.layer.delivery import deliver
+from swiommu.layer.doors import access, picture
 from swiommu.layer.extents import Piece, extents
 from swiommu.layer.graph import (
     Graph,
@@ -24,11 +25,10 @@ from swiommu.layer.graph import (
 )
 from swiommu.layer.kinds import Blocked, FlatTable, Identity, Memory, Paged, Router, Shadow, Span, Window, flatten
 from swiommu.layer.marks import Marks
-from swiommu.layer.node import Chain, Node, Walker
-from swiommu.layer.path import Hop, HopKind, Path
-from swiommu.layer.picture import picture
+from swiommu.layer.node import Chain, Node
+from swiommu.layer.path import Hop, HopKind, Path, Walker
 from swiommu.layer.stack_file import bundled_stacks, read_stack
-from swiommu.layer.translation import Translation, access
+from swiommu.layer.translation import Translation
 
 __all__ = [
     "EVERY",

@@ -8,7 +8,6 @@ reference when it has arrived.
 
 from __future__ import annotations
 
-import enum
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -16,30 +15,25 @@ from swiommu.address import Access, BusSpace
 from swiommu.errors import InvalidArgument, SpaceMismatch
 from swiommu.layer.attributes import allowed
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer
-from swiommu.layer.cache import feed
-from swiommu.layer.cached import own_answer, whole_answer
+from swiommu.layer.cache.answers import own_answer, whole_answer
+from swiommu.layer.cache.invalidating import feed
 from swiommu.layer.delivery import deliver
-from swiommu.layer.path import Hop, HopKind, Part, Purpose, Reach, Refused, descend
+from swiommu.layer.path import Hop, HopKind, Part, Purpose, Reach, Refused, Walker, descend, members, steps
+from swiommu.layer.picture import tree
+from swiommu.layer.translation import burst
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from swiommu.address import Address, Space
     from swiommu.layer.base import Read, Run
-    from swiommu.layer.cache import Place, TranslationCache
+    from swiommu.layer.cache import CacheHolder, TranslationCache
     from swiommu.layer.graph.reserved import Reserved
     from swiommu.layer.path import Path, Trip
 
 __all__ = ["Chain", "Node", "Walker"]
 
 _READ, _READ_WRITE, _WRITE = int(Access.READ), int(Access.READ | Access.WRITE), int(Access.WRITE)
-
-
-class Walker(enum.Enum):
-    """Where a layer's table entries are read, if not through a node of its own."""
-
-    NESTED = "nested"  # through everything below the layer
-    PHYSICAL = "physical"  # at the address as it stands, from the table's own pages
 
 
 class Node:
@@ -74,8 +68,8 @@ class Node:
         self.layer = layer
         self.tlb = tlb
         self.iotlb = iotlb
-        self.feeds: dict[Place, None] = {}
-        self.fed_by: dict[Place, None] = {}
+        self.feeds: dict[CacheHolder, None] = {}
+        self.fed_by: dict[CacheHolder, None] = {}
         self.input_space = input_space or layer.space or BusSpace(layer.name, width=layer.input_width)
         self.lowers: list[Node] = []
         self.uppers: list[Node] = []
@@ -88,14 +82,17 @@ class Node:
         self.walker = walker
 
     def __repr__(self) -> str:
-        from swiommu.layer.picture import picture
-
-        return picture(self)
+        return tree([self])
 
     @property
     def name(self) -> str:
         """The layer's name, which faults and pictures use."""
         return self.layer.name
+
+    @property
+    def members(self) -> tuple[Node, ...]:
+        """Itself; see `swiommu.layer.path.members`."""
+        return (self,)
 
     @property
     def walker(self) -> Walker | Path:
@@ -124,16 +121,14 @@ class Node:
         at the first byte that leads nowhere: the record is in its ``fault`` and was delivered (see `deliver`), the runs
         before it are in ``runs``.
         """
-        from swiommu.layer.translation import access
-
         if getattr(address, "space", None) is not self.input_space:
             raise SpaceMismatch(f"{address!r} is no address of the space {self.input_space.name!r}")
-        answer = access(self, address.value, size, wanted, stream=stream, atomic=atomic)
+        answer = burst(self, address.value, size, wanted, stream=stream, atomic=atomic)
         if answer.fault is not None:
             deliver(answer.fault, answer.way)
         return answer.or_raise()
 
-    def above(self) -> list[Place]:
+    def above(self) -> list[CacheHolder]:
         """The places whose caches may hold what was found out through this one."""
         return [*self.uppers, *self.readers, *self.feeds]
 
@@ -239,15 +234,25 @@ class Chain:
             if node.layer.as_memory() is not None:
                 raise InvalidArgument(f"nothing can be below {node.name!r}: it is a memory", name=node.name)
         self.iotlb = iotlb
-        self.feeds: dict[Place, None] = {}
-        self.fed_by: dict[Place, None] = {}
+        self.feeds: dict[CacheHolder, None] = {}
+        self.fed_by: dict[CacheHolder, None] = {}
+
+    @property
+    def steps(self) -> tuple[Path, ...]:
+        """What it is a chain of, top first, with chains in it taken apart."""
+        return steps(self.upper) + steps(self.lower)
+
+    @property
+    def members(self) -> tuple[Node, ...]:
+        """The nodes among its steps."""
+        return tuple(members(self.upper) + members(self.lower))
 
     @property
     def name(self) -> str:
         """The name of its topmost layer, where it is entered."""
         return members(self)[0].name
 
-    def above(self) -> list[Place]:
+    def above(self) -> list[CacheHolder]:
         """The places whose caches may hold what was found out through this one."""
         return list(self.feeds)
 
@@ -262,13 +267,6 @@ class Chain:
     def _walk(self, at: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> Reach:
         first = self.upper.travel(at, why, trip, (self.lower, *rest))
         return first.then(self.lower.travel(first.to(at), why, trip, rest))
-
-
-def members(path: Walker | Path) -> list[Node]:
-    """The nodes that a way begins with or is a chain of; what hangs below them is theirs to tell."""
-    if isinstance(path, Chain):
-        return members(path.upper) + members(path.lower)
-    return [path] if isinstance(path, Node) else []
 
 
 def as_path(thing: Path | Layer) -> Path:

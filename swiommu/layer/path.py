@@ -17,11 +17,24 @@ if TYPE_CHECKING:
 
     from swiommu.address import Access, Prot
     from swiommu.layer.base import Layer
-    from swiommu.layer.cache import Place, Stale
+    from swiommu.layer.cache import CacheHolder, Stale
     from swiommu.layer.kinds.memory import Memory
     from swiommu.layer.node import Node
 
-__all__ = ["Hop", "HopKind", "Part", "Path", "Purpose", "Reach", "Refused", "Trip", "descend"]
+__all__ = [
+    "Hop",
+    "HopKind",
+    "Part",
+    "Path",
+    "Purpose",
+    "Reach",
+    "Refused",
+    "Trip",
+    "Walker",
+    "descend",
+    "members",
+    "steps",
+]
 
 
 class Part(NamedTuple):
@@ -126,7 +139,7 @@ class Trip:
         self.hops: list[Hop] | None = [] if watched else None
         self.way: list[Node] = []
         self.touches: list[tuple[Layer, int, bool]] = []
-        self.fillers: list[Place] = []
+        self.fillers: list[CacheHolder] = []
         self.stale: list[Stale] = []
 
     def begin(self, at: int) -> None:
@@ -142,6 +155,13 @@ class Refused(Exception):
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault)
         self.fault = fault
+
+
+class Walker(enum.Enum):
+    """Where a layer's table entries are read, if not through a node of its own."""
+
+    NESTED = "nested"  # through everything below the layer
+    PHYSICAL = "physical"  # at the address as it stands, from the table's own pages
 
 
 class Path(Protocol):
@@ -161,3 +181,15 @@ def descend(paths: tuple[Path, ...], at: int, why: Purpose, trip: Trip) -> Reach
         if reach.memory is not None:
             break
     return reach
+
+
+def steps(path: Path) -> tuple[Path, ...]:
+    """A chain taken apart, top first; anything else is one step."""
+    apart: tuple[Path, ...] = getattr(path, "steps", (path,))
+    return apart
+
+
+def members(way: Walker | Path) -> list[Node]:
+    """The nodes that a way begins with or is a chain of; what hangs below them is theirs to tell."""
+    nodes: tuple[Node, ...] = getattr(way, "members", ())
+    return list(nodes)

@@ -11,13 +11,16 @@ import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.layer.base import Layer
-from swiommu.layer.node import Chain, Node, Walker, as_path, members
+from swiommu.layer.path import Walker, members, steps
 from swiommu.words import clean
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from swiommu.layer.node import Node
     from swiommu.layer.path import Path
 
-__all__ = ["has_table", "picture"]
+__all__ = ["has_table", "tree"]
 
 _NARROWEST = 24  # columns for what a layer says of itself, however deep it stands
 _TORN = re.compile(r"(?<=,) (?=0x[0-9a-f]+\))|(?<=\)) (?=[+-]0x)")  # blanks in "[0x0, 0x1000) +0x8000"
@@ -31,29 +34,17 @@ class _Row(NamedTuple):
     about: tuple[str, ...]
 
 
-def picture(*tops: Path | Layer, width: int = 80) -> str:
-    """The tree of what is below each of ``tops``, at most ``width`` columns wide where names allow.
-
-    What only tables are read through stands last.
-
-    >>> from swiommu.address import PhysSpace
-    >>> from swiommu.layer import Memory, Span, Window
-    >>> from swiommu.memory import SparseRam
-    >>> ram = Memory("ram", SparseRam(PhysSpace("ram")), base=0x8000_0000, size=0x4000_0000)
-    >>> print(picture(Chain(Window("bus", Span(0, 0x4000_0000, 0x8000_0000)), ram)))
-    bus     window  [0x0, 0x40000000) +0x80000000
-    └─ ram  memory  [0x80000000, 0xc0000000)
-    """
+def tree(paths: Iterable[Path], width: int = 80) -> str:
+    """What `picture` answers, for what are ways already."""
     drawn: dict[int, Path] = {}
     rows: list[_Row] = []
-    paths = [as_path(top) for top in tops]
-    for top in sorted(paths, key=lambda path: isinstance(path, Node) and bool(path.readers)):
+    for top in sorted(paths, key=lambda path: (node := _node(path)) is not None and bool(node.readers)):
         _draw(top, (), ("", ""), "", rows, drawn)
     looked = 0
     while looked < len(drawn):  # drawing a walker may bring new ones
         path = list(drawn.values())[looked]
         looked += 1
-        for walker in members(path.walker) if isinstance(path, Node) else ():
+        for walker in members(node.walker) if (node := _node(path)) is not None else ():
             if id(walker) not in drawn:
                 _draw(walker, (), ("", ""), "", rows, drawn)
     names = max((len(row.first) + len(row.name) for row in rows), default=0)
@@ -81,25 +72,25 @@ def has_table(layer: Layer) -> bool:
 def _draw(
     path: Path, rest: tuple[Path, ...], branch: tuple[str, str], port: str, rows: list[_Row], drawn: dict[int, Path]
 ) -> None:
-    while isinstance(path, Chain):
-        rest = (path.lower, *rest)
-        path = path.upper
-    if not isinstance(path, Node):  # somebody's own path, which only knows how to be travelled
+    path, *lower_steps = steps(path)
+    rest = (*lower_steps, *rest)
+    node = _node(path)
+    if node is None:  # somebody's own path, which only knows how to be travelled
         rows.append(_Row(*branch, port + clean(type(path).__name__), "path", ()))
         return
-    name, kind = port + clean(path.name), clean(path.layer.kind)
-    below: tuple[Path, ...] = tuple(path.lowers) or rest[:1]
+    name, kind = port + clean(node.name), clean(node.layer.kind)
+    below: tuple[Path, ...] = tuple(node.lowers) or rest[:1]
     if id(path) in drawn:
         rows.append(_Row(*branch, name, kind, ("as above",)))
         return
     drawn[id(path)] = path
-    rows.append(_Row(branch[0], branch[1] + ("│  " if below else ""), name, kind, _about(path)))
-    ports = getattr(path.layer, "ports", ()) if len(below) > 1 else ()
+    rows.append(_Row(branch[0], branch[1] + ("│  " if below else ""), name, kind, _about(node)))
+    ports = getattr(node.layer, "ports", ()) if len(below) > 1 else ()
     for place, lower in enumerate(below):
         last = place == len(below) - 1
         further = branch[1] + ("└─ " if last else "├─ "), branch[1] + ("   " if last else "│  ")
         label = f"{clean(str(ports[place]))}: " if place < len(ports) else ""
-        _draw(lower, rest if path.lowers else rest[1:], further, label, rows, drawn)
+        _draw(lower, rest if node.lowers else rest[1:], further, label, rows, drawn)
 
 
 def _about(node: Node) -> tuple[str, ...]:
@@ -123,8 +114,13 @@ def _wrapped(about: tuple[str, ...], room: int) -> list[str]:
 
 
 def _walker(walker: Walker | Path) -> str:
-    if walker is Walker.PHYSICAL:
+    if isinstance(walker, Walker):
         return "tables at physical addresses"
-    while isinstance(walker, Chain):
-        walker = walker.upper
-    return f"tables through {clean(walker.name) if isinstance(walker, Node) else 'a way of its own'}"
+    first = _node(steps(walker)[0])
+    return f"tables through {'a way of its own' if first is None else clean(first.name)}"
+
+
+def _node(step: Path) -> Node | None:
+    # The node that a single step is, if it is one.
+    found = members(step)
+    return found[0] if len(found) == 1 and found[0] is step else None

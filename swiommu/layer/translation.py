@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import attrs
 
 from swiommu.layer.base import Fault, FaultClass, Run, require_range
-from swiommu.layer.node import as_path
 from swiommu.layer.path import Hop, Purpose, Refused, Trip
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from swiommu.layer.node import Node
     from swiommu.layer.path import Path
 
-__all__ = ["Translation", "access"]
+__all__ = ["Translation", "burst"]
 
 
 @attrs.frozen
@@ -31,7 +30,7 @@ class Translation:
     tables contradict.
 
     >>> from swiommu.address import Access
-    >>> from swiommu.layer import Span, Window
+    >>> from swiommu.layer import Span, Window, access
     >>> answer = access(Window("bus", Span(0x1000, 0x1000, 0)), 0x1800, 0x1000, Access.WRITE)
     >>> answer.size, str(answer.fault)
     (2048, "range fault of WRITE access at 0x2000 in layer 'bus'")
@@ -56,8 +55,8 @@ class Translation:
         return list(self.runs)
 
 
-def access(
-    path: Path | Layer,
+def burst(
+    top: Path,
     start: int,
     size: int,
     wanted: Access,
@@ -67,23 +66,8 @@ def access(
     watched: bool = False,
     uncached: bool = False,
 ) -> Translation:
-    """What ``size`` bytes from ``start`` reach, entered at the top of ``path``; a fault is part of the answer.
-
-    Bytes before the first failing one are reached, none at or after it; with ``atomic`` none at all then. ``watched``
-    tells every step, ``uncached`` goes by the tables alone and leaves caches and marks as they are. `InvalidArgument`
-    for a range that is empty or negative.
-
-    >>> from swiommu.address import Access, Prot
-    >>> from swiommu.layer import Chain, Paged
-    >>> from swiommu.pagetable import MOCK, CountingTables, RadixTable
-    >>> stages = [Paged(name, RadixTable(MOCK, CountingTables())) for name in ("s1", "s2")]
-    >>> for stage in stages:
-    ...     stage.table.map_run(0, 0, 0x1000, 16, Prot.READ | Prot.WRITE)
-    >>> access(Chain(*stages), 0x5000, 8, Access.READ).refs
-    24
-    """
+    """What `access` answers, for what is a way already."""
     require_range(start, size)
-    top = as_path(path)
     trip = Trip(wanted, stream=stream, watched=watched, uncached=uncached)
     why = Purpose(int(wanted), FaultClass.DATA)
     runs: list[Run] = []

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-import swiommu.layer.cache as cache_module
-import swiommu.layer.cached as cached_module
+import swiommu.layer.cache.answers as answers_module
+import swiommu.layer.cache.invalidating as invalidation_module
 import swiommu.layer.node as node_module
 import swiommu.layer.path as path_module
 import swiommu.layer.translation as translation_module
@@ -175,21 +175,22 @@ def outputs_are_one_page_low(patch):
 
 
 def invalidation_from_the_top_down(patch):
-    real = cache_module._bottom_up
-    patch.setattr(cache_module, "_bottom_up", lambda place: real(place)[::-1])
+    real = invalidation_module._bottom_up
+    patch.setattr(invalidation_module, "_bottom_up", lambda place: real(place)[::-1])
 
 
 def invalidation_of_the_first_page_only(patch):
-    real = cache_module._steps
-    patch.setattr(cache_module, "_steps", lambda place, start, size, stream: real(place, start, size and 1, stream))
+    real = invalidation_module._steps
+    first = lambda place, start, size, stream: real(place, start, size and 1, stream)  # noqa: E731
+    patch.setattr(invalidation_module, "_steps", first)
 
 
 def hits_ask_for_no_permission(patch):
-    patch.setattr(cached_module, "allowed", lambda prot: 7)
+    patch.setattr(answers_module, "allowed", lambda prot: 7)
 
 
 def uppers_are_not_told(patch):
-    patch.setattr(cache_module, "_bottom_up", lambda place: [place])
+    patch.setattr(invalidation_module, "_bottom_up", lambda place: [place])
 
 
 def large_leaves_forget_no_exec(patch):

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from swiommu.errors import Busy, InvalidArgument, Loop, NotFound, SwiommuError
 from swiommu.layer.cache import invalidate
 from swiommu.layer.graph.fit import refuse_misfit
-from swiommu.layer.node import members
+from swiommu.layer.path import members
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from swiommu.layer.node import Node, Walker
-    from swiommu.layer.path import Path
+    from swiommu.layer.node import Node
+    from swiommu.layer.path import Path, Walker
 
 __all__ = ["connect", "disconnect", "read_through", "require_unused"]
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from swiommu.errors import InvalidArgument, NotFound
 from swiommu.layer.graph.connect import below, connect, part, read_through, require_unused, way_to
 from swiommu.layer.graph.fit import refuse_misfit
-from swiommu.layer.node import Node, Walker, members
-from swiommu.layer.picture import picture
+from swiommu.layer.node import Node
+from swiommu.layer.path import Walker, members
+from swiommu.layer.picture import tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -124,7 +125,7 @@ class Graph:
                 refuse_misfit(node)
 
     def __repr__(self) -> str:
-        return picture(*self.tops()) or "an empty graph"
+        return tree(self.tops()) or "an empty graph"
 
     def __getitem__(self, name: str) -> Node:
         try:

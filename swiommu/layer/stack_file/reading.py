@@ -28,7 +28,7 @@ from swiommu.address import PhysSpace
 from swiommu.errors import InputError, SwiommuError
 from swiommu.layer.graph import Graph, Reserved, ReservedKind
 from swiommu.layer.kinds import Blocked, FlatTable, Identity, Memory, Paged, Router, Span, Window
-from swiommu.layer.node import Walker
+from swiommu.layer.path import Walker
 from swiommu.layer.stack_file.device import Device
 from swiommu.layer.stack_file.keys import Keys
 from swiommu.layer.stack_file.placed_tables import PlacedTables

@@ -1,80 +1,29 @@
-"""Translation caches: what was found out once is not looked up again, until somebody says that it changed.
-
-A node can have two. Its ``tlb`` keeps what its own layer answered, for data and for reads of upper layers' tables
-alike, and can keep the upper entries of its walks as well. Its ``iotlb`` keeps where the whole way from there ends, for
-data only. Nothing is kept of a hole; each layer's permissions are kept apart, so that a refusal on a hit names the same
-layer as that of a walk.
-
-Nobody tells a cache that a table changed: `invalidate` does, always from the changed layer upward. Were an upper cache
-emptied first, it could be filled again from what the lower one still has. A cache may answer what was true once; with
-``audit`` each such hit is held against the tables and counted.
-"""
+"""The store of a cache: lines by whose answer they are, and by the block that they are good for."""
 
 from __future__ import annotations
 
-import enum
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.errors import InvalidArgument
-from swiommu.layer.base import require_range
+from swiommu.layer.cache.place import EVERY
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
-    from swiommu.layer.base import Extent, Run
+    from swiommu.layer.base import Extent
+    from swiommu.layer.cache.audit import Stale
+    from swiommu.layer.cache.place import CacheHolder
     from swiommu.layer.node import Node
     from swiommu.layer.path import Path, Reach
 
-__all__ = [
-    "EVERY",
-    "Composite",
-    "Dropped",
-    "Line",
-    "Place",
-    "Stale",
-    "Tag",
-    "TranslationCache",
-    "feed",
-    "invalidate",
-    "invalidation",
-]
-
-
-class _Every(enum.Enum):
-    EVERY = "every stream"
-
-
-EVERY = _Every.EVERY
-"""All streams; None is one of them, the stream of accesses that name none."""
-
-
-class Place(Protocol):
-    """Where caches are: a node, or a chain. ``feeds``, and its reverse ``fed_by``: see `feed`."""
-
-    iotlb: TranslationCache | None
-    feeds: dict[Place, None]
-    fed_by: dict[Place, None]
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-        ...
-
-    @property
-    def tlb(self) -> TranslationCache | None:
-        """The cache of its own layer's answers."""
-        ...
-
-    def above(self) -> list[Place]:
-        """The places whose caches may hold what was found out through this one."""
-        ...
+__all__ = ["Composite", "Line", "Tag", "TranslationCache"]
 
 
 class Tag(NamedTuple):
     """Whose answer a line is: of which place, alone or to the end of the way, for which stream, over what."""
 
-    place: Place
+    place: CacheHolder
     combined: bool
     stream: Hashable
     rest: tuple[Path, ...]
@@ -97,28 +46,6 @@ class Line(NamedTuple):
     start: int
     size: int
     answer: Extent | Composite
-
-
-class Stale(NamedTuple):
-    """A hit that the tables contradict: what the cache of ``layer`` said of a range, and what is true now.
-
-    None where nothing was, or is, mapped. The range is the block that answered, as far as the tables say one thing of
-    it now.
-    """
-
-    layer: str
-    start: int
-    size: int
-    was: Run | None
-    now: Run | None
-
-
-class Dropped(NamedTuple):
-    """One step of an invalidation: how many lines of which cache (``tlb`` or ``iotlb``) of which place went."""
-
-    place: str
-    cache: str
-    lines: int
 
 
 class TranslationCache:
@@ -185,7 +112,7 @@ class TranslationCache:
         return self.stale.total()
 
     def drop(
-        self, place: Place | None = None, start: int = 0, size: int | None = None, *, stream: Hashable = EVERY
+        self, place: CacheHolder | None = None, start: int = 0, size: int | None = None, *, stream: Hashable = EVERY
     ) -> int:
         """Forget what touches a range of inputs of ``place`` (None: of any) for ``stream``; how many lines that were.
 
@@ -257,79 +184,7 @@ class TranslationCache:
                 del self._blocks[tag]
 
 
-def invalidate(place: Place, start: int = 0, size: int | None = None, *, stream: Hashable = EVERY) -> list[Dropped]:
-    """Say that the tables of ``place`` changed for ``size`` bytes from ``start`` (None: everything from there on).
-
-    Its own caches forget that range. Then all that can have been found out through it is forgotten: the whole of what
-    the places above it hold, each after those below it, since a lower address says nothing about the upper ones that
-    lead there. ``stream`` limits all of it to what one stream asked. Answers the steps in their order.
-    `InvalidArgument` for a range that is empty or negative. Source: ``kvm_tlb_flush_vmid_range`` and the order in it.
-
-    >>> from swiommu.layer import Identity, Node
-    >>> upper, lower = Node(Identity("s1"), tlb=TranslationCache()), Node(Identity("s2"), tlb=TranslationCache())
-    >>> upper.lowers.append(lower); lower.uppers.append(upper)
-    >>> [step.place for step in invalidate(lower, 0x1000, 0x1000)]
-    ['s2', 's1']
-    """
-    return list(invalidation(place, start, size, stream=stream))
-
-
-def invalidation(
-    place: Place, start: int = 0, size: int | None = None, *, stream: Hashable = EVERY
-) -> Iterator[Dropped]:
-    """`invalidate` step by step: accesses that come in between may see the old or the new, after the last only the new.
-
-    >>> from swiommu.layer import Identity, Node
-    >>> next(invalidation(Node(Identity("bypass"), iotlb=TranslationCache())))
-    Dropped(place='bypass', cache='iotlb', lines=0)
-    """
-    require_range(start, 1 if size is None else size)
-    return _steps(place, start, size, stream)
-
-
-def feed(place: Place, fillers: list[Place]) -> None:
-    """Note that the caches of ``fillers`` will hold what is being found out through ``place``.
-
-    A graph knows what sits where; a chain binds nothing, and is invalidated all the same.
-    """
-    for filler in fillers:
-        place.feeds[filler] = None
-        filler.fed_by[place] = None
-
-
-def _starve(place: Place) -> None:
-    for source in place.fed_by:
-        del source.feeds[place]
-    place.fed_by.clear()
-
-
-def _steps(place: Place, start: int, size: int | None, stream: Hashable) -> Iterator[Dropped]:
-    for each in _bottom_up(place):
-        of = (start, size) if each is place else (0, None)
-        if of == (0, None) and stream is EVERY:
-            _starve(each)  # before the first goes: what comes in between is noted anew
-        for which, cache in (("tlb", each.tlb), ("iotlb", each.iotlb)):
-            if cache is not None:
-                yield Dropped(each.name, which, cache.drop(each, *of, stream=stream))
-
-
-def _bottom_up(place: Place) -> list[Place]:
-    # The place and all above it, none before one that is below it.
-    seen: set[Place] = set()
-    order: list[Place] = []
-
-    def visit(each: Place) -> None:
-        seen.add(each)
-        for upper in reversed(each.above()):  # so that the first comes first, once all is turned round
-            if upper not in seen:
-                visit(upper)
-        order.append(each)
-
-    visit(place)
-    return order[::-1]
-
-
-def _matches(tag: Tag, place: Place | None, stream: Hashable) -> bool:
+def _matches(tag: Tag, place: CacheHolder | None, stream: Hashable) -> bool:
     return (place is None or tag.place is place) and (stream is EVERY or tag.stream == stream)
 
 
