@@ -14,9 +14,9 @@ from swiommu.address import Access, Prot
 from swiommu.errors import InvalidArgument, SwiommuError
 from swiommu.layer.attributes import NEUTRAL, PERMISSIONS, READ_WRITE, MemoryType, allowed
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer, Read
+from swiommu.layer.doors import access
 from swiommu.layer.extents import Piece, pieces
 from swiommu.layer.kinds.identity import Identity
-from swiommu.layer.doors import access
 from swiommu.layer.node import Chain, Node, as_path
 from swiommu.layer.path import Walker
 from swiommu.pagetable import MOCK, CountingTables, Item, Leaf, RadixTable, page_size_choice
@@ -74,15 +74,15 @@ class Shadow(Layer):
         super().__init__(name)
         self.source = as_path(source)
         self.labelled = labelled
-        self.granule = format.levels[-1].pgsize
-        self.input_width = format.input_width
+        self.granule = format.granule
+        self.input_width = format.aperture_width
         self.output_width = format.output_width
         self.memories = _ends(self.source)
         self.ports = tuple("out" if memory is None else memory.name for memory in self.memories)
         self._tables = CountingTables() if tables is None else tables
         self._pieces: list[Piece] = []
         self._starts: list[int] = []
-        self.table = _Table(format, self._tables)
+        self.table = RadixTable(format, self._tables, rightless=True)
         try:
             self.sync()
         except SwiommuError:
@@ -99,7 +99,7 @@ class Shadow(Layer):
         """
         fresh = list(self._reached())
         self._require_ports(fresh)
-        table = _Table(self.table.format, self._tables)
+        table = RadixTable(self.table.format, self._tables, rightless=True)
         try:
             for piece in fresh:
                 self._hold(table, piece)
@@ -117,10 +117,9 @@ class Shadow(Layer):
         """The leaf around ``at``; RANGE beyond the input width, TRANSLATION in a hole."""
         if at >> self.input_width:
             return FaultKind.RANGE
-        steps, item = self.table.walk(at, read)
+        _, item, pgsize = self.table.walk(at, read)
         if not isinstance(item, Leaf):
             return FaultKind.TRANSLATION
-        pgsize = self.table.format.levels[steps[-1].depth].pgsize
         return self._extent(at & -pgsize, item, pgsize)
 
     def extents(self) -> Iterator[Extent]:
@@ -253,23 +252,10 @@ def flatten(
     return node
 
 
-class _Table(RadixTable):
-    """Holds leaves that allow neither reading nor writing: what a way refuses there is permission, not translation."""
-
-    def _check_map(self, iova: int, paddr: int, pgsize: int, count: int, prot: int) -> int:
-        return super()._check_map(iova, paddr, pgsize, count, prot | int(Prot.READ))
-
-    def dissolve(self) -> None:
-        """Give every page back, whatever is mapped."""
-        for start, _, pgsize in list(self.each_leaf()):
-            self.unmap(start, pgsize)
-        self.close()
-
-
 def _as_leaf(form: Format, piece: Piece) -> Item:
     # What a walker makes of the piece's smallest leaf: in some formats an entry without rights is an empty one.
     depth = len(form.levels) - 1
-    return form.decode(form.leaf_entry(0, depth, int(piece.prot & PERMISSIONS)), depth)
+    return form.decode(form.leaf_entry(0, depth, int(piece.prot & PERMISSIONS), 0), depth)
 
 
 def _ends(path: Path) -> tuple[Memory | None, ...]:

@@ -284,7 +284,7 @@ class _File:
         self._count_pages(keys, size >> 12)
         through, tables = self._tables(name, keys)
         pages = PlacedTables(name, tables, through, limit=1 << 64, claimed=self.claimed)
-        held: list[array[int]] = [pages.entries(pages.alloc()) for _ in range(-(-(size >> 12) // 1024))]
+        held: list[array[int]] = [pages.page(pages.alloc()) for _ in range(-(-(size >> 12) // 1024))]
         layer = FlatTable(name, base=base, size=size, table=tables, pages=held)
         for row in keys.rows("map"):
             at, to, length = row.address("at"), row.address("to"), row.size("size")
