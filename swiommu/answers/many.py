@@ -51,9 +51,9 @@ class Comparisons:
         return f"{self._over()}: {'; '.join(parts) or 'no design needs memory for data'}."
 
     def to_json(self) -> dict[str, Any]:
-        """One document of schema ``swiommu.compare/1`` with a document a source under ``comparisons``."""
+        """The document ``swiommu.comparisons/1``: a ``swiommu.compare/1`` for each source under ``comparisons``."""
         return {
-            "schema": "swiommu.compare/1",
+            "schema": "swiommu.comparisons/1",
             "comparisons": [answer.to_json() for answer in self.each],
             "verdict": self.verdict,
         }

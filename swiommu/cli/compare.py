@@ -93,7 +93,12 @@ __all__ = ["command"]
     show_default=True,
     help="For --html: the drawing library in the file (5 MB), or fetched when it is opened.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document (swiommu.compare/1).")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="One JSON document (swiommu.compare/1; of several traces swiommu.comparisons/1).",
+)
 def command(
     *,
     traces: tuple[str, ...],

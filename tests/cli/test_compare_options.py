@@ -17,7 +17,9 @@ def test_several_traces_and_what_holds_over_all(swiommu):
     text = answered(swiommu(*arguments))
     assert text.index(f"{CAMERA}: ") < text.index(f"{NVME}: ") < text.index("Over 2 sources: ")
     document = json.loads(answered(swiommu(*arguments, "--json")))
-    assert document["schema"] == "swiommu.compare/1"
+    assert list(document) == ["schema", "comparisons", "verdict"]
+    assert document["schema"] == "swiommu.comparisons/1"
+    assert {each["schema"] for each in document["comparisons"]} == {"swiommu.compare/1"}
     assert [each["trace"]["name"] for each in document["comparisons"]] == [CAMERA, NVME]
     needs = [max(d["designs"][row]["bytes_needed"] for d in document["comparisons"]) >> 20 for row in (0, 1)]
     assert document["verdict"] == (
