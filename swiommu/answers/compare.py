@@ -125,14 +125,14 @@ def compare(
     knobs: Knobs | None = None,
     with_need: bool = True,
     cost: CostVector | None = None,
-    need_isolation: bool = False,
+    require_isolation: bool = False,
     keep_outcomes: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Comparison:
     """What each design would have done with the requests of ``source``; ``progress`` is told each step in a word.
 
     ``source`` is a trace or a generated workload; of the latter there is no recording, so ``as-recorded`` is left out.
-    ``memory`` is rule 8 (``equal``) or rule 9 (``machine``); ``need_isolation`` keeps designs that can't enforce it out
+    ``memory`` is rule 8 (``equal``) or rule 9 (``machine``); ``require_isolation`` keeps designs that can't enforce it out
     of the verdict; ``keep_outcomes`` keeps the runs, with the places of all buffers. `InputError` for an unknown
     design.
 
@@ -166,7 +166,7 @@ def compare(
         account=Account() if isinstance(source, Workload) else source.account,
         plan=plan,
         rows=rows,
-        verdict=verdict_of(workload, plan, rows, cost=cost, need_isolation=need_isolation),
+        verdict=verdict_of(workload, plan, rows, cost=cost, require_isolation=require_isolation),
         path=workload.name if isinstance(source, Workload) else source.path,
         with_need=with_need,
         knobs=knobs,

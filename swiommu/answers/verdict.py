@@ -28,16 +28,16 @@ def verdict_of(
     rows: Sequence[Row],
     *,
     cost: CostVector | None = None,
-    need_isolation: bool = False,
+    require_isolation: bool = False,
 ) -> str:
     """The sentences for these rows; what was not run is not judged.
 
-    ``need_isolation`` leaves out what can't enforce it; with ``cost`` the best two are compared by price as well.
+    ``require_isolation`` leaves out what can't enforce it; with ``cost`` the best two are compared by price as well.
     """
     designs = [row for row in rows if row.name != AS_RECORDED]
     if not designs:
         return "No design was asked for: this is what was recorded."
-    if need_isolation:
+    if require_isolation:
         fit = [row for row in designs if row.enforces == "yes"]
         if not fit:
             return f"Isolation is required, and none of these designs enforces it: {_names(designs)}."

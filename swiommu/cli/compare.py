@@ -72,7 +72,7 @@ __all__ = ["command"]
     "--seed", type=int, default=0, show_default=True, help="For --workload, --frames random and who uses lent pages."
 )
 @click.option(
-    "--need",
+    "--require",
     type=click.Choice(["isolation"]),
     help="What the reader requires: the verdict speaks only of designs that keep a device out of what it wasn't given.",
 )
@@ -109,7 +109,7 @@ def command(
     align_order: int,
     frames: str,
     seed: int,
-    need: Literal["isolation"] | None,
+    require: Literal["isolation"] | None,
     cost: str | None,
     page: Path | None,
     plotlyjs: PlotlyJs,
@@ -140,7 +140,7 @@ def command(
                 knobs=Knobs(align_order=align_order, frames=frames, seed=seed),
                 with_need=not no_need,
                 cost=prices,
-                need_isolation=need == "isolation",
+                require_isolation=require == "isolation",
                 keep_outcomes=page is not None,
                 progress=progress,
             )

@@ -56,9 +56,9 @@ def test_a_generated_workload_is_the_same_every_time(swiommu):
 
 
 def test_isolation_is_a_requirement_of_the_reader(swiommu):
-    text = answered(swiommu("compare", "--need", "isolation", "--no-need")).replace("\n", " ")
+    text = answered(swiommu("compare", "--require", "isolation", "--no-need")).replace("\n", " ")
     assert "Isolation is required: only iommu-strict, iommu-lazy, shim-over-iommu can enforce it. " in text
-    text = answered(swiommu("compare", "--need", "isolation", "--no-need", "--design", "cma-bitmap"))
+    text = answered(swiommu("compare", "--require", "isolation", "--no-need", "--design", "cma-bitmap"))
     assert "Isolation is required, and none of these designs enforces it: cma-bitmap." in text
 
 
@@ -79,3 +79,10 @@ def test_a_file_of_designs_that_is_missing(swiommu):
     run = swiommu("compare", "--design", "none.toml")
     assert (run.returncode, run.stdout) == (3, b"")
     assert run.stderr.decode() == "swiommu: none.toml: can't be read: No such file or directory\n"
+
+
+def test_need_is_no_option(swiommu):
+    """``--no-need`` turns the search for ``bytes_needed`` off, and nothing else is called a need."""
+    run = swiommu("compare", "--need", "isolation")
+    assert run.returncode == 2
+    assert b"No such option" in run.stderr
