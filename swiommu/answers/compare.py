@@ -11,7 +11,7 @@ import attrs
 
 from swiommu.answers.lending import lending_notes
 from swiommu.answers.row import Row, recorded_row, row_of
-from swiommu.answers.verdict import verdict_of
+from swiommu.answers.verdict import best_designs, verdict_of
 from swiommu.replay import (
     AS_RECORDED,
     DEFAULT_DESIGNS,
@@ -62,7 +62,17 @@ class Comparison:
     path: str
     with_need: bool = True
     knobs: Knobs = attrs.field(factory=Knobs)
+    require_isolation: bool = False
     outcomes: dict[str, Outcome] = attrs.field(factory=dict)
+
+    @property
+    def best(self) -> list[Row]:
+        """Who stands for the designs without translation hardware and for those with it, where there are any.
+
+        They are the first of those that the verdict calls the best.
+        """
+        sides = best_designs(self.workload, self.rows, require_isolation=self.require_isolation)
+        return [side[0] for side in sides if side]
 
     @property
     def notes(self) -> list[str]:
@@ -132,8 +142,8 @@ def compare(
     """What each design would have done with the requests of ``source``; ``progress`` is told each step in a word.
 
     ``source`` is a trace or a generated workload; of the latter there is no recording, so ``as-recorded`` is left out.
-    ``memory`` is rule 8 (``equal``) or rule 9 (``machine``); ``require_isolation`` keeps designs that can't enforce it out
-    of the verdict; ``keep_outcomes`` keeps the runs, with the places of all buffers. `InputError` for an unknown
+    ``memory`` is rule 8 (``equal``) or rule 9 (``machine``); ``require_isolation`` keeps designs that can't enforce it
+    out of the verdict; ``keep_outcomes`` keeps the runs, with the places of all buffers. `InputError` for an unknown
     design.
 
     >>> from swiommu.trace import read_trace
@@ -170,6 +180,7 @@ def compare(
         path=workload.name if isinstance(source, Workload) else source.path,
         with_need=with_need,
         knobs=knobs,
+        require_isolation=require_isolation,
         outcomes=outcomes,
     )
 

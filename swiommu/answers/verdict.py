@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from swiommu.answers.row import Row
     from swiommu.replay import MemoryPlan, Workload
 
-__all__ = ["verdict_of"]
+__all__ = ["best_designs", "verdict_of"]
 
 
 def verdict_of(
@@ -43,8 +43,7 @@ def verdict_of(
             return f"Isolation is required, and none of these designs enforces it: {_names(designs)}."
         rest = verdict_of(workload, plan, fit, cost=cost)
         return f"Isolation is required: only {_names(fit)} can enforce it. {rest}"
-    without = _best([row for row in designs if not row.has_hardware], workload)
-    with_ = _best([row for row in designs if row.has_hardware], workload)
+    without, with_ = best_designs(workload, designs)
     whose = "was asked for" if workload.mode == GENERATED else "the kernel served"
     first, *second = [*_needs(without, with_, whose), *_losses(designs, plan)] or [""]
     first = ": ".join(filter(None, (first, _hardware(without, with_, workload))))
@@ -58,23 +57,39 @@ def verdict_of(
     return " ".join(sentences)
 
 
+def best_designs(
+    workload: Workload, rows: Sequence[Row], *, require_isolation: bool = False
+) -> tuple[list[Row], list[Row]]:
+    """The best designs without translation hardware and those with it, ties included, in the order of the table.
+
+    They lose as little as the one that loses least, and of these need as little as the one that needs least. The
+    recording's own row is no design; ``require_isolation`` leaves out designs that can't enforce it.
+    """
+    designs = [row for row in rows if row.name != AS_RECORDED and (row.enforces == "yes" or not require_isolation)]
+    without, with_ = ([row for row in designs if row.has_hardware is side] for side in (False, True))
+    return _best(without, workload), _best(with_, workload)
+
+
 def _best(rows: Sequence[Row], workload: Workload) -> list[Row]:
-    """The rows that no other one beats, ties included: fewest lost, then least memory."""
-    return [row for row in rows if not any(_beats(other, row, workload) for other in rows)]
+    """Who ties with the fewest losses, and then with the least need; a tie is no order, so who is beaten is not asked.
+
+    Where any need is known, a design without one is not among the best.
+    """
+    if not rows:
+        return []
+    least = min(rows, key=lambda row: (row.lost, row.lost_bytes))
+    fewest = [row for row in rows if _tie(row, least, workload)]
+    known = [(row, row.bytes_needed) for row in fewest if row.bytes_needed is not None]
+    if not known:
+        return fewest
+    enough = min(needed for _, needed in known)
+    return [row for row, needed in known if (needed - enough) * 100 < needed]
 
 
 def _tie(row: Row, other: Row, workload: Workload) -> bool:
     """Whether the losses are as good as equal: within one request, or 1 % of the offered bytes."""
     offered = sum(request.size for request in workload.requests)
     return abs(row.lost - other.lost) <= 1 or abs(row.lost_bytes - other.lost_bytes) * 100 < offered
-
-
-def _beats(row: Row, other: Row, workload: Workload) -> bool:
-    if not _tie(row, other, workload):
-        return row.lost < other.lost
-    if row.bytes_needed is None or other.bytes_needed is None:
-        return row.bytes_needed is not None and other.bytes_needed is None
-    return (other.bytes_needed - row.bytes_needed) * 100 >= other.bytes_needed
 
 
 def _needs(without: Sequence[Row], with_: Sequence[Row], whose: str) -> list[str]:

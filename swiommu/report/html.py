@@ -14,7 +14,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 
 from swiommu.errors import InputError
-from swiommu.replay import AS_RECORDED, design_history, recorded_history
+from swiommu.replay import design_history, recorded_history
 from swiommu.report.area import RECTANGLES, area_figure
 from swiommu.report.columns import table_of
 from swiommu.report.figures import Figure, demand_figure, failures_figure, waste_figure
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from jinja2 import Template
 
-    from swiommu.answers import Comparison, Row
+    from swiommu.answers import Comparison
     from swiommu.replay import AreaHistory
 
 __all__ = ["PlotlyJs", "comparison_html", "read_comparison"]
@@ -99,7 +99,7 @@ def _areas(answer: Comparison) -> list[Figure]:
     """The recording, and the best design without and with translation hardware: as many as have places to show."""
     workload = answer.workload
     histories: list[tuple[AreaHistory | None, str]] = [(recorded_history(workload), "")]
-    for row in _best(answer.rows):
+    for row in answer.best:
         outcome = answer.outcomes.get(row.name)
         tables = f"Page tables ({mib(row.table_bytes or 0)} at most) take frames too and are not drawn."
         histories.append((design_history(workload, outcome) if outcome else None, tables if row.table_bytes else ""))
@@ -121,13 +121,6 @@ def _shares(wanted: Sequence[int], total: int) -> list[int]:
     for done, place in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
         shares[place] = min(wanted[place], (total - sum(shares)) // (len(wanted) - done))
     return shares
-
-
-def _best(rows: Sequence[Row]) -> list[Row]:
-    """Of either side the row that loses least, then needs least; the earlier of two that are alike."""
-    designs = [row for row in rows if row.name != AS_RECORDED and row.same_as is None]
-    sides = ([row for row in designs if row.has_hardware is side] for side in (False, True))
-    return [min(side, key=lambda row: (row.lost, row.bytes_needed or 1 << 64)) for side in sides if side]
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from swiommu.answers.row import Row
-from swiommu.answers.verdict import verdict_of
+from swiommu.answers.verdict import best_designs, verdict_of
 from swiommu.replay import RequestKind
 
 MIB = 1 << 20
@@ -221,3 +221,30 @@ def test_nothing_asked():
 def test_costs_that_are_zero_are_left_out():
     bare = iommu(unmaps=1, invalidations=1, table_bytes=0, walk_refs_per_mib=0.0)
     assert verdict(row("cma"), bare).endswith("and costs 1 unmap with 1 invalidation.")
+
+
+def test_of_three_that_tie_in_turns_one_is_the_best():
+    """Each is as good as the next in losses and needs less, but the last loses too much against the first."""
+    rows = [row("a", needs=100), row("b", needs=50, lost=1), row("c", needs=10, lost=20)]
+    rows[2].lost, rows[2].lost_bytes = 2, 20 * MIB
+    assert [each.name for each in best_designs(Asked(), rows)[0]] == ["b"]
+    assert verdict_of(Asked(), EQUAL, rows).startswith("To lose nothing that the kernel served takes 50 MiB without")
+
+
+def test_the_best_are_those_that_tie_with_the_best():
+    rows = [
+        row("as-recorded", needs=1),
+        row("loses", needs=1, lost=50),
+        row("unknown"),
+        row("needs-more", needs=102),
+        row("first", needs=100),
+        row("second", needs=101, lost=1),
+        iommu(needs=90),
+        row("open", hardware=True, needs=80),
+    ]
+    without, with_ = best_designs(Asked(), rows)
+    assert ([each.name for each in without], [each.name for each in with_]) == (["first", "second"], ["open"])
+    without, with_ = best_designs(Asked(), rows, require_isolation=True)
+    assert ([each.name for each in without], [each.name for each in with_]) == ([], ["iommu-strict"])
+    assert [each.name for each in best_designs(Asked(), rows[:3])[0]] == ["unknown"]
+    assert best_designs(Asked(), rows[:1]) == ([], [])

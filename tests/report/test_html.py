@@ -248,6 +248,24 @@ def test_no_requests_no_figures(camera):
     assert "there is no picture to draw" in page.text
 
 
+def areas_of(page):
+    return [at["aria-label"] for _, at in page.tags if at.get("class") == "plot" and at["id"].startswith("area-")]
+
+
+def test_drawn_are_the_designs_that_the_verdict_calls_the_best():
+    answer = answer_of()
+    carveout = next(row for row in answer.rows if row.name == "carveout-best-fit")
+    carveout.lost += 1  # a tie with cma-bitmap, which loses nothing, and it comes first
+    page = Page(comparison_html(answer, plotlyjs="cdn"))
+    drawn = areas_of(page)
+    assert drawn == ["As recorded", "carveout-best-fit", "iommu-strict"]
+    assert drawn[1:] == [row.name for row in answer.best]
+    answer.require_isolation = True
+    page = Page(comparison_html(answer, plotlyjs="cdn"))
+    drawn = areas_of(page)
+    assert drawn == ["As recorded", "iommu-strict"]
+
+
 # -- nobody's names are trusted ---------------------------------------------------------------------------------------
 
 
