@@ -6,6 +6,7 @@ request is probed and never held (rules 4 and 5). Everything observable is in th
 
 from __future__ import annotations
 
+import enum
 from array import array
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "Status", "loses_nothing", "nothing_is_lost", "replay"]
 
 
-class Status:
+class Status(enum.IntEnum):
     """What became of a request, one byte each in `Outcome.status`."""
 
     SERVED = 0
