@@ -16,7 +16,7 @@ from swiommu.replay.machine import Machine
 from swiommu.replay.requests import OpCode, RequestKind, Served, Sync, Workload, may_block
 from swiommu.replay.service import BounceLedger
 from swiommu.replay.usermaps import UserMaps, parse_mark
-from swiommu.trace import Event, Kind, ScatterList, Trace
+from swiommu.trace import DMA_MAPPING_ERROR, Event, Kind, ScatterList, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["workload_of"]
 
-_ERROR = (1 << 64) - 1  # DMA_MAPPING_ERROR
+_ANYWHERE = 1 << 64  # above every bus address
 _DMA_KINDS = frozenset(
     {
         Kind.DMA_MAP,
@@ -41,6 +41,8 @@ _DMA_KINDS = frozenset(
 
 def workload_of(trace: Trace) -> Workload:
     """The requests of a trace, with everything that could not be used counted; `Workload` says what is in it.
+
+    `InputError` for a recording that can't be replayed: pages of another size, thousands of devices.
 
     >>> from swiommu.trace import read_trace
     >>> workload = workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))
@@ -108,7 +110,7 @@ class _Pairing:
     # -- streaming DMA ----------------------------------------------------------------------------------------------
 
     def dma_map(self, event: Event, context: Context) -> None:
-        failed = event.addr == _ERROR
+        failed = event.addr == DMA_MAPPING_ERROR
         lines = [] if failed else self.claim(context, event.addr, event.size)
         bounced = self.bounces.claim(context, event.device, [event.phys])
         index = self.book.add(
@@ -281,7 +283,7 @@ class _Pairing:
         stop = max(addr + size for addr, size in zip(sg.dma_addrs, sg.sizes, strict=False)) if sg.sizes else 0
         # A cut list does not say where it ends; its maps are the newest of the context above its first address.
         is_cut = len(sg.dma_addrs) < sg.ents
-        return self.maps.claim(context, align_down(min(sg.dma_addrs), page), _ERROR if is_cut else stop)
+        return self.maps.claim(context, align_down(min(sg.dma_addrs), page), _ANYWHERE if is_cut else stop)
 
     def ended(self, index: int | None, context: Context) -> None:
         """dma_unmap_sg and dma_free print before the unmap they cause."""

@@ -8,7 +8,7 @@ read is counted and named.
 
 from swiommu.trace.account import Account, Malformed
 from swiommu.trace.bundled import bundled_names, bundled_path
-from swiommu.trace.events import CONTEXTS, KIND_OF, Context, Event, Kind, ScatterList
+from swiommu.trace.events import CONTEXTS, DMA_MAPPING_ERROR, KIND_OF, Context, Event, Kind, ScatterList
 from swiommu.trace.ftrace import RECORD_COMMAND, Trace, open_bundled, read_trace
 from swiommu.trace.sidecar import (
     BouncePool,
@@ -25,6 +25,7 @@ from swiommu.trace.table import EventTable
 
 __all__ = [
     "CONTEXTS",
+    "DMA_MAPPING_ERROR",
     "KIND_OF",
     "RECORD_COMMAND",
     "Account",

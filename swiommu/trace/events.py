@@ -10,7 +10,10 @@ from __future__ import annotations
 import enum
 from typing import Final, NamedTuple
 
-__all__ = ["CONTEXTS", "KIND_OF", "Context", "Event", "Kind", "ScatterList"]
+__all__ = ["CONTEXTS", "DMA_MAPPING_ERROR", "KIND_OF", "Context", "Event", "Kind", "ScatterList"]
+
+DMA_MAPPING_ERROR: Final = (1 << 64) - 1
+"""The bus address of a `Kind.DMA_MAP` that failed."""
 
 
 class Kind(enum.IntEnum):
