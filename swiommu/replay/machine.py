@@ -19,7 +19,7 @@ from swiommu.replay.requests import Area
 if TYPE_CHECKING:
     from swiommu.trace import Sidecar
 
-__all__ = ["DeviceFacts", "Machine"]
+__all__ = ["Endpoint", "Machine"]
 
 _PCI_NAME = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII)
 _CLASS_NVME = 0x010802
@@ -30,8 +30,11 @@ _DEFAULT_MASK = (1 << 32) - 1  # dma_get_mask() of a device that set none
 
 
 @attrs.frozen
-class DeviceFacts:
-    """What is known of one device; masks are the highest address it can issue, ``group`` shares a domain."""
+class Endpoint:
+    """How one device reaches memory, as far as it is known.
+
+    Masks are the highest address it can issue; devices of a ``group`` share a domain.
+    """
 
     mask: int
     coherent_mask: int
@@ -50,10 +53,16 @@ class Machine:
     """
 
     def __init__(self, sidecar: Sidecar | None, path: str | None = None) -> None:
+        if sidecar and sidecar.page_size != PAGE_SIZE:
+            raise InputError(
+                f"recorded with pages of {sidecar.page_size} bytes; designs know pages of {PAGE_SIZE} bytes only, so "
+                "it can't be replayed",
+                path=sidecar.path,
+            )
         self._path = path
         self._sidecar = sidecar
         self._learned: set[str] = set()
-        self._facts: dict[str, DeviceFacts] = {}
+        self._facts: dict[str, Endpoint] = {}
         self._group_of: dict[str, tuple[str, bool]] = {}
         self.page_size = sidecar.page_size if sidecar else PAGE_SIZE
         self.profile = sidecar.profile if sidecar else "6.12"
@@ -80,7 +89,7 @@ class Machine:
             return None
         return SystemMap.from_lines(PhysSpace("recorded machine"), sidecar.system_ram)
 
-    def device(self, name: str, *, translated: bool = False, line: int | None = None) -> DeviceFacts:
+    def device(self, name: str, *, translated: bool = False, line: int | None = None) -> Endpoint:
         """Facts of one device; ``translated=True`` is evidence from the trace, remembered from then on.
 
         `InputError` with the ``line`` for one device more than 4096.
@@ -101,11 +110,11 @@ class Machine:
             return True
         return any(ram.start.value <= address < ram.stop for ram in self._ram)
 
-    def _look_up(self, name: str) -> DeviceFacts:
+    def _look_up(self, name: str) -> Endpoint:
         default = _DEFAULT_MASK if name else _EVERYWHERE
         listed = self._sidecar.devices.get(name) if self._sidecar else None
         group, in_dma_group = self._group_of.get(name, (f"device {name}", False))
-        return DeviceFacts(
+        return Endpoint(
             mask=listed.dma_mask if listed else default,
             coherent_mask=listed.coherent_mask if listed else default,
             group=group,

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from swiommu.address import PAGE_SIZE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -170,7 +172,7 @@ class Area:
     @property
     def bytes(self) -> int:
         """Size in bytes (4 KiB pages)."""
-        return self.total_pages * 4096
+        return self.total_pages * PAGE_SIZE
 
 
 @attrs.define

@@ -2,6 +2,7 @@
 
 import pytest
 
+from swiommu.errors import InputError
 from swiommu.replay import Area
 from swiommu.replay.machine import Machine
 from swiommu.trace import CmaArea, DeviceFacts, GroupFacts
@@ -18,6 +19,16 @@ def test_without_a_sidecar_the_kernels_defaults_hold():
     assert (machine.area, machine.system_map, machine.profile, machine.page_size) == (None, None, "6.12", PAGE)
     assert machine.mode == "unknown"
     assert machine.may_be_ram(0) is machine.may_be_ram(1 << 60) is True
+
+
+@pytest.mark.parametrize("size", [16384, 65536])
+def test_other_pages_are_refused(sidecar_of, size):
+    """An area of 16384 pages would be taken for 64 MiB instead of 1024."""
+    with pytest.raises(InputError) as error:
+        Machine(sidecar_of(path="t.json", page_size=size, cma_area=CmaArea(0x8000, 16384)), "t.trace")
+    assert str(error.value) == (
+        f"t.json: recorded with pages of {size} bytes; designs know pages of 4096 bytes only, so it can't be replayed"
+    )
 
 
 def test_masks_and_groups_are_the_sidecars(sidecar_of):
