@@ -1,8 +1,9 @@
 """swiommu: one IOMMU API over translation hardware, another IOMMU, or nothing but contiguous memory.
 
-The rooms, from the ground up: `swiommu.address`, `swiommu.memory`, `swiommu.region`, `swiommu.pagetable`,
-`swiommu.layer`, `swiommu.iommu`, `swiommu.trace`, `swiommu.replay`, `swiommu.answers`, `swiommu.report`,
-`swiommu.cli`. Importing the package loads none of them.
+The rooms, from the ground up: `swiommu.errors`, `swiommu.words`, `swiommu.address`, `swiommu.ranges`,
+`swiommu.toml_file`, `swiommu.memory`, `swiommu.region`, `swiommu.pagetable`, `swiommu.layer`, `swiommu.iommu`,
+`swiommu.dma`, `swiommu.device`, `swiommu.trace`, `swiommu.replay`, `swiommu.answers`, `swiommu.report`, `swiommu.cli`,
+`swiommu.testing`. Importing the package loads none of them.
 """
 
 __all__ = ["__version__"]

@@ -51,7 +51,16 @@ def rooms() -> list[str]:
     """Every package, and the modules that stand beside the rooms as rooms of their own."""
     packages = [path.parent for name in PACKAGES for path in (ROOT / name).rglob("__init__.py")]
     dotted = [".".join(path.relative_to(ROOT).parts) for path in packages]
-    return sorted([*dotted, "swiommu.address", "swiommu.errors", "swiommu.toml_file", "swiommu.words"])
+    return sorted({*dotted, *(room for layer in layers() for room in layer)})
+
+
+def layers() -> list[list[str]]:
+    """The house as import-linter keeps it, from the top down; rooms of one layer don't import each other."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    house = next(each for each in contracts if each["type"] == "layers")
+    return [[room.strip() for room in layer.split(":")] for layer in house["layers"]]
 
 
 def public_names() -> list[str]:
@@ -176,6 +185,46 @@ def test_changelog_fragment_says_something(path):
     assert not text.startswith(("-", "*", "#")), (
         f"{path.name} begins like a list or a heading; towncrier adds the bullet"
     )
+
+
+def first_column(page: str) -> list[str]:
+    """What the first table of rooms in a page names, in its order, as modules."""
+    table = (ROOT / page).read_text(encoding="utf-8").partition("| room |")[2].partition("\n\n")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `") and "`docs/`" not in row]
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+
+
+def in_readme() -> list[str]:
+    names = [name.removesuffix("/").removesuffix(".py").replace("/", ".") for name in first_column("README.md")]
+    return [name if name.partition(".")[0] in PACKAGES else f"swiommu.{name}" for name in names]
+
+
+def in_reference() -> list[str]:
+    index = (ROOT / "docs" / "reference" / "index.md").read_text(encoding="utf-8")
+    pages = re.search(r"```{toctree}\n:maxdepth: 1\n\n([^`]+)```", index)[1].split()
+    return [page if page in PACKAGES else f"swiommu.{page}" for page in pages]
+
+
+def in_docstring() -> list[str]:
+    return re.findall(r"`(swiommu\.\w+)`", importlib.import_module("swiommu").__doc__)
+
+
+MAPS = {
+    "README.md": (in_readme, set()),
+    "docs/explanation/house.md": (lambda: first_column("docs/explanation/house.md")[::-1], set()),
+    "docs/reference/index.md": (in_reference, {"swiommu.cli"}),  # the command line's page is commands.md
+    "swiommu/__init__.py": (in_docstring, {"cma_compat"}),
+}
+
+
+@pytest.mark.parametrize("where", MAPS)
+def test_every_map_of_the_house_is_that_of_the_imports(where):
+    """From the ground up: every room once, and none below what it may import."""
+    draw, left_out = MAPS[where]
+    names = draw()
+    floor = {room: number for number, layer in enumerate(reversed(layers())) for room in layer}
+    assert sorted(names) == sorted(floor.keys() - left_out)
+    assert names == sorted(names, key=floor.__getitem__)  # which keeps the order inside a layer
 
 
 def test_every_room_has_a_reference_page():
