@@ -10,6 +10,7 @@ from swiommu.errors import DeviceFault, InvalidArgument, NoDevice, OutOfRange, S
 if TYPE_CHECKING:
     from swiommu.address import BusAddr, BusSpace, Space
     from swiommu.iommu import Domain
+    from swiommu.iommu.groups import IommuGroup
     from swiommu.layer import Run
     from swiommu.memory import SparseRam
 
@@ -37,7 +38,8 @@ class Bus(Protocol):
 class BusDevice:
     """A device whose accesses end in ``ram``; ``dma_mask`` is the highest bus address it can drive (default: 32 bits).
 
-    They go through the domain that it is attached to; without one through ``bus``, if it sits on one.
+    They go through the domain that it is attached to; without one through ``bus``, if it sits on one. ``group`` is the
+    IOMMU group that decides on its domain, if it is in one.
     Bursts move ascending: what lies before the first failing byte is transferred, nothing at or after it, and the
     error says how much (``transferred``). `InvalidArgument` for a mask that is not of the form ``2**n - 1``.
 
@@ -63,6 +65,7 @@ class BusDevice:
         self.dma_mask = dma_mask
         self.bus = bus
         self.domain: Domain[Any] | None = None
+        self.group: IommuGroup | None = None
 
     def read(self, addr: BusAddr, size: int) -> bytes:
         """``size`` bytes of memory from ``addr``.
@@ -88,7 +91,7 @@ class BusDevice:
             raise self._cut_short(fault, data[:done], len(data)) from fault
 
     def _reach(self, addr: BusAddr, size: int, access: Access) -> tuple[list[Run], DeviceFault | None]:
-        path = self.domain or self.bus
+        path = self.domain or (self.bus if self.group is None else None)
         if path is None:
             raise NoDevice(f"device {self.name!r} is not attached to a domain")
         end = path.output_space if self.domain is None else self.domain.memory_space
@@ -106,6 +109,8 @@ class BusDevice:
                 dma_mask=self.dma_mask,
             )
         try:
+            if self.group is not None:
+                return self.group.translate(self, addr, size, access), None
             return path.translate(addr, size, access), None
         except DeviceFault as fault:
             return cast("list[Run]", fault.numbers["runs"]), fault

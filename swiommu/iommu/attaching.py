@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from swiommu.iommu.domain import Attachable, Domain
     from swiommu.layer import Reserved
 
-__all__ = ["POLICIES", "require_attachable"]
+__all__ = ["POLICIES", "move", "require_attachable", "require_detachable"]
 
 POLICIES = ("stack", "replace", "refuse")
 
@@ -25,6 +25,8 @@ def require_attachable(domain: Domain[Any], device: Attachable, policy: str) -> 
     if policy not in POLICIES:
         raise InvalidArgument(f"no policy {policy!r} for a device that has a domain: there are {', '.join(POLICIES)}")
     held = device.domain
+    if device.group is not None and (held is None or policy == "replace"):
+        raise Busy(f"device {device.name!r} is in an IOMMU group, which decides on its domain: {device.group!r}")
     if held is None:
         return
     attached = f"device {device.name!r} is attached to the domain of {held.input_space.name!r}"
@@ -38,6 +40,20 @@ def require_attachable(domain: Domain[Any], device: Attachable, policy: str) -> 
             f"{domain.output_space.name!r}"
         )
     _require_fit(domain, device)
+
+
+def require_detachable(device: Attachable) -> None:
+    """`Busy` for a device whose domain is that of its IOMMU group."""
+    if device.group is not None:
+        raise Busy(f"device {device.name!r} is in an IOMMU group, which decides on its domain: {device.group!r}")
+
+
+def move(device: Attachable, domain: Domain[Any] | None) -> None:
+    """Give ``device`` another domain, or none; nobody is asked, and nothing remembers what it had."""
+    if device.domain is not None:
+        device.domain.give_away(device)
+    if domain is not None:
+        domain.welcome(device)
 
 
 def _below(domain: Domain[Any]) -> list[Domain[Any]]:

@@ -17,7 +17,7 @@ import attrs
 
 from swiommu.address import BusAddr, PhysAddr
 from swiommu.errors import AddressInUse, AddressOverflow, Busy, InvalidArgument, NoDevice, NotFound
-from swiommu.iommu.attaching import require_attachable
+from swiommu.iommu.attaching import move, require_attachable, require_detachable
 from swiommu.iommu.door import READ_WRITE
 from swiommu.iommu.stacked import Stacked
 from swiommu.layer import Walker
@@ -37,11 +37,15 @@ A = TypeVar("A", PhysAddr, BusAddr)
 
 
 class Attachable(Protocol):
-    """What a domain needs to know of a device; ``dma_mask`` is the highest bus address that it can drive."""
+    """What a domain needs to know of a device; ``dma_mask`` is the highest bus address that it can drive.
+
+    Only domains set ``domain``. ``group``: the IOMMU group that decides on it, if the device is in one.
+    """
 
     name: str
     dma_mask: int
     domain: Domain[Any] | None
+    group: Any
 
 
 @attrs.define
@@ -197,13 +201,17 @@ class Domain(Stacked[A]):
         a domain above uses some of it, by ``in_use``. Raises `SpaceMismatch`, `InvalidArgument` (empty, misaligned),
         `AddressOverflow`, `OutOfRange`. Source: ``iommu_unmap`` on the generic page table.
         """
+        return self._unmap(*self._to_unmap(iova, size))
+
+    def _to_unmap(self, iova: BusAddr, size: int) -> tuple[int, int]:
+        # Start and size, if they can be unmapped and nobody above objects.
         self._require_live()
         at = self._input(iova, size)
         if (at | size) & (self.granule - 1):
             raise InvalidArgument(
                 f"{size:#x} bytes at {at:#x} are not aligned to the granule {self.granule:#x}", iova=at, size=size
             )
-        return self._unmap(at, self._before_unmap(at, size) if self._guarded else size)
+        return at, self._before_unmap(at, size) if self._guarded else size
 
     @abstractmethod
     def iova_to_phys(self, iova: BusAddr) -> A | None:
@@ -248,20 +256,17 @@ class Domain(Stacked[A]):
         require_attachable(self, device, policy)
         if device.domain is not None:
             self._had.append((device, device.domain))
-            device.domain.give_away(device)
-        self.welcome(device)
+        move(device, self)
 
     def detach(self, device: Attachable) -> None:
         """Take ``device`` off; `NoDevice` if it is not attached here. A domain that it had before has it again."""
         if device.domain is not self:
             raise NoDevice(f"device {device.name!r} is not attached to the domain of {self.input_space.name!r}")
-        self.give_away(device)
-        for place, (other, held) in enumerate(self._had):
-            if other is device:
-                del self._had[place]
-                if not held.destroyed:
-                    held.welcome(device)
-                break
+        held = next((held for other, held in self._had if other is device), None)
+        if held is None:
+            require_detachable(device)
+        self._had = [each for each in self._had if each[0] is not device]
+        move(device, None if held is None or held.destroyed else held)
 
     def welcome(self, device: Attachable) -> None:
         """What `attach` does when nothing speaks against it."""

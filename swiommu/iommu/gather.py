@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,17 +15,19 @@ _ALL_ONES = (1 << 64) - 1
 class IotlbGather:
     """A range of bus addresses to invalidate; ``flush(start, last)`` is called by `sync`, once per command.
 
-    ``last`` is inclusive, as in the kernel (its field is called ``end``). Source: include/linux/iommu.h.
+    ``last`` is inclusive, as in the kernel (its field is called ``end``). ``waiting`` is what a domain gives back when
+    it has flushed. Source: include/linux/iommu.h.
 
     >>> gather = IotlbGather(lambda start, last: print(f"{start:#x}-{last:#x}"))
     >>> gather.add_range(0x3000, 0x1000); gather.add_range(0x1000, 0x1000); gather.sync()
     0x1000-0x3fff
     """
 
-    __slots__ = ("flush", "last", "pgsize", "start")
+    __slots__ = ("flush", "last", "pgsize", "start", "waiting")
 
     def __init__(self, flush: Callable[[int, int], None]) -> None:
         self.flush = flush
+        self.waiting: list[Any] = []
         self.start, self.last, self.pgsize = _ALL_ONES, 0, 0
 
     def add_range(self, iova: int, size: int) -> None:

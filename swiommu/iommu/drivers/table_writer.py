@@ -71,6 +71,25 @@ class TableWriter(Domain[A]):
             self.flush_queue.fire(self.now)
             self._note_tables()
 
+    def flush_lazily(self) -> None:
+        """Let flushes wait from now on, as ``flush="lazy"`` does from the start. Source: ``iommu_dma_init_fq``."""
+        if self.flush_queue is None:
+            self.flush_queue = FlushQueue(self._flush_all, self._free_flushed, cpus=self._cpus)
+            self.flush_queue.advance(self.now)
+
+    def gather(self) -> IotlbGather:
+        """An empty gather, whose ``sync`` flushes what it holds and gives back what waited for that."""
+
+        def flush(start: int, last: int) -> None:
+            self._flush(start, last)
+            for waiting in gather.waiting:
+                self._free_flushed(waiting, self.iova.cpu)
+            gather.waiting.clear()
+            self._note_tables()
+
+        gather: IotlbGather = IotlbGather(flush)
+        return gather
+
     # -- writing and clearing the table
 
     def _place(self, runs: list[tuple[int, int]], size: int, align: int, bits: int, highest: int) -> int:
@@ -133,6 +152,11 @@ class TableWriter(Domain[A]):
             if cleared:
                 self.exposure.unmapped(self.now, cleared)
             self.flush_queue.queue((ranges, self._deferred.collect()), self.now, cpu=self.iova.cpu)
+        self._note_tables()
+
+    def _leave_to(self, gather: IotlbGather, ranges: list[tuple[int, int]]) -> None:
+        self.stats.unmaps += 1
+        gather.waiting.append((ranges, self._deferred.collect()))
         self._note_tables()
 
     def _free_flushed(self, unmapped: tuple[list[tuple[int, int]], list[int]], cpu: int) -> None:

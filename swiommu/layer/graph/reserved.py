@@ -15,6 +15,7 @@ class ReservedKind(enum.StrEnum):
     """What a range is reserved for, by the kernel's words (``IOMMU_RESV_*``)."""
 
     DIRECT = "direct"  # firmware uses it: every device must find it at the same address in memory
+    DIRECT_RELAXABLE = "direct-relaxable"  # the same at boot, until the device is given to somebody
     RESERVED = "reserved"  # nothing is to be found there: never allocated, never led to
     MSI = "msi"  # messages: taken out before anything is translated
     SW_MSI = "sw-msi"  # messages, at an address that the owner of the space chose and maps

@@ -1,0 +1,195 @@
+"""Which domain a group has when nobody asks for another: how its type is chosen, what has to be in it first.
+
+Source: ``iommu_get_default_domain_type``, ``iommu_group_alloc_default_domain``, ``iommu_setup_default_domain``.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import attrs
+
+from swiommu.address import Prot, align_up
+from swiommu.errors import InvalidArgument, NotSupported, SwiommuError
+from swiommu.iommu.drivers import PagedDomain
+from swiommu.iommu.groups.mapping import iova_to_phys, map_range
+from swiommu.iommu.groups.reserved_regions import host_bridge_holes
+from swiommu.iommu.groups.types import Cookie, DomainType, Hwpt
+from swiommu.layer import ReservedKind
+
+if TYPE_CHECKING:
+    from swiommu.iommu.groups.group import IommuGroup, Member
+    from swiommu.iommu.groups.iommu_domain import IommuDomain
+    from swiommu.layer import Reserved
+
+__all__ = ["Defaults", "default_type", "map_direct", "setup_default_domain"]
+
+_DIRECT = (ReservedKind.DIRECT, ReservedKind.DIRECT_RELAXABLE)
+_log = logging.getLogger(__name__)
+
+
+@attrs.define(kw_only=True)
+class Defaults:
+    """The command line: ``iommu.passthrough``, ``iommu.strict``, ``iommu.forcedac``.
+
+    >>> Defaults(passthrough=True, strict=True).type.name, Defaults().type.name, Defaults(strict=True).type.name
+    ('IDENTITY', 'DMA_FQ', 'DMA')
+    """
+
+    passthrough: bool = False
+    strict: bool = False
+    forcedac: bool = False
+
+    @property
+    def type(self) -> DomainType:
+        """What a group gets if its driver does not care."""
+        if self.passthrough:
+            return DomainType.IDENTITY
+        return DomainType.DMA if self.strict else DomainType.DMA_FQ
+
+
+def default_type(group: IommuGroup, wanted: DomainType | None = None) -> DomainType | None:
+    """The type that ``group`` must have, if its driver, its members or ``wanted`` say so; None: any will do.
+
+    Members that must have different ones get identity, if one of them wants that, else what the first wants.
+    `InvalidArgument` if an untrusted device, or ``wanted``, is against what the driver demands.
+    """
+    demanded: DomainType | None = None
+    for member in group.members:
+        asked = group.hardware.demands.get(member.device.name)
+        if asked is None or asked is demanded:
+            continue
+        if demanded is not None:
+            _log.error(
+                "IOMMU driver error, requesting conflicting def_domain_type, %s and %s, for devices in group %d",
+                demanded.log_name,
+                asked.log_name,
+                group.id,
+            )
+        if demanded is None or asked is DomainType.IDENTITY:
+            demanded = asked
+    untrusted = next((member.device.name for member in group.members if member.untrusted), None)
+    if untrusted is not None:
+        if demanded not in {None, DomainType.DMA}:
+            raise InvalidArgument(
+                f"device {untrusted!r} is not trusted, but its driver demands {demanded!r} for IOMMU group {group.id}"
+            )
+        demanded = DomainType.DMA
+    if wanted is not None and demanded not in {None, wanted}:
+        raise InvalidArgument(f"IOMMU group {group.id} can't have {wanted!r}: it must have {demanded!r}")
+    return wanted if wanted is not None else demanded
+
+
+def setup_default_domain(group: IommuGroup, defaults: Defaults, wanted: DomainType | None = None) -> None:
+    """Choose and make the default domain, map what firmware needs, attach; all or nothing.
+
+    Raises what `default_type`, making and attaching raise.
+    """
+    old, domain = group.default_domain, _alloc(group, default_type(group, wanted), defaults.type)
+    if domain is old:
+        return
+    try:
+        if domain.type.dma_api:
+            domain.take_cookie(Cookie.DMA_IOVA)
+        failed = _map_all_direct(group, domain)
+        group.default_domain = domain
+        # Drivers are not allowed to fail the first attach.
+        group.set_domain(domain, must_succeed=group.domain is None)
+        if failed:  # some drivers need a device before they map
+            for member in group.members:
+                map_direct(domain, member)
+    except SwiommuError:
+        group.default_domain = old
+        if old is not None and group.domain is domain:
+            group.set_domain(old, must_succeed=True)
+        if group.domain is not domain:
+            domain.free()
+        raise
+    _keep_clear(group, domain)
+    if old is not None:
+        _give_up(old)
+
+
+def _alloc(group: IommuGroup, kind: DomainType | None, default: DomainType) -> IommuDomain:
+    if kind is not None:
+        return _alloc_as(group, kind)
+    try:
+        return _alloc_as(group, default)
+    except SwiommuError:
+        if default is DomainType.DMA:
+            raise
+        domain = _alloc_as(group, DomainType.DMA)
+        _log.warning(
+            "Failed to allocate default IOMMU domain of type %d for group %d - Falling back to IOMMU_DOMAIN_DMA",
+            default,
+            group.id,
+        )
+        return domain
+
+
+def _alloc_as(group: IommuGroup, kind: DomainType) -> IommuDomain:
+    if kind.paging and any(member.max_pasids for member in group.members[:1]):
+        try:
+            return group.hardware.alloc(kind, Hwpt.PASID)
+        except NotSupported:
+            pass  # then without PASIDs
+    return group.hardware.alloc(kind)
+
+
+def _map_all_direct(group: IommuGroup, domain: IommuDomain) -> bool:
+    failed = False
+    for member in group.members:
+        try:
+            map_direct(domain, member)
+        except SwiommuError as error:
+            _log.warning("IOMMU driver was not able to establish FW requested direct mapping: %s", error)
+            failed = True
+    return failed
+
+
+def map_direct(domain: IommuDomain, member: Member) -> None:
+    """Map the direct regions of ``member`` one to one, if the DMA API will use ``domain``.
+
+    Both ends are rounded **up** to the smallest page; pages that are mapped already are left. Raises as `map_range`.
+    """
+    if not domain.type.dma_api:
+        return
+    page = domain.pgsize_bitmap & -domain.pgsize_bitmap
+    for region in member.regions:
+        if region.kind in _DIRECT:
+            for start, size in _unmapped(domain, region, page):
+                map_range(domain, start, start, size, Prot.READ | Prot.WRITE)
+
+
+def _unmapped(domain: IommuDomain, region: Reserved, page: int) -> list[tuple[int, int]]:
+    runs: list[tuple[int, int]] = []
+    for at in range(align_up(region.start, page), align_up(region.stop, page), page):
+        if iova_to_phys(domain, at):
+            continue
+        if runs and sum(runs[-1]) == at:
+            runs[-1] = (runs[-1][0], runs[-1][1] + page)
+        else:
+            runs.append((at, page))
+    return runs
+
+
+def _keep_clear(group: IommuGroup, domain: IommuDomain) -> None:
+    # What the DMA API must not give out: software's own message windows are its to place.
+    own = domain.translation
+    if not domain.type.dma_api or not isinstance(own, PagedDomain):
+        return
+    for host in {member.pci.bus.root.host for member in group.members if member.pci is not None}:
+        for first, last in host_bridge_holes(host):
+            if first <= own.aperture_last:
+                own.iova.reserve(first, min(last, own.aperture_last))
+    for region in group.regions:
+        if region.kind is not ReservedKind.SW_MSI and region.start <= own.aperture_last:
+            own.reserve(region)
+
+
+def _give_up(old: IommuDomain) -> None:
+    try:
+        old.free()
+    except SwiommuError as error:
+        _log.warning("the former default domain stays: %s", error)

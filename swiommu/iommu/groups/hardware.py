@@ -1,0 +1,162 @@
+"""One IOMMU and its driver: what it can do, what it asks for, and the domains that it makes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from swiommu.errors import InvalidArgument, NoDevice, NotSupported, SwiommuError
+from swiommu.iommu.drivers import PagedDomain
+from swiommu.iommu.groups.fixed import BlockedDomain, IdentityDomain
+from swiommu.iommu.groups.iommu_domain import IommuDomain
+from swiommu.iommu.groups.types import Capability, DomainType, Hwpt
+from swiommu.iommu.groups.untracked_iova import UntrackedIova
+from swiommu.iommu.iova import LinuxIova
+from swiommu.pagetable import MOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swiommu.address import BusSpace, PhysAddr, PhysSpace
+    from swiommu.iommu.domain import Attachable
+    from swiommu.iommu.iova import IovaPolicy
+    from swiommu.layer import Node
+    from swiommu.memory import Frames
+    from swiommu.pagetable import Format
+
+__all__ = ["GROUPINGS", "PROFILES", "Hardware"]
+
+PROFILES: Final = ("6.12", "7.3")
+GROUPINGS: Final = ("pci", "device", "iommu")
+# What a driver's attach may answer; the core takes everything else for ENODEV.
+_ANSWERS = {"EINVAL": 22, "ENOMEM": 12, "ENOSPC": 28, "EBUSY": 16, "ENODEV": 19}
+
+
+def _one_of(words: tuple[str, ...]) -> Any:
+    def validate(_: object, attribute: attrs.Attribute[str], word: str) -> None:
+        if word not in words:
+            raise InvalidArgument(f"no {attribute.name} {word!r}: there are {', '.join(words)}")
+
+    return validate
+
+
+@attrs.define(eq=False, kw_only=True)
+class Hardware:
+    """An IOMMU that devices on ``bus`` reach ``ram`` through; page tables come from ``frames``.
+
+    ``format`` is that of its paging domains. ``demands``: the default domain type that a device, by name, must have.
+    ``identity``, ``blocked``: whether there are static domains of these types; ``paging``: whether there are others.
+    ``hwpt``: what may be asked of a paging domain, ``knows_pasids``: whether PASIDs can have domains.
+    ``capabilities``: see `capable`. ``grouping``: devices get groups by
+    the rules of PCI, one each ("device"), or all the same ("iommu"). ``profile``: whose kernel's answers. ``policy``
+    makes what chooses addresses for the DMA API; by default that of Linux. ``sync_map``, ``attach_hook``: what the
+    hardware does beside, and may refuse by raising. Errors: `InvalidArgument` for a word that is none.
+
+    >>> from swiommu.address import BusSpace, PhysSpace
+    >>> from swiommu.memory import Frames
+    >>> ram = PhysSpace("ram", width=40)
+    >>> smmu = Hardware(name="smmu", bus=BusSpace("pci", width=48), ram=ram, frames=Frames(ram.at(0), 1 << 20))
+    >>> smmu.alloc(DomainType.UNMANAGED).type.log_name, smmu.identity_domain.type.log_name
+    ('Unmanaged', 'Passthrough')
+    """
+
+    name: str
+    bus: BusSpace
+    ram: PhysSpace
+    frames: Frames
+    memory: Node | None = None
+    format: Format = MOCK
+    profile: str = attrs.field(default="7.3", validator=_one_of(PROFILES))
+    grouping: str = attrs.field(default="device", validator=_one_of(GROUPINGS))
+    capabilities: frozenset[Capability] = attrs.field(default=frozenset(Capability), converter=frozenset)
+    not_coherent: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    demands: dict[str, DomainType] = attrs.field(factory=dict)
+    identity: bool = True
+    blocked: bool = True
+    paging: bool = True
+    knows_pasids: bool = True
+    hwpt: Hwpt = Hwpt.PASID
+    policy: Callable[[], IovaPolicy] = LinuxIova
+    sync_map: Callable[[IommuDomain, int, int], None] | None = None
+    attach_hook: Callable[[IommuDomain, Attachable], None] | None = None
+    identity_domain: IommuDomain | None = attrs.field(default=None, init=False)
+    blocked_domain: IommuDomain | None = attrs.field(default=None, init=False)
+    group: Any = attrs.field(default=None, init=False)
+    _countdown: int = attrs.field(default=0, init=False)
+    _failure: SwiommuError | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.identity:
+            own = IdentityDomain(self.bus, self.ram, memory=self.memory)
+            self.identity_domain = IommuDomain(DomainType.IDENTITY, own, self)
+        if self.blocked:
+            self.blocked_domain = IommuDomain(
+                DomainType.BLOCKED, BlockedDomain(self.bus, self.ram, memory=self.memory), self
+            )
+
+    def capable(self, device: Attachable, capability: Capability) -> bool:
+        """Whether it can do that for ``device``; coherency can't be enforced for those that are ``not_coherent``."""
+        if capability is Capability.ENFORCE_CACHE_COHERENCY and device.name in self.not_coherent:
+            return False
+        return capability in self.capabilities
+
+    @property
+    def deferred_flush(self) -> bool:
+        """Whether invalidations may wait: by the capability, and always with the generic page table."""
+        return Capability.DEFERRED_FLUSH in self.capabilities or self.format.rules.name.startswith("generic_pt")
+
+    def alloc(self, kind: DomainType, flags: Hwpt = Hwpt.NONE) -> IommuDomain:
+        """A new domain, or the static one of that type.
+
+        Raises `NotSupported` for what it hasn't, `NoMemory` without a frame for the first table, `InvalidArgument` for
+        a type that is not allocated like this.
+        """
+        if kind is DomainType.IDENTITY and self.identity_domain is not None:
+            return self.identity_domain
+        if kind is DomainType.BLOCKED and self.blocked_domain is not None:
+            return self.blocked_domain
+        if kind in {DomainType.IDENTITY, DomainType.BLOCKED}:
+            raise NotSupported(f"IOMMU {self.name!r} has no {kind.log_name.lower()} domain", type=kind)
+        if not kind.paging:
+            raise InvalidArgument(f"a domain of type {kind.value:#x} is not made by itself", type=kind)
+        if not self.paging or flags & ~self.hwpt:
+            raise NotSupported(f"IOMMU {self.name!r} has no paging domains with flags {int(flags):#x}", flags=flags)
+        if kind is DomainType.DMA_FQ and not self.deferred_flush:
+            kind = DomainType.DMA  # falls back without a word, as dma-iommu does
+        iova = UntrackedIova(self.policy() if kind.dma_api else None)
+        own: PagedDomain[PhysAddr] = PagedDomain(
+            self.bus,
+            frames=self.frames,
+            output_space=self.ram,
+            memory=self.memory,
+            format=self.format,
+            iova=iova,
+            flush="lazy" if kind is DomainType.DMA_FQ else "strict",
+        )
+        return IommuDomain(kind, own, self)
+
+    def attach(self, domain: IommuDomain, device: Attachable) -> None:
+        """What the driver does to let ``device`` use ``domain``; raises what `fail_nth` said, or ``attach_hook``.
+
+        An errno that the core does not know comes out as `NoDevice`.
+        """
+        try:
+            if self._countdown:
+                self._countdown -= 1
+                if not self._countdown and self._failure is not None:
+                    raise self._failure
+            if self.attach_hook is not None:
+                self.attach_hook(domain, device)
+        except SwiommuError as error:
+            if error.errno in _ANSWERS.values():
+                raise
+            raise NoDevice(f"IOMMU {self.name!r} can't attach device {device.name!r}: {error}") from error
+
+    def fail_nth(self, n: int, failure: SwiommuError | None = None) -> None:
+        """Let the ``n``-th following `attach` (1: the next) raise ``failure`` (default: `InvalidArgument`), once."""
+        self._countdown = n
+        self._failure = failure or InvalidArgument(f"IOMMU {self.name!r} was told to refuse")
+
+    def __repr__(self) -> str:
+        return f"Hardware({self.name!r})"

@@ -1,0 +1,142 @@
+"""A domain as the kernel holds it (``struct iommu_domain``): its type, who made it, whose cookie hangs on it."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from swiommu.address import Access
+from swiommu.errors import AlreadyThere
+from swiommu.iommu.drivers import PagedDomain
+from swiommu.iommu.groups.events import GroupEvent
+from swiommu.iommu.groups.types import Cookie, DomainType, Geometry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import TypeAlias
+
+    from swiommu.address import PhysAddr
+    from swiommu.iommu.domain import Attachable, Domain
+    from swiommu.iommu.groups.hardware import Hardware
+    from swiommu.layer import Fault
+
+    FaultHandler: TypeAlias = "Callable[[IommuDomain, Attachable, int, int, object], int]"
+
+__all__ = ["FAULT_READ", "FAULT_WRITE", "IommuDomain", "report_fault"]
+
+FAULT_READ, FAULT_WRITE = 0, 1
+_ENOSYS = 38
+_log = logging.getLogger(__name__)
+
+
+class IommuDomain:
+    """A domain of ``type``, made by ``owner``; ``translation`` is what a device that is attached to it goes through.
+
+    `Hardware.alloc` makes them. ``pgsize_bitmap`` is 0 where nothing can be mapped; ``geometry`` says which bus
+    addresses there are.
+
+    >>> from swiommu.address import BusSpace, PhysSpace
+    >>> from swiommu.iommu.groups import DomainType, Hardware
+    >>> from swiommu.memory import Frames
+    >>> ram = PhysSpace("ram", width=40)
+    >>> smmu = Hardware(name="smmu", bus=BusSpace("pci", width=48), ram=ram, frames=Frames(ram.at(0), 1 << 20))
+    >>> domain = smmu.alloc(DomainType.UNMANAGED)
+    >>> domain, hex(domain.pgsize_bitmap), hex(domain.geometry.aperture_end)
+    (IommuDomain(Unmanaged of 'smmu'), '0x40201000', '0xffffffffffff')
+    """
+
+    def __init__(self, kind: DomainType, translation: Domain[PhysAddr], owner: Hardware) -> None:
+        self.type = kind
+        self.translation = translation
+        self.owner = owner
+        self.pgsize_bitmap = translation.pgsize_bitmap if kind.paging else 0
+        self.geometry = Geometry(0, translation.aperture_last, True) if kind.paging else Geometry()
+        self.cookie = Cookie.NONE
+        self._handler: FaultHandler | None = None
+        self._token: object = None
+        self._asking: Attachable | None = None
+        translation.node.handlers.append(self._on_fault)
+
+    def __repr__(self) -> str:
+        return f"IommuDomain({self.type.log_name} of {self.owner.name!r})"
+
+    def take_cookie(self, cookie: Cookie) -> None:
+        """Hang private data of that kind on it; `AlreadyThere` if there is some, of whatever kind.
+
+        Source: ``iommu_get_dma_cookie``, ``iommu_get_msi_cookie``.
+        """
+        if self.cookie is not Cookie.NONE:
+            raise AlreadyThere(f"{self!r} has a cookie of kind {self.cookie.value} already", cookie=self.cookie)
+        self.cookie = cookie
+
+    def set_fault_handler(self, handler: FaultHandler, token: object = None) -> bool:
+        """Let ``handler(domain, device, iova, flags, token)`` answer for faults; whether it was taken.
+
+        A domain with a cookie of another kind ignores it, with a warning; that of profile "6.12" takes it all the same.
+        Source: ``iommu_set_fault_handler``.
+        """
+        if self.owner.profile != "6.12":
+            if self.cookie not in {Cookie.NONE, Cookie.FAULT_HANDLER}:
+                _log.warning("%r ignores a fault handler: it has a cookie of kind %s", self, self.cookie.value)
+                return False
+            self.cookie = Cookie.FAULT_HANDLER
+        self._handler, self._token = handler, token
+        return True
+
+    def answer_fault(self, device: Attachable, iova: int, flags: int) -> int:
+        """What the handler says of a fault; -ENOSYS without one."""
+        return -_ENOSYS if self._handler is None else self._handler(self, device, iova, flags, self._token)
+
+    @contextmanager
+    def asked_by(self, device: Attachable) -> Iterator[None]:
+        """What is refused inside was an access of ``device``: its faults are reported as of that one."""
+        before, self._asking = self._asking, device
+        try:
+            yield
+        finally:
+            self._asking = before
+
+    def _on_fault(self, fault: Fault) -> None:
+        # The layer's owner is told of every fault; who asks by `translate` alone is no device.
+        if self._asking is not None:
+            own = fault.address is not None and fault.layer == self.translation.node.name
+            iova = fault.address if own and fault.address is not None else fault.iova
+            report_fault(self, self._asking, iova, FAULT_WRITE if fault.access & Access.WRITE else FAULT_READ)
+
+    def enforce_coherency(self) -> bool:
+        """Let mappings made from now on ignore what a device says of snooping; False if that can't be said.
+
+        Source: ``enforce_cache_coherency`` of ``struct iommu_domain_ops``.
+        """
+        return isinstance(self.translation, PagedDomain) and self.translation.table.enforce_coherency()
+
+    def free(self) -> None:
+        """Give up its tables; static domains stay. `Busy` while devices are attached or the DMA API's mappings live."""
+        if self not in {self.owner.identity_domain, self.owner.blocked_domain}:
+            self.translation.destroy()
+
+
+def report_fault(domain: IommuDomain, device: Any, iova: int, flags: int) -> int:
+    """Tell the handler of ``domain``; its answer, or -ENOSYS. Then the event ``io_page_fault``, either way.
+
+    An IOMMU's driver calls it; accesses of a device in a group do it by themselves. Source: ``report_iommu_fault``.
+
+    >>> from swiommu.address import BusSpace, PhysSpace
+    >>> from swiommu.device import BusDevice
+    >>> from swiommu.iommu.groups import Hardware, IommuCore
+    >>> from swiommu.memory import Frames, SparseRam
+    >>> ram, core = PhysSpace("ram", width=40), IommuCore()
+    >>> smmu = Hardware(name="smmu", bus=BusSpace("pci", width=48), ram=ram, frames=Frames(ram.at(0), 1 << 20))
+    >>> nic = BusDevice("nic", SparseRam(ram))
+    >>> group = core.probe(nic, smmu, driver="e1000")
+    >>> core.listeners.append(print)
+    >>> report_fault(group.domain, nic, 0x1000, 1)
+    io_page_fault: IOMMU:e1000 nic iova=0x0000000000001000 flags=0x0001
+    -38
+    """
+    answer = domain.answer_fault(device, iova, flags)
+    group = device.group
+    if group is not None:
+        group.tell(GroupEvent.fault(group.member(device).driver, device.name, iova, flags))
+    return answer

@@ -1,0 +1,211 @@
+"""Mapping into a kernel's domain by its plain numbers: what is asked first is answered first, as Linux does it.
+
+Which errno a page table answers is the format's (`swiommu.pagetable.Rules`). Unmapping answers bytes, never an error.
+Source: ``iommu_map_nosync``, ``__iommu_unmap``, ``iommu_map_sg`` of drivers/iommu/iommu.c.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+from swiommu.address import Prot
+from swiommu.errors import AddressOverflow, InvalidArgument, NoDevice, OutOfRange, SwiommuError
+from swiommu.iommu.drivers import PagedDomain
+from swiommu.iommu.groups.types import DomainType, Gfp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swiommu.iommu.gather import IotlbGather
+    from swiommu.iommu.groups.iommu_domain import IommuDomain
+
+__all__ = ["SgEntry", "gather_for", "iova_to_phys", "map_range", "map_sg", "sync_map", "unmap_range"]
+
+_FORBIDDEN = Gfp.COMP | Gfp.DMA | Gfp.DMA32 | Gfp.HIGHMEM
+_WRAP = 1 << 64
+_log = logging.getLogger(__name__)
+
+
+class SgEntry(NamedTuple):
+    """One piece of a scatter list: ``length`` bytes at ``phys``; ``bus_address``: peer to peer, nothing to map."""
+
+    phys: int
+    length: int
+    bus_address: bool = False
+
+
+def map_range(
+    domain: IommuDomain, iova: int, paddr: int, size: int, prot: int, gfp: int = Gfp.KERNEL, *, sync: bool = True
+) -> None:
+    """Map ``size`` bytes at ``iova`` to ``paddr``, all or nothing.
+
+    Raises, in this order: `InvalidArgument` for a domain that takes no mappings, `NoDevice` without page sizes,
+    `InvalidArgument` for a zone in ``gfp`` (in profile "6.12" this is first), what the format says of misaligned
+    numbers, of 0 bytes (with a classic driver: nothing happens) and of missing rights, `AddressOverflow`, `OutOfRange`,
+    what the page table says of occupied addresses, `NoMemory`, and what the hardware says once all is mapped.
+
+    >>> from swiommu.address import BusSpace, PhysSpace
+    >>> from swiommu.iommu.groups import DomainType, Hardware
+    >>> from swiommu.memory import Frames
+    >>> ram = PhysSpace("ram", width=40)
+    >>> smmu = Hardware(name="smmu", bus=BusSpace("pci", width=48), ram=ram, frames=Frames(ram.at(0), 1 << 20))
+    >>> domain = smmu.alloc(DomainType.UNMANAGED)
+    >>> map_range(domain, 0x8000, 0x4000_0000, 0x3000, Prot.READ)
+    >>> hex(iova_to_phys(domain, 0x9010)), iova_to_phys(domain, 0x1000), unmap_range(domain, 0x8000, 0x10_0000)
+    ('0x40001010', 0, 12288)
+    """
+    if domain.owner.profile == "6.12":
+        _require_gfp(gfp)
+    if not domain.type.paging:
+        raise InvalidArgument(f"{domain!r} takes no mappings", type=domain.type)
+    if not domain.pgsize_bitmap:
+        raise NoDevice(f"{domain!r} has no page size to map with")
+    _require_gfp(gfp)
+    if not _require_range(domain, iova, paddr, size, prot):
+        return
+    own = domain.translation
+    own.map(own.input_space.at(iova), domain.owner.ram.at(paddr), size, Prot(prot))
+    if sync:
+        sync_map(domain, iova, size)
+
+
+def sync_map(domain: IommuDomain, iova: int, size: int) -> None:
+    """Tell the hardware of what was mapped; if it refuses, all ``size`` bytes are unmapped and its error comes out."""
+    if domain.owner.sync_map is not None:
+        try:
+            domain.owner.sync_map(domain, iova, size)
+        except SwiommuError:
+            unmap_range(domain, iova, size)
+            raise
+
+
+def _require_gfp(gfp: int) -> None:
+    if gfp & _FORBIDDEN:
+        raise InvalidArgument(f"gfp flags {gfp:#x} ask for a zone or a compound page: tables take neither", gfp=gfp)
+
+
+def _require_range(domain: IommuDomain, iova: int, paddr: int, size: int, prot: int) -> bool:
+    # Whether there is anything to map.
+    own, form = domain.translation, domain.owner.format
+    rules, classic = form.rules, form.rules.maps_nothing
+    smallest = domain.pgsize_bitmap & -domain.pgsize_bitmap
+    if min(iova, paddr, size) < 0 or max(iova, paddr, size) >= _WRAP:
+        raise InvalidArgument(f"iova {iova:#x}, paddr {paddr:#x} and size {size:#x} are not all of 64 bits")
+    misaligned = (iova | paddr | size) & smallest - 1
+    if classic:
+        if misaligned:
+            raise _misaligned(domain, iova, paddr, size, smallest)
+        if not size:
+            return False
+    if not prot & (Prot.READ | Prot.WRITE):
+        raise rules.no_access(f"protection {prot:#x}: READ or WRITE is needed", prot=prot)
+    limit = min(own.output_space.limit, 1 << form.output_width)
+    if paddr >= limit:
+        raise OutOfRange(f"paddr {paddr:#x} is beyond the {limit.bit_length() - 1} bits of the output", paddr=paddr)
+    if not size:
+        raise InvalidArgument(f"0 bytes at {iova:#x} can't be mapped", size=size)
+    if iova + size > _WRAP and not classic:
+        raise AddressOverflow(f"{size:#x} bytes at {iova:#x} wrap around 64 bits", iova=iova, size=size)
+    if misaligned:
+        raise _misaligned(domain, iova, paddr, size, smallest)
+    if iova + size > own.input_space.limit or paddr + size > limit:
+        raise OutOfRange(
+            f"{size:#x} bytes at iova {iova:#x} to {paddr:#x} leave the {own.input_space.width} bits of the input "
+            f"or the {limit.bit_length() - 1} of the output",
+            iova=iova,
+            paddr=paddr,
+            size=size,
+        )
+    return True
+
+
+def _misaligned(domain: IommuDomain, iova: int, paddr: int, size: int, smallest: int) -> SwiommuError:
+    return domain.owner.format.rules.misaligned(
+        f"unaligned: iova {iova:#x} pa {paddr:#x} size {size:#x} min_pagesz {smallest:#x}",
+        iova=iova,
+        paddr=paddr,
+        size=size,
+    )
+
+
+def gather_for(domain: IommuDomain) -> IotlbGather:
+    """An empty gather for `unmap_range`: its ``sync`` flushes this domain; `InvalidArgument` if there is nothing to."""
+    if not isinstance(domain.translation, PagedDomain):
+        raise InvalidArgument(f"{domain!r} has nothing to flush", type=domain.type)
+    return domain.translation.gather()
+
+
+def unmap_range(domain: IommuDomain, iova: int, size: int, gather: IotlbGather | None = None) -> int:
+    """Unmap from ``iova`` on; the bytes unmapped, less or more than ``size``, or 0: never an error.
+
+    With a ``gather`` (see `gather_for`) the flush is left to its ``sync``. Misaligned numbers are logged.
+    """
+    if not domain.type.paging or not domain.pgsize_bitmap:
+        return 0
+    smallest = domain.pgsize_bitmap & -domain.pgsize_bitmap
+    if (iova | size) & smallest - 1:
+        _log.error("unaligned: iova 0x%x size 0x%x min_pagesz 0x%x", iova, size, smallest)
+        return 0
+    own = domain.translation
+    last = own.input_space.limit
+    if not 0 <= iova < last or size <= 0:
+        return 0
+    assert isinstance(own, PagedDomain), f"{own!r} takes mappings and has no table"
+    try:
+        where, size = own.input_space.at(iova), min(size, last - iova)
+        return own.unmap(where, size) if gather is None else own.unmap_gathered(where, size, gather)
+    except SwiommuError as error:  # a domain above objects
+        _log.warning("%s", error)
+        return 0
+
+
+def iova_to_phys(domain: IommuDomain, iova: int) -> int:
+    """Where ``iova`` leads; 0 if nowhere, so that page 0 can't be told from nothing. Identity answers the input."""
+    if domain.type is DomainType.IDENTITY:
+        return iova
+    own = domain.translation
+    if domain.type is DomainType.BLOCKED or not 0 <= iova < own.input_space.limit:
+        return 0
+    found = own.iova_to_phys(own.input_space.at(iova))
+    return 0 if found is None else found.value
+
+
+def map_sg(domain: IommuDomain, iova: int, entries: Sequence[SgEntry], prot: int, gfp: int = Gfp.KERNEL) -> int:
+    """Map entries one behind the other; the bytes mapped. Raises what `map_range` does, with all of it unmapped again.
+
+    Those that touch in memory are one map; peer-to-peer ones are left out, and take no room.
+
+    >>> from swiommu.address import BusSpace, PhysSpace
+    >>> from swiommu.iommu.groups import DomainType, Hardware
+    >>> from swiommu.memory import Frames
+    >>> ram = PhysSpace("ram", width=40)
+    >>> smmu = Hardware(name="smmu", bus=BusSpace("pci", width=48), ram=ram, frames=Frames(ram.at(0), 1 << 20))
+    >>> domain = smmu.alloc(DomainType.UNMANAGED)
+    >>> peer = SgEntry(0x9000, 0x1000, bus_address=True)
+    >>> pieces = [SgEntry(0x5000, 0x1000), SgEntry(0x6000, 0x1000), peer, SgEntry(0x2000, 0x1000)]
+    >>> map_sg(domain, 0x10000, pieces, Prot.READ), domain.translation.stats.maps
+    (12288, 2)
+    """
+    mapped = 0
+    try:
+        for start, length in _merged(entries):
+            map_range(domain, iova + mapped, start, length, prot, gfp, sync=False)
+            mapped += length
+    except SwiommuError:
+        unmap_range(domain, iova, mapped)
+        raise
+    sync_map(domain, iova, mapped)
+    return mapped
+
+
+def _merged(entries: Sequence[SgEntry]) -> list[tuple[int, int]]:
+    runs: list[tuple[int, int]] = []
+    for entry in entries:
+        if entry.bus_address:
+            continue
+        if runs and runs[-1][0] + runs[-1][1] == entry.phys:
+            runs[-1] = (runs[-1][0], runs[-1][1] + entry.length)
+        else:
+            runs.append((entry.phys, entry.length))
+    return runs
