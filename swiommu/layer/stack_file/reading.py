@@ -33,7 +33,8 @@ from swiommu.layer.stack_file.device import Device
 from swiommu.layer.stack_file.keys import Keys
 from swiommu.layer.stack_file.placed_tables import PlacedTables
 from swiommu.memory import SparseRam
-from swiommu.pagetable import MOCK, MOCK64K, RadixTable, page_size_choice
+from swiommu.pagetable import MOCK, RadixTable, page_size_choice
+from swiommu.pagetable.formats import FORMATS
 from swiommu.toml_file import did_you_mean, read_toml
 
 if TYPE_CHECKING:
@@ -46,11 +47,11 @@ if TYPE_CHECKING:
 __all__ = ["bundled_stacks", "read_stack"]
 
 _DATA: Final = Path(__file__).parent.parent.parent / "data" / "stacks"
-_FORMATS: Final = {form.name: form for form in (MOCK, MOCK64K)}
 _MOST_LAYERS: Final = 64
 _MOST_LEAVES: Final = 1 << 16
 _MOST_REFERENCES: Final = 20_000
 _MOST_REGIONS: Final = 16
+_MOST_TABLE_PAGES: Final = 1 << 16
 _MOST_WAYS: Final = 4096
 _WALKERS: Final = {"nested": Walker.NESTED, "physical": Walker.PHYSICAL}
 
@@ -98,8 +99,14 @@ class _File:
         self.on = {name: keys.lowers("on") for name, keys in self.all.items() if name not in self.memories}
         self.walkers = {name: keys.name("walker", "nested") for name, keys in self.layers.items()}
         self.kinds = {name: keys.word("kind", _KINDS) for name, keys in self.layers.items()}
+        self.formats = {
+            name: FORMATS[keys.word("format", FORMATS, MOCK.name)]
+            for name, keys in self.layers.items()
+            if self.kinds[name] == "paged"
+        }
         self.graph = Graph()
         self.leaves = 0
+        self.table_pages = 0
         self.regions = 0
         self.claimed: dict[tuple[int, int], str] = {}
 
@@ -176,7 +183,7 @@ class _File:
                     f"its windows could lead {ways[name]} ways through those below, more than {_MOST_WAYS}"
                 )
             below = [cost[lower] for lower in lowers]
-            levels = {"paged": len(MOCK.levels), "flat": 1}.get(self.kinds.get(name, ""), 0)
+            levels = len(self.formats[name].levels) if name in self.formats else self.kinds.get(name) == "flat"
             walker = self.walkers.get(name, "nested")
             read = 0 if walker == "physical" else below[0] if walker == "nested" and below else cost.get(walker, 0)
             cost[name] = levels * (read + 1) + max(below, default=0)
@@ -251,21 +258,25 @@ class _File:
 
     def paged(self, name: str, keys: Keys) -> Layer:
         """``format``, ``tables``, ``map``, ``hardware_ad``, ``force_write_back``."""
-        form = _FORMATS[keys.word("format", _FORMATS, MOCK.name)]
+        form = self.formats[name]
         through, base = self._tables(name, keys)
         table = RadixTable(form, PlacedTables(name, base, through, limit=1 << form.output_width, claimed=self.claimed))
         for row in keys.rows("map"):
             self._map_pages(row, table)
+            if self.table_pages + table.table_pages > _MOST_TABLE_PAGES:
+                raise row.error(f"pages of 4 KiB for tables are more than {_MOST_TABLE_PAGES} in all by now")
+        self.table_pages += table.table_pages
         return Paged(name, table, hardware_ad=keys.flag("hardware_ad"), force_write_back=keys.flag("force_write_back"))
 
     def _map_pages(self, row: Keys, table: RadixTable) -> None:
         at, to, size, prot = row.address("at"), row.address("to"), row.size("size"), row.prot("prot")
         bitmap = row.size("page", table.format.pgsize_bitmap)
         row.close()
-        if at + size > 1 << table.format.input_width:
-            raise row.error(f"{size:#x} bytes at {at:#x} leave the {table.format.input_width}-bit input")
-        if bitmap & ~table.format.pgsize_bitmap:
-            sizes = ", ".join(f"{level.pgsize:#x}" for level in table.format.levels if level.can_leaf)
+        form = table.format
+        if at + size > 1 << form.input_width and not form.sign_extended:  # else the table knows
+            raise row.error(f"{size:#x} bytes at {at:#x} leave the {form.input_width}-bit input")
+        if bitmap & ~form.pgsize_bitmap:
+            sizes = ", ".join(f"{1 << bit:#x}" for bit in reversed(range(64)) if form.pgsize_bitmap >> bit & 1)
             raise row.error(f"page is {bitmap:#x}, not one of {sizes}")
         try:
             while size:
