@@ -6,9 +6,11 @@ never look here. Everything that makes, links, unlinks or frees a table is in th
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 from swiommu.errors import SwiommuError
+from swiommu.pagetable.walk import leaves_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +24,12 @@ _PAGE_SHIFT = 12
 
 
 class Node:
-    """A live table: its words, how many of them are in use, and the table above (None: the root)."""
+    """A live table: its words, how many of them are in use, how many of these lead to tables, and the table above.
 
-    __slots__ = ("above", "depth", "live", "phys", "prefix", "words")
+    The root has none above it.
+    """
+
+    __slots__ = ("above", "depth", "live", "phys", "prefix", "tables", "words")
 
     def __init__(self, phys: int, words: Words, depth: int, prefix: int, above: Node | None) -> None:
         self.phys = phys
@@ -32,13 +37,14 @@ class Node:
         self.depth = depth
         self.prefix = prefix
         self.above = above
-        self.live = 0
+        self.live = self.tables = 0
 
 
 class Nodes:
     """The tables of ``format`` out of ``memory``; the root is taken at once, at the format's ``start``.
 
-    ``pages`` counts what they hold of pages of 4 KiB, ``peak`` the most so far. ``shape`` is (shift, span, mask) by
+    ``pages`` counts what they hold of pages of 4 KiB, ``peak`` the most so far, ``leaves`` the live leaves by size.
+    ``shape`` is (shift, span, mask) by
     depth: bits below an entry's index, below the table, and of the index.
 
     >>> from swiommu.pagetable import MOCK, CountingTables
@@ -56,6 +62,8 @@ class Nodes:
         self.by_depth: list[dict[int, Node]] = [{} for _ in format.levels]
         self.last_depth = len(format.levels) - 1
         self.pages = self.peak = 0
+        self.leaves = {size: 0 for level in format.levels for size in level.sizes.values()}
+        self.zeroes = array("Q", bytes(8 << max(level.bits for level in format.levels)))
         self._cost = [level.table_bytes >> _PAGE_SHIFT for level in format.levels]
         self.root = self._enter(self._take(format.start), format.start, 0, None)
 
@@ -86,18 +94,15 @@ class Nodes:
     def within(self, node: Node) -> Iterator[Node]:
         """``node`` and all tables below it, each before those that it leads to."""
         yield node
-        if node.live and node.depth < self.last_depth:
-            for index in range(len(node.words)):
-                below = self.below(node, index)
+        if node.tables:
+            for index, word in enumerate(node.words):
+                below = self.below(node, index) if word else None
                 if below is not None:
                     yield from self.within(below)
 
     def holds_leaves(self, node: Node) -> bool:
         """Whether any leaf stands in ``node`` or below it."""
-        return any(each.live > self._tables_in(each) for each in self.within(node))
-
-    def _tables_in(self, node: Node) -> int:
-        return sum(self.below(node, index) is not None for index in range(len(node.words))) if node.live else 0
+        return any(each.live > each.tables for each in self.within(node))
 
     # -- making
 
@@ -130,6 +135,7 @@ class Nodes:
         node = self._enter(phys, depth, (above.prefix << self.shape[above.depth][2].bit_length()) + index, above)
         above.words[index] = self.format.table_entry(phys, above.depth)
         above.live += 1
+        above.tables += 1
         return node
 
     def reserve(self, depths: list[int]) -> list[int]:
@@ -156,7 +162,7 @@ class Nodes:
             former, self.root = self.root, self._enter(phys, above, 0, None)
             former.above = self.root
             self.root.words[0] = self.format.table_entry(former.phys, above)
-            self.root.live = 1
+            self.root.live = self.root.tables = 1
 
     # -- removing
 
@@ -167,16 +173,34 @@ class Nodes:
             self.remove(node)
             node = above
 
+    def clear(self, node: Node, first: int, count: int) -> None:
+        """Empty ``count`` entries of leaves."""
+        if count == 1:
+            node.words[first] = 0
+        else:
+            node.words[first : first + count] = self.zeroes[:count]
+        node.live -= count
+
+    def drop(self, node: Node) -> tuple[int, int]:
+        """`remove`, and count the leaves that go with it; the range that it covered, as decoded start and size."""
+        start = self.start(node)
+        for _, _, pgsize in leaves_in(self.format, node.phys, node.depth, start, self.memory.entries):
+            self.leaves[pgsize] -= 1
+        self.remove(node)
+        return start, 1 << self.shape[node.depth][1]
+
     def remove(self, node: Node) -> None:
         """Unlink ``node``, and free it and everything below it, whatever is mapped there."""
         above = node.above
         assert above is not None, "the root stays"
         above.words[node.prefix & self.shape[above.depth][2]] = 0
         above.live -= 1
+        above.tables -= 1
         self._free_within(node)
 
     def close(self) -> None:
         """Free every table, the root too."""
+        self.leaves = dict.fromkeys(self.leaves, 0)
         self._free_within(self.root)
 
     def _free_within(self, node: Node) -> None:

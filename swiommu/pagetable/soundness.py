@@ -12,25 +12,26 @@ if TYPE_CHECKING:
 __all__ = ["check_table"]
 
 
-def check_table(nodes: Nodes, counted: dict[int, int]) -> None:
+def check_table(nodes: Nodes) -> None:
     """Assert what follows, or say which table is wrong.
 
     1. every table entry leads to the indexed table, and every indexed table is reached once;
-    2. ``live`` is the number of entries in use; only the root may have none, unless the rules keep empty tables;
-    3. leaves stand at levels that can hold them, aligned, all their words alike, and their number is as ``counted``;
+    2. ``live`` is the number of entries in use, ``tables`` of those that lead to tables; only the root may have none,
+       unless the rules keep empty tables;
+    3. leaves stand at levels that can hold them, aligned, all their words alike, their number by size is ``leaves``;
     4. ``pages`` is what the tables take.
 
     >>> from swiommu.pagetable import MOCK, CountingTables, RadixTable
     >>> table = RadixTable(MOCK, CountingTables())
-    >>> check_table(table.nodes, table.leaves)
+    >>> check_table(table.nodes)
     """
-    leaves = dict.fromkeys(counted, 0)
+    leaves = dict.fromkeys(nodes.leaves, 0)
     reached = _check(nodes, nodes.root, leaves)
     indexed = sum(len(of) for of in nodes.by_depth)
     assert len(reached) == indexed, f"{len(reached)} tables reached, {indexed} known"
     pages = sum(nodes.format.levels[node.depth].table_bytes for node in reached) // 4096
     assert pages == nodes.pages, f"{pages} pages in tables, {nodes.pages} counted"
-    assert leaves == counted, f"leaves {leaves}, counted {counted}"
+    assert leaves == nodes.leaves, f"leaves {leaves}, counted {nodes.leaves}"
 
 
 def _check(nodes: Nodes, node: Node, leaves: dict[int, int]) -> list[Node]:
@@ -39,8 +40,10 @@ def _check(nodes: Nodes, node: Node, leaves: dict[int, int]) -> list[Node]:
     reached, live, until = [node], 0, 0
     words = nodes.memory.entries(node.phys)[:]
     for index, word in enumerate(words):
+        if not word:
+            continue
+        live += 1
         item = nodes.format.decode(word, node.depth)
-        live += bool(word)
         if isinstance(item, Leaf) and index >= until:
             until = index + (1 << item.order)
             _check_leaf(nodes, node, index, item, words[index:until].tolist(), where)
@@ -51,6 +54,7 @@ def _check(nodes: Nodes, node: Node, leaves: dict[int, int]) -> list[Node]:
             assert below.above is node, f"{where}: the table of entry {index} has another one above it"
             reached += _check(nodes, below, leaves)
     assert live == node.live, f"{where}: {live} entries in use, {node.live} counted"
+    assert node.tables == sum(below.above is node for below in reached[1:]), f"{where}: {node.tables} tables counted"
     assert live or node.above is None or nodes.format.rules.keeps_empty, f"{where}: empty"
     return reached
 

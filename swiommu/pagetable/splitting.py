@@ -9,23 +9,21 @@ from swiommu.errors import InvalidArgument
 from swiommu.pagetable.format import Leaf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from swiommu.pagetable.nodes import Node, Nodes
 
 __all__ = ["split_at"]
 
 
-def split_at(
-    nodes: Nodes, leaves: dict[int, int], cuts: Sequence[int], watch: Callable[[str, int, int], None] | None = None
-) -> int:
-    """Make borders between leaves at ``cuts``, decoded inputs; see `RadixTable.split`. Keeps ``leaves`` up to date.
+def split_at(nodes: Nodes, cuts: Sequence[int]) -> int:
+    """Make borders between leaves at ``cuts``, decoded inputs; see `RadixTable.split`.
 
     >>> from swiommu.address import Prot
     >>> from swiommu.pagetable import MOCK, CountingTables, RadixTable
     >>> table = RadixTable(MOCK, CountingTables())
     >>> table.map_run(0, 0x4000_0000, 0x20_0000, 1, Prot.READ)
-    >>> split_at(table.nodes, table.leaves, [0x20_0000]), split_at(table.nodes, table.leaves, [0x1F_F000])
+    >>> split_at(table.nodes, [0x20_0000]), split_at(table.nodes, [0x1F_F000])
     (0, 1)
     """
     shrinking: set[tuple[Node, int, int]] = set()
@@ -35,12 +33,9 @@ def split_at(
     tables = sorted(wanted)
     pages = nodes.reserve([depth for depth, _ in tables])
     for node, first, order in shrinking:
-        _shrink(nodes, leaves, node, first, order)
+        _shrink(nodes, node, first, order)
     for (depth, prefix), phys in zip(tables, pages, strict=True):
-        _to_table(nodes, leaves, depth, prefix, phys)
-    if watch is not None:
-        for cut in cuts:
-            watch("split", cut, 1)
+        _to_table(nodes, depth, prefix, phys)
     return len(tables)
 
 
@@ -71,7 +66,7 @@ def _plan(nodes: Nodes, cut: int, shrinking: set[tuple[Node, int, int]], wanted:
         wanted.add((depth, cut >> nodes.shape[depth][1]))
 
 
-def _shrink(nodes: Nodes, leaves: dict[int, int], node: Node, first: int, order: int) -> None:
+def _shrink(nodes: Nodes, node: Node, first: int, order: int) -> None:
     # A leaf of many entries becomes as many leaves, in the same table.
     form, pgsize = nodes.format, 1 << nodes.shape[node.depth][0]
     word = node.words[first]
@@ -79,12 +74,12 @@ def _shrink(nodes: Nodes, leaves: dict[int, int], node: Node, first: int, order:
     assert isinstance(item, Leaf), f"{word:#x} is no leaf"
     count = 1 << order
     _fill(nodes, node, first, item.oa, word, count)
-    leaves[pgsize << order] -= 1
+    nodes.leaves[pgsize << order] -= 1
     if form.levels[node.depth].can_leaf:
-        leaves[pgsize] += count
+        nodes.leaves[pgsize] += count
 
 
-def _to_table(nodes: Nodes, leaves: dict[int, int], depth: int, prefix: int, phys: int) -> None:
+def _to_table(nodes: Nodes, depth: int, prefix: int, phys: int) -> None:
     # A leaf of one entry becomes a table of leaves.
     above_shift, above_span, above_mask = nodes.shape[depth - 1]
     above = nodes.by_depth[depth - 1][prefix << above_shift >> above_span]
@@ -99,8 +94,8 @@ def _to_table(nodes: Nodes, leaves: dict[int, int], depth: int, prefix: int, phy
     node.live = mask + 1
     _fill(nodes, node, 0, item.oa, word, mask + 1)
     if nodes.format.levels[depth - 1].can_leaf:
-        leaves[1 << above_shift] -= 1
-    leaves[1 << shift] += mask + 1
+        nodes.leaves[1 << above_shift] -= 1
+    nodes.leaves[1 << shift] += mask + 1
 
 
 def _fill(nodes: Nodes, node: Node, first: int, oa: int, word: int, count: int) -> None:

@@ -12,11 +12,12 @@ from swiommu.address import Prot
 from swiommu.pagetable.format import EMPTY, Leaf, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from swiommu.pagetable.format import Format, Item
+    from swiommu.pagetable.tables import Words
 
-__all__ = ["LeafRun", "Narrowing", "Step", "Walk", "append_leaves", "walk"]
+__all__ = ["LeafRun", "Narrowing", "Step", "Walk", "append_leaves", "leaves_in", "walk"]
 
 _READ_WRITE = Prot.READ | Prot.WRITE
 
@@ -111,6 +112,33 @@ def walk(form: Format, root: int, start: int, at: int, read: Callable[[int], int
             return Walk(tuple(steps), seen.leaf(item), 1 << level.shift + item.order)
         break
     return Walk(tuple(steps), EMPTY)
+
+
+def leaves_in(
+    form: Format, phys: int, depth: int, base: int, words_of: Callable[[int], Words], seen: Narrowing = _WIDE
+) -> Iterator[tuple[int, Leaf, int]]:
+    """Every leaf of the table at ``phys`` and below as (decoded input, leaf, page size), ascending from ``base`` on.
+
+    ``words_of`` answers the words of a table.
+
+    >>> from array import array
+    >>> from swiommu.pagetable.formats import MOCK
+    >>> words = array("Q", bytes(4096)); words[3] = 0x8000_0007
+    >>> [(hex(at), hex(leaf.oa), size) for at, leaf, size in leaves_in(MOCK, 0, 3, 0x20_0000, lambda phys: words)]
+    [('0x203000', '0x80000000', 4096)]
+    """
+    shift = form.levels[depth].shift
+    covered = 0
+    for index, word in enumerate(words_of(phys)):
+        if not word or index < covered:
+            continue
+        item = form.checked(form.decode(word, depth), depth)
+        if isinstance(item, Leaf):
+            first = index >> item.order << item.order
+            covered = first + (1 << item.order)
+            yield base + (first << shift), seen.leaf(item), 1 << shift + item.order
+        elif isinstance(item, Table):
+            yield from leaves_in(form, item.oa, depth + 1, base + (index << shift), words_of, seen.through(item))
 
 
 def append_leaves(runs: list[LeafRun], iova: int, pgsize: int, leaves: int) -> None:

@@ -1,0 +1,295 @@
+"""`RadixTable` of every format there is, beside a tree of dicts: no format is named here."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from swiommu.address import Prot
+from swiommu.errors import AddressInUse, NoMemory, SwiommuError
+from swiommu.pagetable import EMPTY, CountingTables, Leaf, RadixTable, Table
+from swiommu.pagetable.formats import FORMATS, amd_v1, arm_lpae, riscv, vtd_ss
+
+_SPEC = importlib.util.spec_from_file_location("tree_twin", Path(__file__).with_name("tree_twin.py"))
+tree_twin = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(tree_twin)
+TreeTwin, Refused = tree_twin.TreeTwin, tree_twin.Refused
+
+NEWER = [
+    vtd_ss(profile="7.3"),
+    amd_v1(profile="7.3"),
+    riscv(profile="7.3"),
+    *(arm_lpae(granule, stage, profile="7.3") for granule, stage in ((4096, 1), (16384, 2), (65536, 1))),
+]
+EVERY = [pytest.param(form, id=name) for name, form in FORMATS.items()] + [
+    pytest.param(form, id=f"{form.name}-7.3") for form in NEWER
+]
+every_format = pytest.mark.parametrize("form", EVERY)
+MANY = 1000  # leaves: to compare them all after every step would take long
+PROTS = [Prot.READ, Prot.WRITE, Prot.READ | Prot.WRITE, Prot.READ | Prot.CACHE | Prot.NOEXEC]
+
+kinds = st.sampled_from(["map", "map", "map", "unmap", "unmap", "split", "fail"])
+# An address is a digit for each level, so that few addresses meet often, at every level.
+digits = st.lists(st.integers(0, 2), min_size=6, max_size=6)
+steps = st.lists(
+    st.tuples(kinds, digits, st.integers(0, 40), st.integers(1, 4), st.sampled_from(PROTS), st.booleans()), max_size=14
+)
+
+
+def address(form, spots, *, upper):
+    at = sum(
+        (digit << level.shift) & (1 << form.aperture_width) - 1
+        for digit, level in zip(spots[::-1], form.levels[::-1], strict=False)
+    )
+    if upper and form.sign_extended:
+        return (1 << 64) - (1 << form.aperture_width) + at
+    return at
+
+
+def sizes_of(form):
+    """The sizes by turns, so that all of few and some of many are drawn."""
+    sizes = sorted(size for level in form.levels for size in level.sizes.values())
+    return sizes[:5] + [size for size in sizes if size in {level.pgsize for level in form.levels}]
+
+
+class Pair:
+    """The table and its twin, always asked the same."""
+
+    def __init__(self, form):
+        self.form, self.tables = form, CountingTables()
+        self.table, self.twin = RadixTable(form, self.tables), TreeTwin(form)
+        self.sizes = sizes_of(form)
+
+    def do(self, what, spots, which, count, prot, upper):
+        size = self.sizes[which % len(self.sizes)]
+        if what == "fail":
+            self.tables.fail_nth(count)
+        at = address(self.form, spots, upper=upper)
+        if what in {"map", "fail"}:
+            self.map(at & -size, size, count, prot, armed=what == "fail")
+        elif what == "unmap":
+            self.unmap(at, size * count)
+        else:
+            self.split(at)
+        self.tables.fail_nth(0)
+        self.compare()
+
+    def map(self, at, size, count, prot, *, armed):
+        to = (at * 7 + size) % (1 << self.form.output_width - 4) & -size
+        before = self.table.leaves.copy()
+        try:
+            self.table.map_run(at, to, size, count, prot)
+        except NoMemory:
+            assert armed
+            if not self.form.rules.replaces_live:
+                assert self.table.leaves == before
+            self.adopt()
+            return
+        except SwiommuError as error:
+            if isinstance(error, AddressInUse):
+                with pytest.raises(Refused, match=type(error).__name__):
+                    self.twin.map(at & self.table.door.mask, to, size, count, prot)
+            return  # else it was the door, which knows nothing of what is mapped
+        self.twin.map(at & self.table.door.mask, to, size, count, prot)
+
+    def unmap(self, at, size):
+        try:
+            runs = self.table.unmap(at, size)
+        except SwiommuError:
+            return
+        assert sum(run.size for run in runs) == self.twin.unmap(at & self.table.door.mask, size)
+        for run in runs:
+            assert self.table.lookup(run.iova) is None
+
+    def split(self, at):
+        inner = at & self.table.door.mask
+        try:
+            self.table.split([at])
+        except SwiommuError:
+            # where the next level can't hold leaves; what could be done before that has not been done either
+            trial = TreeTwin(self.form)
+            for held in self.twin.listed():
+                trial.put(trial.table(self.twin.kind[held.size][0], held.start), self.twin.kind[held.size][0], held)
+            assert not trial.split(inner)
+            return
+        assert self.twin.split(inner)
+
+    def adopt(self):
+        """After a failure for want of memory only the leaves matter: which tables stand is the twin's to learn."""
+        twin = TreeTwin(self.form)
+        for node in self.table.nodes.within(self.table.nodes.root):
+            twin.table(node.depth, self.table.nodes.start(node))
+        for iova, leaf, size in self.table.each_leaf():
+            held = next(each for each in self.twin.listed() if each.start == iova & self.table.door.mask)
+            assert (held.size, held.oa) == (size, leaf.oa)
+            twin.put(twin.table(twin.kind[size][0], held.start), twin.kind[size][0], held)
+        self.twin = twin
+
+    def compare(self):
+        found = [(iova & self.table.door.mask, size, leaf.oa, leaf.prot) for iova, leaf, size in self.table.each_leaf()]
+        effective = self.form.effective
+        assert found == [(held.start, held.size, held.oa, effective(held.prot)) for held in self.twin.listed()]
+        self.table.check()
+        assert (
+            sum(self.form.levels[node.depth].table_bytes for node in self.table.nodes.within(self.table.nodes.root))
+            == 4096 * self.table.table_pages
+        )
+
+    def look_everywhere(self):
+        """The twin's leaves at both ends and in the middle, and just outside of them."""
+        outer = self.table.door.outer
+        for held in self.twin.listed():
+            for at in (held.start, held.start + held.size // 2 + 5, held.start + held.size - 1):
+                expected = held.oa + at - held.start, held.size, self.form.effective(held.prot)
+                assert self.table.lookup(outer(at)) == expected
+            for at in (held.start - 1, held.start + held.size):
+                if self.table.door.holds(outer(at)) and at >= 0 and self.twin.find(at) is None:
+                    assert self.table.lookup(outer(at)) is None
+
+
+@every_format
+@settings(max_examples=25)
+@given(todo=steps)
+@example(todo=[("map", [0] * 6, 0, 3, PROTS[0], False), ("unmap", [0] * 6, 0, 2, PROTS[0], False)])
+def test_map_unmap_and_look_like_a_tree_of_dicts(form, todo):
+    pair = Pair(form)
+    for step in todo:
+        pair.do(*step)
+        if len(pair.twin.listed()) > MANY:
+            break
+    pair.look_everywhere()
+    pair.table.dissolve()
+    assert (len(pair.tables), pair.table.table_pages) == (0, 0)
+
+
+@pytest.mark.slow
+@every_format
+@settings(max_examples=600)
+@given(todo=steps)
+def test_map_unmap_and_look_like_a_tree_of_dicts_for_long(form, todo):
+    pair = Pair(form)
+    for step in todo:
+        pair.do(*step)
+        if len(pair.twin.listed()) > MANY:
+            break
+    pair.look_everywhere()
+
+
+def bytes_of(table):
+    """What is not empty in memory, by address: an empty table that stays, and the way to it, are not counted."""
+    nodes = table.nodes
+    return {node.phys: table.dump_bytes(node.phys) for node in nodes.within(nodes.root) if nodes.holds_leaves(node)}
+
+
+@every_format
+def test_every_size_at_every_level_leaves_the_bytes_as_they_were(form):
+    for size, (depth, order) in RadixTable(form, CountingTables()).door.leaf_of.items():
+        if form.output_width <= size.bit_length():
+            continue
+        table = RadixTable(form, CountingTables())
+        for at in (0, size):  # the first makes the tables, and the root grow
+            before = bytes_of(table)
+            table.map_run(at, size, size, 1, Prot.READ | Prot.WRITE)
+            assert table.walk_refs[size] == len(table.walk(at).steps) == depth + 1 - table.root_depth
+            assert table.lookup(at + size - 1) == (2 * size - 1, size, form.effective(Prot.READ | Prot.WRITE))
+            words = table.dump_bytes(table.walk(at).steps[-1].table)
+            copies = [int.from_bytes(words[n : n + 8], "little") for n in range(0, len(words), 8)]
+            assert copies.count(table.walk(at).steps[-1].entry) == 1 << order
+            assert sum(run.size for run in table.unmap(at, size)) == size
+            assert bytes_of(table) == before
+        table.close()
+
+
+@every_format
+def test_whichever_table_page_is_missing_nothing_has_changed(form):
+    size = form.granule
+    there = (1 << form.aperture_width - 1) + 5 * size
+    count = (1 << form.levels[-1].bits) + 3  # into the next table
+    needed = 1
+    while True:
+        tables = CountingTables()
+        table = RadixTable(form, tables)
+        table.map_run(7 * size, 0, size, 2, Prot.READ)
+        before, pages = list(table.each_leaf()), len(tables)
+        tables.fail_nth(needed)
+        try:
+            table.map_run(there, 0, size, count, Prot.READ)
+        except NoMemory:
+            assert list(table.each_leaf()) == before
+            table.check()
+            if not form.rules.keeps_empty:
+                assert len(tables) == pages
+            needed += 1
+            continue
+        break
+    assert needed >= 3
+    table.dissolve()
+    assert len(tables) == 0
+
+
+def naive_walk(table, at):
+    """A walk as a manual tells it, over words that anybody may have written."""
+    form, phys, allows, said = table.format, table.root, Prot.READ | Prot.WRITE, Prot.NONE
+    top = form.levels[table.root_depth]
+    if (at & table.door.mask) >> top.shift + top.bits:
+        return None
+    for depth in range(table.root_depth, len(form.levels)):
+        level = form.levels[depth]
+        item = form.decode(table.entry_at(phys + 8 * (at >> level.shift & (1 << level.bits) - 1)), depth)
+        if isinstance(item, Leaf):
+            size = 1 << level.shift + item.order
+            if item.order not in level.sizes or item.oa % size:
+                return None
+            kept = item.prot & ~(Prot.READ | Prot.WRITE) | item.prot & allows | said
+            return item.oa + at % size, size, kept
+        if not isinstance(item, Table) or depth == len(form.levels) - 1:
+            return None
+        phys, allows, said = item.oa, allows & item.allows, said | item.prot
+    return None
+
+
+def found(look, *args):
+    try:
+        return look(*args)
+    except SwiommuError as error:  # the way leaves the tables
+        return str(error)
+
+
+@every_format
+@settings(max_examples=40)
+@given(
+    flips=st.lists(
+        st.tuples(st.integers(0, 1 << 20), st.integers(0, 1 << 20), st.integers(0, 63)), min_size=1, max_size=12
+    ),
+    data=st.data(),
+)
+def test_flipped_bits_lead_to_what_the_words_say_or_nowhere(form, flips, data):
+    table = RadixTable(form, CountingTables())
+    sizes = sizes_of(form)
+    for n, size in enumerate(sizes):
+        if 4 * size * (n + 1) < 1 << min(form.aperture_width, form.output_width):
+            found(table.map_run, (n + 1) * 4 * size, 2 * size, size, 2, PROTS[n % 3])
+    nodes = list(table.nodes.within(table.nodes.root))
+    used = [(node, index) for node in nodes for index, word in enumerate(node.words) if word]
+    for which, other, bit in flips:
+        node, index = (
+            used[which % len(used)]
+            if other % 4
+            else (nodes[which % len(nodes)], other % len(nodes[which % len(nodes)].words))
+        )
+        node.words[index] ^= 1 << bit
+    whole = 1 << form.aperture_width
+    ats = [(n + 1) * 4 * size + 77 for n, size in enumerate(sizes)] + data.draw(
+        st.lists(st.integers(0, whole - 1), max_size=5)
+    )
+    for at in ats:
+        if table.door.holds(at):
+            assert found(table.lookup, at) == found(naive_walk, table, at)
+            outcome = found(table.walk, at)
+            if not isinstance(outcome, str):
+                assert len(outcome.steps) <= len(form.levels)
+                assert outcome.outcome == EMPTY or outcome.outcome.oa + outcome.pgsize <= 1 << max(
+                    form.output_width, 52
+                )
