@@ -14,7 +14,6 @@ from swiommu.replay.engine import Outcome, Status, loses_nothing, replay
 from swiommu.replay.history import (
     NOBODY,
     AreaHistory,
-    Drawing,
     Rectangle,
     Refusal,
     design_history,
@@ -37,7 +36,6 @@ __all__ = [
     "Area",
     "AreaHistory",
     "Design",
-    "Drawing",
     "Knobs",
     "MemoryPlan",
     "Need",

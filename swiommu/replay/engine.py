@@ -14,13 +14,13 @@ import attrs
 
 from swiommu.address import PAGE_SIZE, align_up
 from swiommu.errors import InputError, SwiommuError
-from swiommu.replay.backends import Backend, Counters, Exposure, make_backend
+from swiommu.replay.backends import Backend, Counters, Exposure, Extent, make_backend
 from swiommu.replay.designs import Design, Knobs
 from swiommu.replay.ledger import Ledger
 from swiommu.replay.requests import OpCode, Request, RequestKind, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from swiommu.replay.memory_plan import MemoryPlan
 
@@ -41,7 +41,8 @@ class Status(enum.IntEnum):
 class Outcome:
     """A run's result: the account, the operation counts, and per request its status and its number of maps.
 
-    ``places`` and ``occupied`` hold the backend's handles by request and by occupancy, if they were to be kept.
+    ``places`` and ``occupied`` hold the backend's handles by request and by occupancy, if they were to be kept;
+    ``extents_of`` tells the memory behind a handle.
     """
 
     design: Design
@@ -54,6 +55,7 @@ class Outcome:
     places: dict[int, object]
     exposure: Exposure | None
     occupied: dict[int, object]
+    extents_of: Callable[[object], list[Extent]]
 
 
 def replay(
@@ -85,6 +87,7 @@ def replay(
         places=run.places,
         exposure=backend.exposure(),
         occupied=run.occupied,
+        extents_of=backend.extents,
     )
 
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import attrs
 
 from swiommu.address import PAGE_SIZE, align_down, align_up
-from swiommu.iommu import Mapping
-from swiommu.region import Chunk
 from swiommu.replay.designs import AS_RECORDED
 from swiommu.replay.engine import Outcome, Status
 from swiommu.replay.memory_plan import STEP, MemoryPlan
@@ -23,10 +21,11 @@ from swiommu.replay.requests import Occupancy, OpCode, RequestKind, Workload
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from swiommu.replay.backends import Extent
+
 __all__ = [
     "NOBODY",
     "AreaHistory",
-    "Drawing",
     "Rectangle",
     "Refusal",
     "design_history",
@@ -37,10 +36,6 @@ __all__ = [
 NOBODY = -1  # the request of memory that no request asked for: in use before the trace, or another driver's
 
 _MEASURED = 1000  # refusals whose holes are measured; a hostile trace can refuse without end
-_BANDS, _BINS = 24, 40  # the grid that small rectangles are merged into
-
-Extent = tuple[int, int]
-"""(start, size) in bytes."""
 
 
 class Rectangle(NamedTuple):
@@ -62,14 +57,6 @@ class Refusal(NamedTuple):
     free: int
     hole_start: int
     hole: int
-
-
-class Drawing(NamedTuple):
-    """What to draw: ``merged`` rectangles stand for ``small`` ones that are too many and too small to draw singly."""
-
-    rectangles: list[Rectangle]
-    merged: list[Rectangle]
-    small: int
 
 
 @attrs.define
@@ -97,37 +84,6 @@ class AreaHistory:
     elsewhere: int
     unmeasured: int = 0
     is_part: bool = False
-
-    def drawing(self, limit: int) -> Drawing:
-        """At most ``limit`` rectangles (480 or more): the largest as they are, the others merged over a grid."""
-        if len(self.rectangles) <= limit:
-            return Drawing(list(self.rectangles), [], 0)
-        largest = sorted(self.rectangles, key=lambda r: r.size * (r.end - r.begin + 1), reverse=True)
-        single = max(limit - _BANDS * _BINS // 2, 0)
-        return Drawing(largest[:single], self._merged(largest[single:]), len(largest) - single)
-
-    def _merged(self, small: Iterable[Rectangle]) -> list[Rectangle]:
-        """The cells of the grid that any of these touches, joined along time."""
-        band, width = max(-(-self.size // _BANDS), 1), max(-(-(self.end - self.begin) // _BINS), 1)
-        cells: set[tuple[int, int]] = set()
-        for rectangle in small:
-            first, last = (min((edge - self.begin) // width, _BINS - 1) for edge in (rectangle.begin, rectangle.end))
-            low, high = (
-                (rectangle.start - self.base) // band,
-                (rectangle.start + rectangle.size - 1 - self.base) // band,
-            )
-            cells.update((row, column) for row in range(low, high + 1) for column in range(first, last + 1))
-        merged = []
-        for row, column in sorted(cells):
-            if (row, column - 1) in cells:
-                continue
-            stop = column + 1
-            while (row, stop) in cells:
-                stop += 1
-            begin, end = (min(self.begin + edge * width, self.end) for edge in (column, stop))
-            start = self.base + row * band
-            merged.append(Rectangle(NOBODY, start, min(band, self.base + self.size - start), begin, end, ended=True))
-        return merged
 
     def check(self) -> None:
         """Every rectangle lies inside, and no two hold the same byte at the same time."""
@@ -192,10 +148,10 @@ def design_history(workload: Workload, outcome: Outcome) -> AreaHistory | None:
     plan, requests = outcome.plan, workload.requests
 
     def request(index: int) -> list[Extent]:
-        return _extents_of(outcome.places[index]) if index in outcome.places else []
+        return _joined(outcome.extents_of(outcome.places[index])) if index in outcome.places else []
 
     def occupancy(index: int) -> list[Extent]:
-        return _extents_of(outcome.occupied[index]) if index in outcome.occupied else []
+        return _joined(outcome.extents_of(outcome.occupied[index])) if index in outcome.occupied else []
 
     def refused(index: int) -> bool:
         return outcome.status[index] in {Status.LOST, Status.CENSORED}
@@ -229,24 +185,6 @@ def failure_times(workload: Workload, outcome: Outcome | None) -> list[int]:
         return [request.time for request in workload.requests if request.censored]
     failed = {Status.LOST, Status.CENSORED}
     return [request.time for request in workload.requests if outcome.status[request.index] in failed]
-
-
-def _extents_of(handle: object) -> list[Extent]:
-    """Memory behind a backend's handle, neighbours joined; nothing if its place is no matter.
-
-    Handles are a chunk, a mapping with its pieces, frames as ``runs`` of (pfn, count), or one block (pfn, order).
-    """
-    if isinstance(handle, Chunk):
-        return [(handle.start.value, handle.size)]
-    if isinstance(handle, Mapping):
-        return _joined((piece.start.value, piece.size) for piece in handle.pieces)
-    runs = getattr(handle, "runs", None)
-    if isinstance(runs, list):
-        return _joined((pfn * PAGE_SIZE, count * PAGE_SIZE) for pfn, count in runs)
-    pfn, order = getattr(handle, "pfn", None), getattr(handle, "order", None)
-    if isinstance(pfn, int) and isinstance(order, int):
-        return [(pfn * PAGE_SIZE, PAGE_SIZE << order)]
-    return []
 
 
 def _joined(extents: Iterable[Extent]) -> list[Extent]:

@@ -98,7 +98,7 @@ class _MemoryTest:
     def __call__(self, size: int) -> bool:
         backend = make_backend(self._design, plan_of_size(self._workload, size), self._workload, self._knobs)
         enough = nothing_is_lost(self._workload, self._design, backend, self._kinds)
-        self._fullest = getattr(backend, "fullest", 0)
+        self._fullest = backend.fullest
         return enough
 
     def least(self) -> int:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from swiommu.replay import AS_RECORDED, NOBODY, AreaHistory, Rectangle, RequestKind, Workload
+from swiommu.report.drawing import drawing_of
 from swiommu.report.figures import COLOURS, DARK_GREY, GREY, RED, Figure, Key, label, seconds, time_axis
 from swiommu.words import counted, mib
 
@@ -52,7 +53,7 @@ class _Owners:
 def area_figure(workload: Workload, history: AreaHistory, limit: int, number: int, note: str = "") -> Figure:
     """Buffers as rectangles, time from left to right, addresses upward; refusals with the largest hole they found."""
     owners = _Owners(workload)
-    drawing = history.drawing(limit)
+    drawing = drawing_of(history, limit)
     groups: dict[tuple[str, str], list[Rectangle]] = {key: [] for key in owners.keys.values()}
     for rectangle in drawing.rectangles:
         groups.setdefault(owners.of(rectangle.request), []).append(rectangle)

@@ -1,9 +1,7 @@
-"""Rectangles of buffers over time: against the recording, against a map of single bytes, and thinned for drawing."""
+"""Rectangles of buffers over time: against the recording, and against a map of single bytes."""
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from swiommu.replay import (
     DEFAULT_DESIGNS,
@@ -113,42 +111,6 @@ def test_refusals_equal_a_map_of_pages(camera, design):
 def fill(pages, history, rectangle, value):
     first, count = (rectangle.start - history.base) // 4096, rectangle.size // 4096
     pages[first : first + count] = bytes([value]) * count
-
-
-# -- thinned for drawing ----------------------------------------------------------------------------------------------
-
-rectangles = st.builds(
-    lambda start, size, begin, length: Rectangle(0, start, size, begin, min(begin + length, 1000), ended=True),
-    st.integers(0, 900),
-    st.integers(1, 100),
-    st.integers(0, 1000),
-    st.integers(0, 1000),
-)
-
-
-@given(st.lists(rectangles, max_size=700), st.integers(480, 700))
-def test_drawing_is_bounded_and_hides_nothing(drawn, limit):
-    history = AreaHistory("x", 0, 1000, 0, 1000, drawn, [], 0)
-    drawing = history.drawing(limit)
-    assert len(drawing.rectangles) + len(drawing.merged) <= limit
-    assert len(drawing.rectangles) + drawing.small == len(drawn)
-    assert all(0 <= m.start < m.start + m.size <= 1000 and 0 <= m.begin <= m.end <= 1000 for m in drawing.merged)
-    kept = list(drawing.rectangles)
-    for rectangle in drawn:
-        if rectangle in kept:
-            kept.remove(rectangle)
-        else:
-            assert covered(rectangle, drawing.merged)
-
-
-def covered(rectangle, merged):
-    """Whether the corners of a rectangle lie in blocks."""
-    corners = [
-        (address, time)
-        for address in (rectangle.start, rectangle.start + rectangle.size - 1)
-        for time in (rectangle.begin, rectangle.end)
-    ]
-    return all(any(m.start <= at < m.start + m.size and m.begin <= t <= m.end for m in merged) for at, t in corners)
 
 
 def test_check_finds_an_overlap():

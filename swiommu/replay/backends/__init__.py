@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.replay.backends.base import Backend, Counters, Exposure, Usage
+from swiommu.replay.backends.base import Backend, Counters, Exposure, Extent, Usage
 
 if TYPE_CHECKING:
     from swiommu.replay.designs import Design, Knobs
     from swiommu.replay.memory_plan import MemoryPlan
     from swiommu.replay.requests import Workload
 
-__all__ = ["Backend", "Counters", "Exposure", "Usage", "make_backend"]
+__all__ = ["Backend", "Counters", "Exposure", "Extent", "Usage", "make_backend"]
 
 
 def make_backend(design: Design, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> Backend:

@@ -11,7 +11,10 @@ from swiommu.region import Returns
 if TYPE_CHECKING:
     from swiommu.replay.requests import Occupancy, Request
 
-__all__ = ["Backend", "Counters", "Exposure", "Usage"]
+__all__ = ["Backend", "Counters", "Exposure", "Extent", "Usage"]
+
+Extent = tuple[int, int]
+"""(start, size) in bytes."""
 
 
 class Usage(NamedTuple):
@@ -62,16 +65,21 @@ class Backend(Protocol):
 
     ``begin`` serves a request and answers a handle for ``end``; a request that can't be served raises a
     `swiommu.errors.SwiommuError` and changes nothing. ``busy`` are page frames that the log shows as immovable at that
-    moment: part of the environment, not of the answer.
+    moment: part of the environment, not of the answer. ``fullest`` are the frames in use at the fullest moment, tables
+    included, where any frame will do; 0 where places matter.
     """
 
     counters: Counters
+    fullest: int
 
     def begin(self, request: Request, busy: tuple[int, ...]) -> object:
         """Serve a request."""
 
     def end(self, request: Request, handle: object) -> None:
         """The driver is done with it."""
+
+    def extents(self, handle: object) -> list[Extent]:
+        """Memory behind an ALLOC's or an occupancy's handle; nothing if its place is no matter."""
 
     def probe(self, request: Request, busy: tuple[int, ...]) -> bool:
         """Whether ``begin`` would succeed now; no state and no count changes (rule 4)."""

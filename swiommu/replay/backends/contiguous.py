@@ -14,6 +14,7 @@ from swiommu.replay.memory_plan import BLOCK_LIMIT, MemoryPlan
 from swiommu.replay.requests import Occupancy, Request, Workload, may_block
 
 if TYPE_CHECKING:
+    from swiommu.replay.backends.base import Extent
     from swiommu.replay.designs import Design, Knobs
 
 __all__ = ["RegionBackend"]
@@ -86,6 +87,10 @@ class RegionBackend(DirectBackend):
     def _give(self, handle: object) -> None:
         assert isinstance(handle, Chunk)
         self._region().free(handle)
+
+    def extents(self, handle: object) -> list[Extent]:
+        """See `Backend.extents`."""
+        return [(handle.start.value, handle.size)] if isinstance(handle, Chunk) else []
 
     def _fits(self, request: Request, busy: tuple[int, ...]) -> bool:
         region = self._region()

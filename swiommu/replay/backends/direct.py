@@ -8,7 +8,7 @@ import attrs
 
 from swiommu.address import PAGE_SIZE, PhysSpace, align_up, order_of
 from swiommu.errors import NoMemory, NotSupported, OutOfRange
-from swiommu.replay.backends.base import Counters, Exposure, Usage
+from swiommu.replay.backends.base import Counters, Exposure, Extent, Usage
 from swiommu.replay.backends.bounce import Bouncer
 from swiommu.replay.memory_plan import BLOCK_LIMIT, MemoryPlan
 from swiommu.replay.requests import Occupancy, Request, RequestKind, Workload
@@ -40,6 +40,7 @@ class DirectBackend:
     def __init__(self, design: Design, plan: MemoryPlan, workload: Workload) -> None:
         self.plan = plan
         self.counters = Counters()
+        self.fullest = 0
         self.space = PhysSpace("memory")
         self._internal = 0
         self._bouncer = None if design.bounce == "none" else Bouncer(design, workload, self.counters)
@@ -64,6 +65,11 @@ class DirectBackend:
         self._internal -= self._charged(request, handle) - request.size
         if not isinstance(handle, Block):
             self._give(handle)
+
+    def extents(self, handle: object) -> list[Extent]:
+        """See `Backend.extents`; a `Block` is nowhere in particular."""
+        del handle
+        return []
 
     def probe(self, request: Request, busy: tuple[int, ...]) -> bool:
         """See `Backend.probe`; asks the allocator, which changes nothing."""

@@ -10,6 +10,7 @@ from swiommu.iommu import LinearDomain, Mapping
 from swiommu.replay.backends.contiguous import RegionBackend
 
 if TYPE_CHECKING:
+    from swiommu.replay.backends.base import Extent
     from swiommu.replay.designs import Design, Knobs
     from swiommu.replay.memory_plan import MemoryPlan
     from swiommu.replay.requests import Request, Workload
@@ -55,6 +56,12 @@ class LinearBackend(RegionBackend):
     def _give(self, handle: object) -> None:
         assert isinstance(handle, Mapping)
         handle.domain.release(handle)
+
+    def extents(self, handle: object) -> list[Extent]:
+        """See `Backend.extents`; an occupancy is a chunk of the region, which asks no domain."""
+        if isinstance(handle, Mapping):
+            return [(piece.start.value, piece.size) for piece in handle.pieces]
+        return super().extents(handle)
 
     def _map(self, request: Request) -> object:
         super()._map(request)  # refuses what the device does not reach, all or nothing

@@ -13,6 +13,7 @@ from swiommu.replay.backends.direct import Block, DirectBackend, block_of
 from swiommu.replay.memory_plan import BLOCK_LIMIT
 
 if TYPE_CHECKING:
+    from swiommu.replay.backends.base import Extent
     from swiommu.replay.designs import Design
     from swiommu.replay.memory_plan import MemoryPlan
     from swiommu.replay.requests import Request, Workload
@@ -50,6 +51,10 @@ class PagesBackend(DirectBackend):
         assert isinstance(handle, _Taken)
         assert self._frames is not None
         self._frames.give(handle.pfn, 1 << handle.order)
+
+    def extents(self, handle: object) -> list[Extent]:
+        """See `Backend.extents`."""
+        return [(handle.pfn * PAGE_SIZE, PAGE_SIZE << handle.order)] if isinstance(handle, _Taken) else []
 
     def _would_serve(self, request: Request, busy: tuple[int, ...]) -> bool:
         if self._frames is None:

@@ -13,6 +13,7 @@ from swiommu.replay.backends.translated import LARGE, Frontier, PagedBackend
 
 if TYPE_CHECKING:
     from swiommu.iommu import PagedDomain
+    from swiommu.replay.backends.base import Extent
     from swiommu.replay.requests import Request
 
 __all__ = ["ShimBackend"]
@@ -68,6 +69,12 @@ class ShimBackend(PagedBackend):
             region.free(chunk)
             raise
         return _Shimmed(chunk, runs)
+
+    def extents(self, handle: object) -> list[Extent]:
+        """See `Backend.extents`: the frames, not the chunk of bus addresses."""
+        if isinstance(handle, _Shimmed):
+            return [(pfn * PAGE_SIZE, count * PAGE_SIZE) for pfn, count in handle.runs]
+        return super().extents(handle)
 
     def _write(self, domain: PagedDomain[PhysAddr], chunk: Chunk[BusAddr], runs: list[tuple[int, int]]) -> None:
         done = 0

@@ -23,7 +23,7 @@ from swiommu.address import (
 from swiommu.errors import SwiommuError
 from swiommu.iommu import IovaDomain, LinuxIova, Mapping, PagedDomain
 from swiommu.memory import Frames
-from swiommu.replay.backends.base import Counters, Exposure, Usage
+from swiommu.replay.backends.base import Counters, Exposure, Extent, Usage
 from swiommu.replay.backends.random_frames import RandomFrames
 from swiommu.replay.requests import Occupancy, Request, RequestKind, Workload
 
@@ -167,6 +167,12 @@ class PagedBackend:
         if expires is not None:
             self._due = min(self._due, expires) if self._waiting else expires
             self._waiting[request.group] = frontier
+
+    def extents(self, handle: object) -> list[Extent]:
+        """See `Backend.extents`."""
+        if isinstance(handle, Mapping):
+            return [(piece.start.value, piece.size) for piece in handle.pieces]
+        return [(handle.pfn * PAGE_SIZE, handle.size)] if isinstance(handle, _Untranslated) else []
 
     def probe(self, request: Request, busy: tuple[int, ...]) -> bool:
         """Try and give back at once, with copies of all that would remember it."""
