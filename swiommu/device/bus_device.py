@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from swiommu.address import Access, PhysAddr
+from swiommu.address import Access
 from swiommu.errors import DeviceFault, InvalidArgument, NoDevice, OutOfRange, SpaceMismatch
+from swiommu.layer import load, save
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from swiommu.address import BusAddr, BusSpace, Space
     from swiommu.iommu import Domain
     from swiommu.iommu.groups import IommuGroup
@@ -30,7 +33,7 @@ class Bus(Protocol):
         """The memory that they lead to."""
         ...
 
-    def translate(self, iova: BusAddr, size: int, access: Access) -> list[Run]:
+    def translate(self, iova: BusAddr, size: int, access: Access, *, stream: Hashable = None) -> list[Run]:
         """As `Domain.translate`."""
         ...
 
@@ -38,8 +41,10 @@ class Bus(Protocol):
 class BusDevice:
     """A device whose accesses end in ``ram``; ``dma_mask`` is the highest bus address it can drive (default: 32 bits).
 
+    Where its way ends in a memory of another space, the bytes are there.
     They go through the domain that it is attached to; without one through ``bus``, if it sits on one. ``group`` is the
-    IOMMU group that decides on its domain, if it is in one.
+    IOMMU group that decides on its domain, if it is in one. The device is the stream of its accesses, by which caches
+    tell it from others.
     Bursts move ascending: what lies before the first failing byte is transferred, nothing at or after it, and the
     error says how much (``transferred``). `InvalidArgument` for a mask that is not of the form ``2**n - 1``.
 
@@ -75,7 +80,7 @@ class BusDevice:
         in its field ``data``.
         """
         runs, fault = self._reach(addr, size, Access.READ)
-        data = b"".join([self.ram.read(PhysAddr(self.ram.space, run.output), run.size) for run in runs])
+        data = load(runs, self.ram)
         if fault is not None:
             raise self._cut_short(fault, data, size) from fault
         return data
@@ -83,10 +88,7 @@ class BusDevice:
     def write(self, addr: BusAddr, data: bytes) -> None:
         """Put ``data`` into memory from ``addr`` on; errors as `read`, the bytes before a fault are written."""
         runs, fault = self._reach(addr, len(data), Access.WRITE)
-        done = 0
-        for run in runs:
-            self.ram.write(PhysAddr(self.ram.space, run.output), data[done : done + run.size])
-            done += run.size
+        done = save(runs, data, self.ram)
         if fault is not None:
             raise self._cut_short(fault, data[:done], len(data)) from fault
 
@@ -111,7 +113,7 @@ class BusDevice:
         try:
             if self.group is not None:
                 return self.group.translate(self, addr, size, access), None
-            return path.translate(addr, size, access), None
+            return path.translate(addr, size, access, stream=self), None
         except DeviceFault as fault:
             return cast("list[Run]", fault.numbers["runs"]), fault
 

@@ -5,7 +5,7 @@ merging of scatter lists. Bouncing lives here and nowhere else. Nothing here mak
 or places chunks: that is the business of the rooms below.
 """
 
-from swiommu.dma.backend import Coherent, DmaBackend, DmaLimits, Part, Segment
+from swiommu.dma.backend import Coherent, DmaBackend, DmaLimits, Mapped, Segment
 from swiommu.dma.bounce import BounceBuffers
 from swiommu.dma.direct import DirectBus, DirectDma
 from swiommu.dma.front import DmaDevice
@@ -41,7 +41,7 @@ __all__ = [
     "DmaLimits",
     "IommuDma",
     "LinearDma",
-    "Part",
+    "Mapped",
     "Scatterlist",
     "Segment",
     "Slots",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from swiommu.iommu import Mapping
     from swiommu.memory import SparseRam
 
-__all__ = ["Coherent", "DmaBackend", "DmaLimits", "Part", "Segment"]
+__all__ = ["Coherent", "DmaBackend", "DmaLimits", "Mapped", "Segment"]
 
 
 @attrs.define(eq=False)
@@ -55,7 +55,7 @@ class DmaLimits:
 
 
 @attrs.define(eq=False)
-class Part:
+class Mapped:
     """One contiguous stretch of a mapping: what to undo, and what to copy.
 
     ``address`` on the bus and ``phys`` of the memory are plain ints, ``size`` is in bytes; ``bounce`` is the address
@@ -120,11 +120,11 @@ class DmaBackend(ABC):
     @abstractmethod
     def reach(
         self, limits: DmaLimits, phys: int, size: int, direction: DmaDirection, attributes: DmaAttr
-    ) -> Part | None:
+    ) -> Mapped | None:
         """Let the device reach these bytes where they are; None if it can't."""
 
     @abstractmethod
-    def let_go(self, part: Part) -> None:
+    def let_go(self, part: Mapped) -> None:
         """Undo `reach`."""
 
     @abstractmethod
@@ -149,7 +149,7 @@ class DmaBackend(ABC):
 
     # -- streaming
 
-    def map(self, limits: DmaLimits, phys: int, size: int, direction: DmaDirection, attributes: DmaAttr) -> Part:
+    def map(self, limits: DmaLimits, phys: int, size: int, direction: DmaDirection, attributes: DmaAttr) -> Mapped:
         """One contiguous buffer. `OutOfRange` if it can't be reached and not bounced, `NoMemory` for a full pool."""
         if attributes & DmaAttr.MMIO or not self.force_bounce:
             part = self.reach(limits, phys, size, direction, attributes)
@@ -170,9 +170,9 @@ class DmaBackend(ABC):
         entries: Sequence[tuple[int, int]],
         direction: DmaDirection,
         attributes: DmaAttr,
-    ) -> tuple[list[Part], list[Segment]]:
+    ) -> tuple[list[Mapped], list[Segment]]:
         """A scatter list (physical address, length), each entry on its own; all or nothing."""
-        parts: list[Part] = []
+        parts: list[Mapped] = []
         try:
             for phys, length in entries:
                 parts.append(self.map(limits, phys, length, direction, attributes))
@@ -182,19 +182,19 @@ class DmaBackend(ABC):
             raise
         return parts, [Segment(part.address, part.size) for part in parts]
 
-    def unmap(self, part: Part, direction: DmaDirection, attributes: DmaAttr) -> None:
+    def unmap(self, part: Mapped, direction: DmaDirection, attributes: DmaAttr) -> None:
         """Undo one part; what a device wrote to a bounce buffer comes back first."""
         self.let_go(part)
         if part.bounce is not None and self.buffers is not None:
             back = direction.device_writes and not attributes & DmaAttr.SKIP_CPU_SYNC
             self.buffers.unmap(part.bounce, copy_back=back)
 
-    def sync_for_cpu(self, part: Part, offset: int, size: int, direction: DmaDirection) -> None:
+    def sync_for_cpu(self, part: Mapped, offset: int, size: int, direction: DmaDirection) -> None:
         """Let the processor see what the device wrote; without a bounce buffer it does already."""
         if part.bounce is not None and self.buffers is not None and direction.device_writes:
             self.buffers.copy_back(part.bounce, offset, size)
 
-    def sync_for_device(self, part: Part, offset: int, size: int, direction: DmaDirection) -> None:
+    def sync_for_device(self, part: Mapped, offset: int, size: int, direction: DmaDirection) -> None:
         """Let the device see what the processor wrote; without a bounce buffer it does already."""
         if part.bounce is not None and self.buffers is not None and direction.device_reads:
             self.buffers.copy_in(part.bounce, offset, size)
@@ -209,7 +209,7 @@ class DmaBackend(ABC):
         attributes: DmaAttr,
         *,
         alloc_align_mask: int = 0,
-    ) -> Part:
+    ) -> Mapped:
         """Copy to slots and let the device reach those. Source: ``swiotlb_map``."""
         slots = buffers.map(
             phys,

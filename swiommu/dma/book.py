@@ -12,7 +12,7 @@ from swiommu.errors import InvalidArgument, NotFound
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swiommu.dma.backend import Part
+    from swiommu.dma.backend import Mapped
     from swiommu.dma.kinds import DmaDirection
 
 __all__ = ["Book", "Streaming"]
@@ -25,7 +25,7 @@ class Streaming:
     start: int
     size: int
     direction: DmaDirection
-    parts: Sequence[Part]
+    parts: Sequence[Mapped]
     nents: int = 0
 
 

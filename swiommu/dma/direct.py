@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE, PhysRange, align_up, order_of
-from swiommu.dma.backend import Coherent, DmaBackend, Part
+from swiommu.dma.backend import Coherent, DmaBackend, Mapped
 from swiommu.dma.kinds import DmaAttr
 from swiommu.dma.memory import CpuMemory
 from swiommu.errors import NoMemory, OutOfRange, SpaceMismatch, SwiommuError
@@ -13,7 +13,7 @@ from swiommu.layer import Node, Span, Window
 from swiommu.memory import Frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from swiommu.address import Access, BusAddr, BusSpace, PhysAddr, PhysSpace
     from swiommu.dma.backend import DmaLimits
@@ -68,9 +68,9 @@ class DirectBus:
                 return address + span.delta
         return None
 
-    def translate(self, iova: BusAddr, size: int, wanted: Access) -> list[Run]:
+    def translate(self, iova: BusAddr, size: int, wanted: Access, *, stream: Hashable = None) -> list[Run]:
         """What a device reaches with ``size`` bytes from ``iova``; `DeviceFault` with ``fault`` and ``runs``."""
-        return self.node.translate(iova, size, wanted)
+        return self.node.translate(iova, size, wanted, stream=stream)
 
     def _span(self, memory: PhysRange, start: BusAddr) -> Span:
         if start.space is not self.input_space or memory.start.space is not self.output_space:
@@ -120,15 +120,15 @@ class DirectDma(DmaBackend):
 
     def reach(
         self, limits: DmaLimits, phys: int, size: int, direction: DmaDirection, attributes: DmaAttr
-    ) -> Part | None:
+    ) -> Mapped | None:
         """The address that the bus shows; registers (MMIO) keep theirs. None beyond the mask or the ranges."""
         del direction
         address = phys if attributes & DmaAttr.MMIO else self.ranges.phys_to_dma(phys)
         if address is None or not self._capable(address, size, limits.highest(limits.dma_mask)):
             return None
-        return Part(address, phys, size)
+        return Mapped(address, phys, size)
 
-    def let_go(self, part: Part) -> None:
+    def let_go(self, part: Mapped) -> None:
         """Nothing was done."""
 
     def alloc(self, limits: DmaLimits, size: int) -> Coherent:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from swiommu.address import PhysRange, Prot
-from swiommu.dma.backend import Coherent, DmaBackend, Part, Segment
+from swiommu.dma.backend import Coherent, DmaBackend, Mapped, Segment
 from swiommu.dma.kinds import DmaAttr
 from swiommu.dma.memory import CpuMemory
 from swiommu.dma.merge import join_entries, pad_entries
@@ -61,9 +61,8 @@ class IommuDma(DmaBackend):
         super().__init__(domain.input_space, ram, pool=pool)
         self.domain = domain
         self.untrusted = untrusted
-        self._bind = domain.bind if domain.below is None else domain.bind_memory
 
-    def map(self, limits: DmaLimits, phys: int, size: int, direction: DmaDirection, attributes: DmaAttr) -> Part:
+    def map(self, limits: DmaLimits, phys: int, size: int, direction: DmaDirection, attributes: DmaAttr) -> Mapped:
         """Bounced for untrusted devices unless it is whole granules, else reached where it is."""
         torn = (phys | size) & (self.domain.finest_granule - 1)
         if self.untrusted and torn and self.buffers is not None and not attributes & DmaAttr.MMIO:
@@ -71,14 +70,14 @@ class IommuDma(DmaBackend):
             return self.bounced(self.buffers, limits, phys, size, direction, attributes, alloc_align_mask=mask)
         return self.reach(limits, phys, size, direction, attributes)
 
-    def reach(self, limits: DmaLimits, phys: int, size: int, direction: DmaDirection, attributes: DmaAttr) -> Part:
+    def reach(self, limits: DmaLimits, phys: int, size: int, direction: DmaDirection, attributes: DmaAttr) -> Mapped:
         """Bind it; `NoSpace` without bus addresses under the mask, `NoMemory` without memory for tables."""
         self._require_alignment(limits)
         highest = limits.highest(limits.dma_mask)
-        mapping = self._bind([PhysRange(self.at(phys), size)], _prot(direction, attributes), limit=highest)
-        return Part(mapping.iova.start.value, phys, size, mapping=mapping)
+        mapping = self.domain.bind_memory([PhysRange(self.at(phys), size)], _prot(direction, attributes), limit=highest)
+        return Mapped(mapping.iova.start.value, phys, size, mapping=mapping)
 
-    def let_go(self, part: Part) -> None:
+    def let_go(self, part: Mapped) -> None:
         """Unmap, flush as the domain does, and give the bus range back."""
         if part.mapping is not None:
             self.domain.release(part.mapping)
@@ -89,7 +88,7 @@ class IommuDma(DmaBackend):
         entries: Sequence[tuple[int, int]],
         direction: DmaDirection,
         attributes: DmaAttr,
-    ) -> tuple[list[Part], list[Segment]]:
+    ) -> tuple[list[Mapped], list[Segment]]:
         """One bus range for all entries, merged to as few segments as the device's limits allow."""
         if self.untrusted:
             return super().map_sg(limits, entries, direction, attributes)
@@ -100,7 +99,7 @@ class IommuDma(DmaBackend):
             PhysRange(self.at(phys - phys % granule), whole) for (phys, _), whole in zip(entries, padded, strict=True)
         ]
         highest = limits.highest(limits.dma_mask)
-        mapping = self._bind(pieces, _prot(direction, attributes), limit=highest)
+        mapping = self.domain.bind_memory(pieces, _prot(direction, attributes), limit=highest)
         segments = join_entries(
             mapping.iova.start.value,
             entries,
@@ -109,7 +108,7 @@ class IommuDma(DmaBackend):
             boundary_mask=boundary,
             max_seg_size=limits.max_seg_size,
         )
-        part = Part(mapping.iova.start.value, pieces[0].start.value, mapping.size, mapping=mapping)
+        part = Mapped(mapping.iova.start.value, pieces[0].start.value, mapping.size, mapping=mapping)
         return [part], [Segment(address, length) for address, length in segments]
 
     def alloc(self, limits: DmaLimits, size: int) -> Coherent:

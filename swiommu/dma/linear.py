@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.address import PhysAddr, PhysRange
-from swiommu.dma.backend import Coherent, DmaBackend, Part
+from swiommu.dma.backend import Coherent, DmaBackend, Mapped
 from swiommu.dma.kinds import DmaAttr
 from swiommu.dma.memory import CpuMemory
 from swiommu.errors import AddressInUse, NotSupported
@@ -51,20 +51,20 @@ class LinearDma(DmaBackend):
 
     def reach(
         self, limits: DmaLimits, phys: int, size: int, direction: DmaDirection, attributes: DmaAttr
-    ) -> Part | None:
+    ) -> Mapped | None:
         """The window's address, recorded; registers (MMIO) keep theirs. None outside the window or the mask."""
         highest = limits.highest(limits.dma_mask)
         if attributes & DmaAttr.MMIO:
-            return Part(phys, phys, size) if phys + size - 1 <= min(highest, self.bus.limit - 1) else None
+            return Mapped(phys, phys, size) if phys + size - 1 <= min(highest, self.bus.limit - 1) else None
         try:
             mapping = self.domain.bind([PhysRange(self.at(phys), size)], direction.prot, limit=highest)
         except NotSupported:
             return None
         except AddressInUse:
             mapping = None
-        return Part(phys + self.domain.delta, phys, size, mapping=mapping)
+        return Mapped(phys + self.domain.delta, phys, size, mapping=mapping)
 
-    def let_go(self, part: Part) -> None:
+    def let_go(self, part: Mapped) -> None:
         """Release what was recorded."""
         if part.mapping is not None:
             self.domain.release(part.mapping)

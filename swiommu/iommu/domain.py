@@ -24,7 +24,7 @@ from swiommu.layer import Walker
 from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from swiommu.address import Access, AddressRange, BusSpace, Prot, Space
     from swiommu.iommu.mapping import Mapping
@@ -220,9 +220,12 @@ class Domain(Stacked[A]):
     @abstractmethod
     def _map(self, iova: int, paddr: int, size: int, prot: Prot, *, owned: bool) -> None: ...
 
-    def translate(self, iova: BusAddr, size: int, access: Access) -> list[Run]:
-        """What a device reaches with ``size`` bytes from ``iova``; `DeviceFault` with ``fault`` and ``runs``."""
-        return self.node.translate(iova, size, access)
+    def translate(self, iova: BusAddr, size: int, access: Access, *, stream: Hashable = None) -> list[Run]:
+        """What a device reaches with ``size`` bytes from ``iova``; `DeviceFault` with ``fault`` and ``runs``.
+
+        ``stream`` says whose access it is, to caches that several devices share.
+        """
+        return self.node.translate(iova, size, access, stream=stream)
 
     # -- devices
 

@@ -28,6 +28,7 @@ from swiommu.layer.marks import Marks
 from swiommu.layer.node import Chain, Node
 from swiommu.layer.path import Hop, HopKind, Path, Walker
 from swiommu.layer.stack_file import bundled_stacks, read_stack
+from swiommu.layer.transfer import load, save
 from swiommu.layer.translation import Translation
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "flatten",
     "invalidate",
     "invalidation",
+    "load",
     "meet_prot",
     "missing_direct",
     "picture",
@@ -85,4 +87,5 @@ __all__ = [
     "read_through",
     "require_unused",
     "reserved_regions",
+    "save",
 ]

@@ -88,7 +88,7 @@ class Run(NamedTuple):
     """``size`` bytes from ``input`` lead to ``output`` in ``memory``, in blocks of ``page_size`` that allow ``prot``.
 
     ``page_size`` is that of the first byte: blocks of a window are smaller near its borders. ``memory`` is the name of
-    the memory at the end, empty where none is modelled.
+    the memory at the end, empty where none is modelled, and ``store`` that memory, see `load` and `save`.
     """
 
     input: int
@@ -98,6 +98,7 @@ class Run(NamedTuple):
     prot: Prot
     attributes: Attributes = NEUTRAL
     memory: str = ""
+    store: Memory | None = None
 
 
 class Extent(NamedTuple):
@@ -120,7 +121,7 @@ class Read(Protocol):
     """How a layer reads an entry of its own table: ``width`` bytes at an address of the walker's side."""
 
     def __call__(self, address: int, width: int = 8, /) -> int:
-        """The entry, little-endian; the access ends here if the table is not reached."""
+        """The entry as a number; the access ends here if the table is not reached."""
         ...
 
 

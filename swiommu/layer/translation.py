@@ -87,7 +87,7 @@ def burst(
         touches += trip.touches
         length = min(stop, reach.input + reach.size) - at
         memory = reach.memory.name if reach.memory else ""
-        _append(runs, Run(at, reach.to(at), length, reach.block, reach.prot, reach.attributes, memory))
+        _append(runs, Run(at, reach.to(at), length, reach.block, reach.prot, reach.attributes, memory, reach.memory))
         at += length
     if not uncached:
         for layer, where, write in touches:

@@ -1,10 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 
 from swiommu.address import Access, BusSpace, PhysRange, PhysSpace, Prot
 from swiommu.device import BusDevice, FrameGrabber, GrabberDriver
 from swiommu.errors import Busy, DeviceFault, InvalidArgument, NoDevice, OutOfRange, SpaceMismatch
 from swiommu.iommu import LinearDomain, PagedDomain
-from swiommu.layer import FaultKind
+from swiommu.layer import FaultKind, Memory, Node, Router, Span, TranslationCache, connect
 from swiommu.memory import Frames, SparseRam
 from swiommu.region import Region
 
@@ -176,3 +178,31 @@ def test_a_burst_of_nothing(device):
     with pytest.raises(InvalidArgument) as caught:
         device.read(bus.at(0), 0)
     assert str(caught.value) == "0 bytes at 0x0 can't be accessed: at least 1 at 0 or above"
+
+
+def test_a_burst_over_two_memories_lands_in_both(memory):
+    vram = SparseRam(PhysSpace("vram", width=32))
+    spans = Span(0x1000, 0x1000, 0x8000), Span(0x2000, 0x1000, -0x2000, port=1)
+    router = Node(Router("gpu", *spans), input_space=bus)
+    connect(router, Node(Memory("dram", memory)), Node(Memory("vram", vram)))
+    device = BusDevice("gpu", memory)
+    device.bus = SimpleNamespace(input_space=bus, output_space=ram, translate=router.translate)
+    device.write(bus.at(0x1FFE), b"abcd")
+    assert memory.read(ram.at(0x9FFE), 4) == b"ab\0\0"
+    assert memory.read(ram.at(0), 2) == bytes(2)  # what is vram's is not written to the same number in dram
+    assert vram.read(vram.space.at(0), 2) == b"cd"
+    assert device.read(bus.at(0x1FFD), 4) == b"\0abc"
+
+
+def test_a_device_says_who_it_is_to_the_caches_on_its_way(memory):
+    domain = paged()
+    domain.node.tlb = TranslationCache()
+    devices = [BusDevice(name, memory) for name in ("nic", "disk")]
+    for each in devices:
+        domain.attach(each)
+    domain.map(bus.at(0x8000), ram.at(0x5000_0000), 0x1000)
+    for each in devices:
+        each.read(bus.at(0x8000), 4)
+        each.read(bus.at(0x8000), 4)
+    assert [line.stream for line in domain.node.tlb] == devices
+    assert (domain.node.tlb.hits, domain.node.tlb.misses) == (2, 2)

@@ -11,8 +11,9 @@ from swiommu.errors import (
     NotSupported,
     OutOfRange,
 )
-from swiommu.iommu import LinearDomain
-from swiommu.layer import FaultKind
+from swiommu.iommu import LinearDomain, PagedDomain
+from swiommu.layer import FaultKind, Reserved
+from swiommu.memory import Frames
 from swiommu.region import Region
 
 MIB = 1 << 20
@@ -248,3 +249,28 @@ def test_check_finds_what_is_falsified(falsify):
         domain.region.free(mapping.pieces[0].start)
     with pytest.raises(AssertionError):
         domain.check()
+
+
+def above_messages(delta, region_at):
+    """A linear domain on one that has an MSI region; pages below are mapped where its region lies."""
+    ipa = BusSpace("ipa", width=32)
+    lower = PagedDomain(ipa, frames=Frames(ram.at(0), 64 * MIB), output_space=ram)
+    lower.reserve(Reserved(0xFEE0_0000, MIB, "msi"))
+    return LinearDomain(BusSpace("nic", width=32), Region(ipa.at(region_at), 2 * MIB), delta=delta, below=lower)
+
+
+def test_on_a_domain_with_an_msi_region_elsewhere():
+    upper = above_messages(0, 0x8000_0000)
+    assert [(region.start, region.size) for region in upper.node.reserved] == [(0xFEE0_0000, MIB)]
+    assert upper.alloc(2 * MIB).iova.start.value == 0x8000_0000
+    upper.check()
+
+
+def test_chunks_that_the_bus_would_show_among_messages_are_not_given_out():
+    upper = above_messages(0xFED0_0000 - 0x8000_0000, 0x8000_0000)  # the second half appears where the messages are
+    with pytest.raises(NoMemory):
+        upper.alloc(2 * MIB)
+    assert upper.alloc(MIB).iova.start.value == 0xFED0_0000
+    with pytest.raises(NoMemory):
+        upper.alloc(4096)
+    upper.check()

@@ -122,7 +122,7 @@ def test_pieces_say_what_walks_find(path):
             memory = "" if piece.memory is None else piece.memory.name
             [run] = answer.runs
             assert run[1:3] == (piece.output + at - piece.input, QUARTER)
-            assert run[4:] == (piece.prot, piece.attributes, memory)
+            assert run[4:] == (piece.prot, piece.attributes, memory, piece.memory)
             if at == piece.input:
                 assert run.page_size == piece.block
 

@@ -107,6 +107,11 @@ class LinearDomain(Domain[A]):
                 f"the window {window!r} tears a granule of {below.granule:#x} bytes of the domain of "
                 f"{below.input_space.name!r}"
             )
+        # What stands below may withhold addresses at once, so what decides on that is there before it is entered.
+        self.region: Region[A] = region
+        self.window: AddressRange[A] = window
+        self.delta = delta
+        self._record = RangeSet()
         self.below = below
         self._require_reached(window.start.value, window.size)
         super().__init__(
@@ -120,10 +125,6 @@ class LinearDomain(Domain[A]):
             in_use=in_use,
         )
         self.aperture_first = base
-        self.region: Region[A] = region
-        self.window: AddressRange[A] = window
-        self.delta = delta
-        self._record = RangeSet()
 
     def alloc(self, size: int, align: int = 0, *, prot: Prot = READ_WRITE, limit: int | None = None) -> Mapping[A]:
         """A chunk of the region and the bus range that it has by nature; see `Domain.alloc`.

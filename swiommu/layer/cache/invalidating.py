@@ -42,6 +42,9 @@ def invalidate(
     >>> [step.place for step in invalidate(lower, 0x1000, 0x1000)]
     ['s2', 's1']
     """
+    if place.tlb is None and place.iotlb is None and not place.above():
+        require_range(start, 1 if size is None else size)
+        return []  # nobody keeps anything: unmapping without caches must not pay for them
     return list(invalidation(place, start, size, stream=stream))
 
 

@@ -71,7 +71,7 @@ class Memory(Layer):
         return self
 
     def word(self, at: int, width: int) -> int:
-        """``width`` bytes at ``at`` as a little-endian number."""
+        """``width`` bytes at ``at`` as a number in this machine's byte order, which is that of pages of tables."""
         return int.from_bytes(self.ram.read(PhysAddr(self.ram.space, at), width), sys.byteorder)
 
     def describe(self) -> str:

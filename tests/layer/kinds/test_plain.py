@@ -35,7 +35,7 @@ def ram():
 def test_memory_is_one_run_and_costs_nothing(ram):
     memory = Memory("dram", ram, base=0x8000_0000, size=0x3000)
     assert access(memory, 0x8000_0010, 0x2FF0, Access.READ | Access.WRITE | Access.EXEC).runs == (
-        Run(0x8000_0010, 0x8000_0010, 0x2FF0, 0x2000, RW, NEUTRAL, "dram"),
+        Run(0x8000_0010, 0x8000_0010, 0x2FF0, 0x2000, RW, NEUTRAL, "dram", memory),
     )
     assert access(memory, 0x8000_2000, 1, Access.READ).runs[0].page_size == 0x1000  # the odd page at the end
     assert list(memory.extents()) == [Extent(0x8000_0000, 0x8000_0000, 0x3000, 0x2000, RW)]
@@ -84,8 +84,9 @@ def test_identity_changes_nothing():
 
 
 def test_identity_shows_what_is_below_and_lets_it_be_blamed(ram):
-    chain = Chain(Identity("bypass"), Memory("dram", ram, base=0x1000, size=0x1000))
-    assert access(chain, 0x1004, 4, Access.READ).runs == (Run(0x1004, 0x1004, 4, 0x1000, RW, NEUTRAL, "dram"),)
+    memory = Memory("dram", ram, base=0x1000, size=0x1000)
+    chain = Chain(Identity("bypass"), memory)
+    assert access(chain, 0x1004, 4, Access.READ).runs == (Run(0x1004, 0x1004, 4, 0x1000, RW, NEUTRAL, "dram", memory),)
     assert access(chain, 0x2000, 4, Access.READ).fault.layer == "dram"
 
 
