@@ -6,10 +6,10 @@ by the kernel's names, which answer these, are in `swiommu.linux`. How addresses
 """
 
 from swiommu.iommu.groups.core import IommuCore, capable
-from swiommu.iommu.groups.default_domain import Defaults, default_type, map_direct, setup_default_domain
+from swiommu.iommu.groups.default_domain import Defaults
 from swiommu.iommu.groups.events import GroupEvent
-from swiommu.iommu.groups.fixed import BlockedDomain, FixedDomain, IdentityDomain
-from swiommu.iommu.groups.group import IommuGroup, Member, group_of
+from swiommu.iommu.groups.fixed import BlockedDomain, IdentityDomain
+from swiommu.iommu.groups.group import IommuGroup, group_of
 from swiommu.iommu.groups.hardware import Hardware
 from swiommu.iommu.groups.iommu_domain import FAULT_READ, FAULT_WRITE, IommuDomain, report_fault
 from swiommu.iommu.groups.mapping import (
@@ -46,7 +46,6 @@ __all__ = [
     "Cookie",
     "Defaults",
     "DomainType",
-    "FixedDomain",
     "Geometry",
     "Gfp",
     "GroupEvent",
@@ -57,7 +56,6 @@ __all__ = [
     "IommuCore",
     "IommuDomain",
     "IommuGroup",
-    "Member",
     "PciBus",
     "PciFunction",
     "PciKind",
@@ -67,14 +65,12 @@ __all__ = [
     "capable",
     "claim_device",
     "claim_group",
-    "default_type",
     "detach_pasid",
     "existing_group",
     "gather_for",
     "group_of",
     "host_bridge_holes",
     "iova_to_phys",
-    "map_direct",
     "map_range",
     "map_sg",
     "merged_regions",
@@ -84,7 +80,6 @@ __all__ = [
     "report_fault",
     "reset_done",
     "reset_prepare",
-    "setup_default_domain",
     "sync_map",
     "unmap_range",
     "unuse_default_domain",

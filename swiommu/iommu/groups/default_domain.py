@@ -100,10 +100,10 @@ def setup_default_domain(group: IommuGroup, defaults: Defaults, wanted: DomainTy
             for member in group.members:
                 map_direct(domain, member)
     except SwiommuError:
-        group.default_domain = old
         if old is not None and group.domain is domain:
             group.set_domain(old, must_succeed=True)
-        if group.domain is not domain:
+        if group.domain is not domain:  # else it is the first, and goes when the device is given up
+            group.default_domain = old
             domain.free()
         raise
     _keep_clear(group, domain)

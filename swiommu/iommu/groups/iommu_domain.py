@@ -112,9 +112,17 @@ class IommuDomain:
         return isinstance(self.translation, PagedDomain) and self.translation.table.enforce_coherency()
 
     def free(self) -> None:
-        """Give up its tables; static domains stay. `Busy` while devices are attached or the DMA API's mappings live."""
-        if self not in {self.owner.identity_domain, self.owner.blocked_domain}:
-            self.translation.destroy()
+        """Unmap what was mapped by hand, and give up its tables; static domains stay.
+
+        `Busy` while devices are attached, the DMA API's mappings live, or others stand on it.
+        """
+        own = self.translation
+        if self in {self.owner.identity_domain, self.owner.blocked_domain}:
+            return
+        if isinstance(own, PagedDomain) and not (own.devices or own.mappings() or own.node.uppers):
+            for iova, _, pgsize in list(own.table.each_leaf()):
+                own.unmap(own.input_space.at(iova), pgsize)
+        own.destroy()
 
 
 def report_fault(domain: IommuDomain, device: Any, iova: int, flags: int) -> int:
