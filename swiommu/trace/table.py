@@ -57,7 +57,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from swiommu.trace.events import Event, Kind, ScatterList
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["COLUMNS", "EventTable", "Row"]
 
@@ -103,7 +103,7 @@ class EventTable:
 
     >>> table = EventTable()
     >>> table.extend([(1, 5, 0, 7, 0, Kind.DOMAIN_ATTACH, table.intern("nvme"), 0, 0, 0, 0, 0, 0, 0, -1)])
-    >>> len(table), table.event(0).device, table.count(Kind.DOMAIN_ATTACH)
+    >>> len(table), next(iter(table)).device, table.count(Kind.DOMAIN_ATTACH)
     (1, 'nvme', 1)
     """
 
@@ -202,22 +202,10 @@ class EventTable:
     def __len__(self) -> int:
         return len(self.line)
 
-    def event(self, row: int) -> Event:
-        """Row ``row`` with its strings resolved; `IndexError` outside the table."""
-        return next(self._events(column[row : row + 1] for column in self._at(row)))
-
-    def _at(self, row: int) -> tuple[array[int], ...]:
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {row} of a table of {len(self)} rows")
-        return self.columns
-
     def __iter__(self) -> Iterator[Event]:
-        return self._events(self.columns)
-
-    def _events(self, columns: Iterable[array[int]]) -> Iterator[Event]:
         # A chain of C iterators: reading a million events costs no Python call per field.
         text = self.names.__getitem__
-        line, time, cpu, pid, context, kind, device, name, addr, phys, size, extra, err, flags, sg = columns
+        line, time, cpu, pid, context, kind, device, name, addr, phys, size, extra, err, flags, sg = self.columns
         return map(
             Event._make,
             zip(

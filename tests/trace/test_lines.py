@@ -46,7 +46,7 @@ def read(tmp_path):
 )
 @pytest.mark.parametrize("tgid", ["", "(    185) ", "(-------) "], ids=["plain", "tgid", "notgid"])
 def test_task_names_may_hold_anything(read, task, pid, tgid):
-    event = read(f"{task:>16}-{pid:<7} {tgid}[003] d.h2. 12345.678901: {RELEASE}").table.event(1)
+    event = list(read(f"{task:>16}-{pid:<7} {tgid}[003] d.h2. 12345.678901: {RELEASE}").table)[1]
     assert (event.cpu, event.pid, event.context, event.time) == (3, pid, Context.HARDIRQ, 12345_678901000)
     assert event.addr == 0xB6000
 
@@ -65,12 +65,12 @@ def test_task_names_may_hold_anything(read, task, pid, tgid):
     ],
 )
 def test_flags_give_the_context(read, flags, context):
-    assert read(f"           v4l-185     [000] {flags}     9.000001: {RELEASE}").table.event(1).context == context
+    assert list(read(f"           v4l-185     [000] {flags}     9.000001: {RELEASE}").table)[1].context == context
 
 
 def test_lines_without_flags_are_read_and_noted(read):
     trace = read(f"           v4l-185   [000]     9.000001: cma_release:          {RELEASE.partition(': ')[2]}")
-    assert trace.table.event(1).context == Context.TASK
+    assert list(trace.table)[1].context == Context.TASK
     assert trace.notes == ["some lines have no flags: what happened in interrupts is taken for the task's"]
 
 
@@ -144,8 +144,8 @@ def test_names_without_end_are_counted_together(read):
 )
 def test_lost_events_become_rows(read, line, count):
     trace = read(line)
-    event = trace.table.event(1)
-    assert (event.kind, event.cpu, event.size, event.time) == (Kind.LOST, 3, count, trace.table.event(0).time)
+    before, event = trace.table
+    assert (event.kind, event.cpu, event.size, event.time) == (Kind.LOST, 3, count, before.time)
     account = trace.account
     assert (account.lost_lines, account.lost_events, account.lost_total) == (1, count, count or 1)
     what = "117 events" if count else "0 events and more"
@@ -193,7 +193,7 @@ def test_a_line_of_the_greatest_length_is_read(read):
 
 def test_marks_keep_their_text(read):
     trace = read(b"           v4l-185     [000] .....     9.000001: tracing_mark_write: caf\xc3\xa9 \xff: a=b [1]")
-    assert trace.table.event(1).flags == "café \\xff: a=b [1]"
+    assert list(trace.table)[1].flags == "café \\xff: a=b [1]"
 
 
 def test_a_file_without_a_last_line_feed_is_noted(tmp_path):
