@@ -230,7 +230,7 @@ class IommuGroup:
         if held is None or self.domain is None:
             raise NoDevice(f"device {device.name!r} is not attached to a domain")
         with self.domain.asked_by(device):
-            return held.translate(iova, size, access)
+            return held.translate(iova, size, access, stream=device)
 
     # -- what sysfs shows
 
