@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import attrs
 
 from swiommu.address import BusAddr, PhysAddr
-from swiommu.errors import AddressInUse, AddressOverflow, Busy, InvalidArgument, NoDevice, NotFound
+from swiommu.errors import AddressOverflow, Busy, NoDevice, NotFound
 from swiommu.iommu.attaching import move, require_attachable, require_detachable
 from swiommu.iommu.door import READ_WRITE
 from swiommu.iommu.stacked import Stacked
@@ -172,7 +172,7 @@ class Domain(Stacked[A]):
         at, to = self._input(iova, size), self._output(paddr)
         self._require_prot(prot)
         if (at | to | size) & (self.granule - 1):
-            raise InvalidArgument(
+            raise self.rules.misaligned(
                 f"{size:#x} bytes at {at:#x} to {to:#x} are not aligned to the granule {self.granule:#x}",
                 iova=at,
                 paddr=to,
@@ -184,7 +184,7 @@ class Domain(Stacked[A]):
             )
         owner = self._owned.first_over(at, at + size)
         if owner is not None and not owner[0] <= at < at + size <= owner[1]:
-            raise AddressInUse(
+            raise self.rules.occupied(
                 f"{size:#x} bytes at {at:#x} lie partly in the live mapping at {owner[0]:#x}", iova=at, size=size
             )
         if self.below is not None:
@@ -208,7 +208,7 @@ class Domain(Stacked[A]):
         self._require_live()
         at = self._input(iova, size)
         if (at | size) & (self.granule - 1):
-            raise InvalidArgument(
+            raise self.rules.misaligned(
                 f"{size:#x} bytes at {at:#x} are not aligned to the granule {self.granule:#x}", iova=at, size=size
             )
         return at, self._before_unmap(at, size) if self._guarded else size

@@ -17,11 +17,13 @@ from swiommu.address import (
     is_power_of_two,
 )
 from swiommu.errors import AddressOverflow, InvalidArgument, SpaceMismatch
+from swiommu.pagetable.rules import SWIOMMU
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swiommu.address import BusSpace, Space
+    from swiommu.pagetable import Rules
 
 __all__ = ["READ_WRITE", "Door"]
 
@@ -35,6 +37,7 @@ _ALL_BITS = 0x3F
 class Door(Generic[A]):
     """The two spaces of a domain and its granule, and the sentences about what is not of them."""
 
+    rules: Rules = SWIOMMU  # what the errors of maps and unmaps are
     _whole_granules: ClassVar[bool] = True  # whether what a mapping owns is rounded to granules
 
     def __init__(self, input_space: BusSpace, output_space: Space, pgsize_bitmap: int, last: int) -> None:
@@ -72,11 +75,12 @@ class Door(Generic[A]):
             raise SpaceMismatch(f"{paddr!r} is no address of the domain's output space {self.output_space.name!r}")
         return paddr.value
 
-    @staticmethod
-    def _require_prot(prot: Prot) -> None:
+    def _require_prot(self, prot: Prot) -> None:
         bits = int(prot)
         if not bits & _READ_WRITE_BITS or bits & ~_ALL_BITS:
-            raise InvalidArgument(f"protection {bits:#x}: READ or WRITE is needed, no bit above PRIV exists", prot=prot)
+            raise self.rules.no_access(
+                f"protection {bits:#x}: READ or WRITE is needed, no bit above PRIV exists", prot=prot
+            )
 
     def _rounded(self, size: int, align: int) -> tuple[int, int]:
         if size < 1:

@@ -16,17 +16,19 @@ class IotlbGather:
     """A range of bus addresses to invalidate; ``flush(start, last)`` is called by `sync`, once per command.
 
     ``last`` is inclusive, as in the kernel (its field is called ``end``). ``waiting`` is what a domain gives back when
-    it has flushed. Source: include/linux/iommu.h.
+    it has flushed; ``queued``: a flush of everything follows, so that nobody need look at single pages.
+    Source: include/linux/iommu.h.
 
     >>> gather = IotlbGather(lambda start, last: print(f"{start:#x}-{last:#x}"))
     >>> gather.add_range(0x3000, 0x1000); gather.add_range(0x1000, 0x1000); gather.sync()
     0x1000-0x3fff
     """
 
-    __slots__ = ("flush", "last", "pgsize", "start", "waiting")
+    __slots__ = ("flush", "last", "pgsize", "queued", "start", "waiting")
 
-    def __init__(self, flush: Callable[[int, int], None]) -> None:
+    def __init__(self, flush: Callable[[int, int], None], *, queued: bool = False) -> None:
         self.flush = flush
+        self.queued = queued
         self.waiting: list[Any] = []
         self.start, self.last, self.pgsize = _ALL_ONES, 0, 0
 
@@ -39,12 +41,18 @@ class IotlbGather:
         """Whether a gap lies between the range and ``size`` bytes at ``iova``; touching is not disjoint."""
         return self.last != 0 and (iova + size < self.start or iova > self.last + 1)
 
-    def add_page(self, iova: int, size: int) -> None:
-        """Add one leaf of ``size`` bytes; another leaf size, or a gap, flushes first: what per-page formats use."""
-        if (self.pgsize and self.pgsize != size) or self.is_disjoint(iova, size):
+    def add_page(self, iova: int, size: int, count: int = 1) -> None:
+        """Add ``count`` pages of ``size`` bytes; another size before, or a gap, is flushed first.
+
+        >>> gather = IotlbGather(lambda start, last: print(f"{start:#x}-{last:#x}"))
+        >>> gather.add_page(0x1000, 0x1000, 3); gather.add_page(0x20_0000, 0x20_0000); gather.sync()
+        0x1000-0x3fff
+        0x200000-0x3fffff
+        """
+        if (self.pgsize and self.pgsize != size) or self.is_disjoint(iova, size * count):
             self.sync()
         self.pgsize = size
-        self.add_range(iova, size)
+        self.add_range(iova, size * count)
 
     def sync(self) -> None:
         """Flush if anything was gathered, and begin anew."""

@@ -59,6 +59,7 @@ class RadixTable:
         self.nodes = Nodes(format, tables)
         self._writing = Writing(self.nodes, self.door)
         self._removing = Removing(self.nodes, self.door)
+        self.walk_refs = self._refs()
 
     @property
     def root(self) -> int:
@@ -94,11 +95,6 @@ class RadixTable:
         """The most pages that they have taken."""
         return self.nodes.peak
 
-    @property
-    def walk_refs(self) -> dict[int, int]:
-        """Entries that a cold walk reads, by the size of the leaf that it ends at."""
-        return {pgsize: depth + 1 - self.root_depth for pgsize, (depth, _) in self.door.leaf_of.items()}
-
     def enforce_coherency(self) -> bool:
         """Let leaves written from now on ignore what devices say of snooping; False if the format can't say it.
 
@@ -124,6 +120,7 @@ class RadixTable:
         root = self.nodes.root
         if root.depth and (depth < root.depth or at + pgsize * count > 1 << self.nodes.shape[root.depth][1]):
             self.nodes.grow(depth, at + pgsize * count - 1)
+            self.walk_refs = self._refs()
         self._writing.write(at, paddr, depth, order, count, bits)
         if self.watch is not None:
             self.watch("map", iova, pgsize * count)
@@ -181,6 +178,9 @@ class RadixTable:
                 self.watch("split", cut, 1)
         return taken
 
+    def _refs(self) -> dict[int, int]:
+        return {pgsize: depth + 1 - self.root_depth for pgsize, (depth, _) in self.door.leaf_of.items()}
+
     # -- reading
 
     def walk(self, iova: int, read: Callable[[int], int] | None = None) -> Walk:
@@ -200,6 +200,30 @@ class RadixTable:
     def entry_at(self, address: int) -> int:
         """The entry at ``address`` of a table page; `NotFound` elsewhere."""
         return self.nodes.memory.word(address)
+
+    def mapped(self, iova: int, size: int) -> Iterator[tuple[int, int]]:
+        """The stretches of a range that are mapped, as (start, stop), ascending and apart.
+
+        >>> from swiommu.address import Prot
+        >>> from swiommu.pagetable import MOCK, CountingTables
+        >>> table = RadixTable(MOCK, CountingTables())
+        >>> table.map_run(0x3000, 0, 0x1000, 2, Prot.READ); table.map_run(0x8000, 0, 0x1000, 1, Prot.READ)
+        >>> list(table.mapped(0x4000, 0x1_0000))
+        [(16384, 20480), (32768, 36864)]
+        """
+        at, stop = iova, iova + size
+        self.door.range(iova, size, self.granule)
+        begun: int | None = None
+        while at < stop:
+            is_leaf, end = self._removing.entry_around(at & self.door.mask)
+            if is_leaf and begun is None:
+                begun = at
+            elif not is_leaf and begun is not None:
+                yield begun, at
+                begun = None
+            at += end - (at & self.door.mask)
+        if begun is not None:
+            yield begun, stop
 
     def each_leaf(self) -> Iterator[tuple[int, Leaf, int]]:
         """Every leaf as (input address, leaf, page size), ascending, by the table's own pages."""

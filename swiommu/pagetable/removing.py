@@ -48,6 +48,14 @@ class Removing:
             self._free_covered(start, stop)
         return runs
 
+    def entry_around(self, at: int) -> tuple[bool, int]:
+        """Whether a leaf stands over the decoded input ``at``, and where its entry, or the hole's, ends."""
+        node = self._nodes.deepest(at)
+        if node is None:  # beyond the root, or before it has grown
+            return False, 1 << 64
+        shift, _, mask = self._nodes.shape[node.depth]
+        return bool(node.words[at >> shift & mask]), ((at >> shift) + 1) << shift
+
     def stretch(self, at: int, stop: int) -> tuple[Node, int, int, int] | None:
         """The table with the leaf over ``at``, the leaf's first entry and order, how many alike follow one another."""
         node = self._nodes.deepest(at)

@@ -11,6 +11,7 @@ from swiommu.errors import AddressInUse, AlreadyMapped, InvalidArgument, NoPageS
 __all__ = ["ARM_LPAE", "GENERIC_PT", "SWIOMMU", "Rules"]
 
 SHORT_UNMAP: Final = ("whole", "split", "refuse")
+GATHERS: Final = ("range", "chunk", "leaf")
 
 
 @attrs.frozen(kw_only=True)
@@ -23,7 +24,9 @@ class Rules:
     it, it is "split" into smaller ones first, or the unmap stops before it ("refuse"). ``replaces_live``: a large leaf
     replaces a table that stands in its way even if pages live in it. ``drops_tables``: an unmap takes a table that it
     covers away at once, and counts its holes as unmapped. ``keeps_empty``: a table that became empty stays until an
-    unmap covers all of it, a large leaf takes its place or the whole table goes.
+    unmap covers all of it, a large leaf takes its place or the whole table goes. ``gathers``: what one invalidation may
+    cover of an unmap: the "range" from its first to its last byte, or stretches without a gap, of calls of the driver
+    ("chunk") or of leaves ("leaf") of one size each.
 
     >>> GENERIC_PT.short_unmap, ARM_LPAE["6.12"].short_unmap, ARM_LPAE["7.3"].short_unmap
     ('whole', 'split', 'refuse')
@@ -38,6 +41,7 @@ class Rules:
     replaces_live: bool = False
     drops_tables: bool = False
     keeps_empty: bool = True
+    gathers: str = attrs.field(default="range", validator=attrs.validators.in_(GATHERS))
 
 
 SWIOMMU: Final = Rules(name="swiommu", keeps_empty=False)
@@ -48,8 +52,10 @@ GENERIC_PT: Final = Rules(name="generic_pt", misaligned=NoPageSize)
 
 RISCV_PT: Final = attrs.evolve(GENERIC_PT, name="generic_pt riscv", no_access=NotSupported)
 
-CLASSIC: Final = Rules(name="classic", maps_nothing=True)
-"""A driver's own table code behind ``map_pages``, as VT-d, AMD and RISC-V had it before."""
+CLASSIC: Final = Rules(name="classic", maps_nothing=True, gathers="chunk")
+"""A driver's own table code behind ``map_pages``, as VT-d and RISC-V had it before."""
+
+CLASSIC_AMD: Final = attrs.evolve(CLASSIC, name="classic amd", gathers="range")
 
 CLASSIC_RISCV: Final = attrs.evolve(CLASSIC, name="classic riscv", no_access=NotSupported)
 
@@ -60,10 +66,12 @@ _LPAE: Final = Rules(
     short_unmap="split",
     replaces_live=True,
     drops_tables=True,
+    gathers="leaf",
 )
 ARM_LPAE: Final = {"6.12": _LPAE, "7.3": attrs.evolve(_LPAE, short_unmap="refuse")}
 """drivers/iommu/io-pgtable-arm.c, by profile."""
 
 VTD: Final = {"6.12": CLASSIC, "7.3": GENERIC_PT}
+AMD: Final = {"6.12": CLASSIC_AMD, "7.3": GENERIC_PT}
 RISCV: Final = {"6.12": CLASSIC_RISCV, "7.3": RISCV_PT}
-"""What a profile's kernel has for VT-d and AMD, and for RISC-V."""
+"""What a profile's kernel has for VT-d (and x86-64), for AMD, and for RISC-V."""

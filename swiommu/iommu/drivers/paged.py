@@ -43,6 +43,10 @@ class PagedDomain(TableWriter[A]):
     ``partial``: see `swiommu.iommu.partial`, by default "kernel", and "refuse" in a stack. ``memory``: the node of a
     memory that all ends in; table entries are bytes there.
 
+    ``format``: of the page table; what map and unmap refuse, take whole, split or replace is by its rules. In a stack,
+    a large leaf replaces no live pages unless ``partial`` is "kernel". ``caching_mode``: the hardware remembers holes,
+    so that a map is followed by an invalidation too.
+
     Table pages come from ``tables``, by default from the same frames; the root is taken at once, and `NoMemory`
     raised if there is none. ``flush``: "strict" is one invalidation per unmap, before the bus range can be used again.
     "lazy" clears the entries at once, but bus ranges and table pages come back only after a flush of everything: when
@@ -85,6 +89,7 @@ class PagedDomain(TableWriter[A]):
         cpus: int = ...,
         in_use: str = ...,
         partial: str | None = ...,
+        caching_mode: bool = ...,
     ) -> None: ...
 
     @overload
@@ -102,6 +107,7 @@ class PagedDomain(TableWriter[A]):
         cpus: int = ...,
         in_use: str = ...,
         partial: str | None = ...,
+        caching_mode: bool = ...,
     ) -> None: ...
 
     def __init__(
@@ -121,6 +127,7 @@ class PagedDomain(TableWriter[A]):
         cpus: int = 1,
         in_use: str = "refuse",
         partial: str | None = None,
+        caching_mode: bool = False,
     ) -> None:
         require_flush(flush)
         require_partial(partial)
@@ -129,6 +136,8 @@ class PagedDomain(TableWriter[A]):
         last = min(space_in.limit, 1 << format.aperture_width) - 1
         self.iova = TopDownIova(format.granule, last) if iova is None else iova
         self._partial = partial
+        self.rules = format.rules
+        self.caching_mode = caching_mode
         pages = table_pages(self, format, frames, memory, below) if tables is None else tables
         self._open_table(format, pages, flush, cpus)
         layer = Paged(space_in.name, self.table)
@@ -190,7 +199,7 @@ class PagedDomain(TableWriter[A]):
     def let_go(self, mapping: Mapping[A]) -> None:
         """Unmap, flush (or queue for it), then give back the bus range and the memory; see `Domain.release`."""
         start, stop = self._forget(mapping)
-        gather = IotlbGather(self._flush)
+        gather = IotlbGather(self._flush, queued=self.flush_queue is not None)
         at, cleared = start, 0
         while at < stop:
             done = self._take_out(at, stop - at, gather)
@@ -258,16 +267,6 @@ class PagedDomain(TableWriter[A]):
         pages = self.table.table_pages, len(self._deferred)
         assert self.stats.table_pages == sum(pages), f"{self.stats}, table pages in use and waiting: {pages}"
 
-    def _map(self, iova: int, paddr: int, size: int, prot: Prot, *, owned: bool) -> None:
-        if not owned:
-            self.iova.take(iova, size)
-        try:
-            self._write(iova, [(paddr, paddr + size)], int(prot))
-        except SwiommuError:
-            if not owned:
-                self.iova.free(iova, size)
-            raise
-
     def can_give_up(self, iova: int, size: int) -> tuple[int, int]:
         """Whole granules; `Busy` if a larger leaf is not split and only a part of it would go."""
         start, stop = super().can_give_up(iova, size)
@@ -295,10 +294,11 @@ class PagedDomain(TableWriter[A]):
                 size=size,
                 pgsize=leaf[1],
             )
-        if policy == "kernel" and found.first == iova:
-            stop = max(stop, found.stop)  # the last leaf goes whole
-        if policy == "kernel" and found.first < iova:
-            return size  # and the first one stays, so that nothing happens
+        if policy == "kernel":
+            if found.first < iova and self.rules.short_unmap != "split":
+                return size  # the first leaf stays, so that nothing happens
+            if self.rules.short_unmap == "whole":
+                stop = max(stop, found.stop)  # the last one goes whole
         self.require_unused(iova, min(stop, found.stop))
         if found.torn and policy == "split":
             self.table.split(found.torn)
@@ -328,13 +328,18 @@ class PagedDomain(TableWriter[A]):
         return self._unmap(*self._to_unmap(iova, size), gather)
 
     def _unmap(self, iova: int, size: int, into: IotlbGather | None = None) -> int:
-        gather = IotlbGather(self._flush) if into is None else into
+        gather = IotlbGather(self._flush, queued=self.flush_queue is not None) if into is None else into
+        # Where a whole table can go, holes count as unmapped, whose bus addresses nobody had taken.
+        mapped = list(self.table.mapped(iova, size)) if self.rules.drops_tables else []
         done = self._take_out(iova, size, gather)
-        if done and into is not None and self.flush_queue is None:
-            self._leave_to(gather, list(self._owned.gaps(iova, iova + done)))
-            return done
-        if done:
-            self._finish_unmap(gather, done, list(self._owned.gaps(iova, iova + done)))
+        if not done:
+            return 0
+        stop = iova + done
+        ranges = [gap for start, end in mapped or [(iova, stop)] for gap in self._owned.gaps(start, min(end, stop))]
+        if into is not None and self.flush_queue is None:
+            self._leave_to(gather, ranges)
+        else:
+            self._finish_unmap(gather, done, ranges)
         return done
 
     def _destroy(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from swiommu.address import BusAddr, PhysAddr
-from swiommu.errors import InvalidArgument, SwiommuError
+from swiommu.errors import AddressInUse, InvalidArgument, SwiommuError
+from swiommu.iommu.commands import chunks
 from swiommu.iommu.deferred_tables import DeferredTables
 from swiommu.iommu.domain import Domain
 from swiommu.iommu.flush_queue import Exposure, FlushQueue
@@ -14,6 +15,7 @@ from swiommu.layer import invalidate
 from swiommu.pagetable import RadixTable, page_size_choice
 
 if TYPE_CHECKING:
+    from swiommu.address import Prot
     from swiommu.iommu.iova import IovaPolicy
     from swiommu.pagetable import Format, TableMemory
 
@@ -32,6 +34,8 @@ class TableWriter(Domain[A]):
     """The lower half of a `PagedDomain`: its table, its bus addresses, its flushes, its clock."""
 
     iova: IovaPolicy
+    caching_mode: bool
+    _partial: str | None
 
     def _open_table(self, form: Format, pages: TableMemory, flush: str, cpus: int) -> None:
         self.now = 0
@@ -103,7 +107,7 @@ class TableWriter(Domain[A]):
         return at
 
     def _write(self, iova: int, runs: list[tuple[int, int]], bits: int) -> None:
-        table, bitmap, refs_of = self.table, self.pgsize_bitmap, self.table.walk_refs
+        table, bitmap = self.table, self.pgsize_bitmap
         at, refs = iova, 0
         try:
             for start, stop in runs:
@@ -111,17 +115,20 @@ class TableWriter(Domain[A]):
                 while paddr < stop:
                     pgsize, count = page_size_choice(bitmap, at, paddr, stop - paddr)
                     table.map_run(at, paddr, pgsize, count, bits)
-                    refs += refs_of[pgsize] * count
+                    refs += table.walk_refs[pgsize] * count
                     at += pgsize * count
                     paddr += pgsize * count
         except SwiommuError:
             self._note_tables()  # the peak
             if at > iova:
                 table.unmap(iova, at - iova)
+            self._flush_replaced()
             self._free_tables()  # no device was told of these addresses, so nothing has to wait for a flush
             self._note_tables()
             raise
         self._flush_replaced()
+        if self.caching_mode:
+            self._flush(iova, at - 1)
         if self.flush_queue is not None:
             self.exposure.operation()
         stats = self.stats
@@ -130,11 +137,56 @@ class TableWriter(Domain[A]):
         stats.walk_refs += refs
         self._note_tables()
 
+    def _map(self, iova: int, paddr: int, size: int, prot: Prot, *, owned: bool) -> None:
+        live = self._live_in_the_way(iova, paddr, size) if self.rules.replaces_live else []
+        taken = [] if owned else self._take_bus(iova, size, live)
+        try:
+            self._write(iova, [(paddr, paddr + size)], int(prot))
+        except SwiommuError:
+            for start, stop in taken:
+                self.iova.free(start, stop - start)
+            raise
+
+    def _live_in_the_way(self, iova: int, paddr: int, size: int) -> list[tuple[int, int]]:
+        # The mapped stretches under leaves to come, which the format would replace.
+        live = list(self.table.mapped(iova, size))
+        if live and self._guarded and self._partial != "kernel":
+            raise self.rules.occupied(
+                f"{size:#x} bytes at {iova:#x} to {paddr:#x} would replace live pages from {live[0][0]:#x} on",
+                iova=iova,
+                size=size,
+            )
+        return live
+
+    def _take_bus(self, iova: int, size: int, live: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        # What of the range was not taken by earlier maps: that of `live` pages was.
+        taken: list[tuple[int, int]] = []
+        at, stop = iova, iova + size
+        try:
+            for start, end in [*live, (stop, stop)]:
+                if start > at:
+                    self.iova.take(at, start - at)
+                    taken.append((at, start))
+                at = end
+        except AddressInUse as error:
+            for start, end in taken:
+                self.iova.free(start, end - start)
+            raise self.rules.occupied(str(error), **error.numbers) from None
+        return taken
+
     def _take_out(self, iova: int, size: int, gather: IotlbGather) -> int:
-        done = 0
-        for run in self.table.unmap(iova, size):
-            gather.add_range(run.iova, run.size)
-            done += run.size
+        runs = self.table.unmap(iova, size)
+        done = sum([run.size for run in runs])
+        gathers = self.rules.gathers
+        if gathers == "range" or gather.queued:
+            if done:
+                gather.add_range(iova, done)
+        elif gathers == "leaf":
+            for run in runs:
+                gather.add_page(run.iova, run.pgsize, run.leaves)
+        else:
+            for at, pgsize, count in chunks(self.pgsize_bitmap, iova, min(size, done)):
+                gather.add_page(at, pgsize * count)
         if self.below is not None:
             self._note_unused(iova, done)
         return done

@@ -33,7 +33,7 @@ from typing import Final
 from swiommu.address import Prot
 from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Level, Table
 from swiommu.pagetable.formats.shape import PROTS, of_profile
-from swiommu.pagetable.rules import VTD
+from swiommu.pagetable.rules import AMD
 
 __all__ = ["AMD_V1", "amd_v1"]
 
@@ -100,7 +100,7 @@ def amd_v1(profile: str = "6.12") -> Format:
         decode=_decode,
         start=3,
         coherent=0,
-        rules=of_profile(VTD, profile),
+        rules=of_profile(AMD, profile),
     )
 
 
