@@ -6,7 +6,7 @@ Source: ``__iommu_attach_group``, ``__iommu_group_set_domain_internal``, ``__iom
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -229,8 +229,9 @@ class IommuGroup:
         held = device.domain
         if held is None or self.domain is None:
             raise NoDevice(f"device {device.name!r} is not attached to a domain")
+        stream: Any = device  # a protocol can't say that it is hashable as any object is
         with self.domain.asked_by(device):
-            return held.translate(iova, size, access, stream=device)
+            return held.translate(iova, size, access, stream=stream)
 
     # -- what sysfs shows
 
