@@ -1,0 +1,28 @@
+"""Tables in a dump of raw memory: what stands there, whoever wrote it, and the bytes that our own tables are.
+
+Memory is bytes at addresses and nothing is believed of them: what can't be read as the format says is told apart with
+its reason, and tables that lead to themselves or to a million others end the reading, not the reader.
+"""
+
+from __future__ import annotations
+
+from swiommu.pagetable.dump.decode import MOST, TableDump, decode_dump
+from swiommu.pagetable.dump.memory import FileBytes, MemoryDump, dump_table
+from swiommu.pagetable.dump.rows import DumpedTable, Row, RowKind
+from swiommu.pagetable.dump.steps import DumpStep, DumpWalk, refusal, walk_dump
+
+__all__ = [
+    "MOST",
+    "DumpStep",
+    "DumpWalk",
+    "DumpedTable",
+    "FileBytes",
+    "MemoryDump",
+    "Row",
+    "RowKind",
+    "TableDump",
+    "decode_dump",
+    "dump_table",
+    "refusal",
+    "walk_dump",
+]
