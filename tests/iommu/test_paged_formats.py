@@ -7,7 +7,8 @@ import pytest
 from swiommu.address import Access, BusSpace, PhysSpace, Prot
 from swiommu.device import BusDevice
 from swiommu.errors import AddressInUse, AlreadyMapped, DeviceFault, NoMemory, SwiommuError
-from swiommu.iommu import PagedDomain
+from swiommu.iommu import PagedDomain, TopDownIova
+from swiommu.layer import Reserved, ReservedKind
 from swiommu.memory import Frames, SparseRam
 from swiommu.pagetable import CountingTables
 from swiommu.pagetable.formats import AMD_V1, FORMATS, MOCK, amd_v1, arm_lpae, riscv, vtd_ss, x86_64
@@ -327,3 +328,16 @@ def test_coherency_is_enforced_on_what_is_mapped_from_then_on(form, before, afte
     assert word == (before or word)
     assert world.domain.table.walk(0x1000).steps[-1].entry == word
     assert isinstance(refusal(world.map, 0x2000, 0, K4), AddressInUse)
+
+
+def test_a_domain_that_can_not_be_made_leaves_nothing_behind():
+    world = World(MOCK)
+    world.domain.reserve(Reserved(0xFEE0_0000, 1 << 20, ReservedKind.MSI))
+    policy = TopDownIova(K4, (1 << 32) - 1)
+    policy.take(0xFEE0_0000, K4)
+    before = world.domain.mappings(), world.frames.free_count, repr(world.domain.stats)
+    with pytest.raises(AddressInUse):
+        PagedDomain(BusSpace("upper", width=32), below=world.domain, iova=policy)
+    assert (world.domain.mappings(), world.frames.free_count) == before[:2]
+    world.domain.check()
+    world.domain.destroy()

@@ -141,17 +141,22 @@ class PagedDomain(TableWriter[A]):
         pages = table_pages(self, format, frames, memory, below) if tables is None else tables
         self._open_table(format, pages, flush, cpus)
         layer = Paged(space_in.name, self.table)
-        super().__init__(
-            space_in,
-            output,
-            layer,
-            format.pgsize_bitmap,
-            last,
-            below=below,
-            memory=memory,
-            walker=Walker(walker),
-            in_use=in_use,
-        )
+        try:
+            super().__init__(
+                space_in,
+                output,
+                layer,
+                format.pgsize_bitmap,
+                last,
+                below=below,
+                memory=memory,
+                walker=Walker(walker),
+                in_use=in_use,
+            )
+        except SwiommuError:
+            self.table.dissolve()
+            self._free_tables()
+            raise
         self.frames = frames
         self._guarded = self._guarded or partial not in {None, "kernel"}
         self._backing: Backing = backing(frames, orders, below, self._highest_output(), self.stack_granule)
@@ -341,6 +346,25 @@ class PagedDomain(TableWriter[A]):
         else:
             self._finish_unmap(gather, done, ranges)
         return done
+
+    def enforce_cache_coherency(self) -> bool:
+        """Let what is mapped from now on be coherent, whatever devices say of snooping; False if the format can't.
+
+        Source: ``enforce_cache_coherency`` of ``struct iommu_domain_ops``.
+
+        >>> from swiommu.address import BusSpace, PhysSpace
+        >>> from swiommu.memory import Frames
+        >>> from swiommu.pagetable.formats import FORMATS
+        >>> ram = PhysSpace("ram")
+        >>> for name in ("vtd-ss-4", "arm-lpae-4k-s1"):
+        ...     frames = Frames(ram.at(0), 1 << 20)
+        ...     domain = PagedDomain(BusSpace("nic"), frames=frames, output_space=ram, format=FORMATS[name])
+        ...     print(name, domain.enforce_cache_coherency())
+        vtd-ss-4 True
+        arm-lpae-4k-s1 False
+        """
+        self._require_live()
+        return self.table.enforce_coherency()
 
     def _destroy(self) -> None:
         self.flush()
