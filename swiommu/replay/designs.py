@@ -11,11 +11,14 @@ from typing import Any
 
 import attrs
 
+from swiommu.address import PAGE_SIZE
 from swiommu.errors import InputError
+from swiommu.pagetable.formats import FORMATS
 
 __all__ = ["AS_RECORDED", "DEFAULT_DESIGNS", "PRESETS", "Design", "Knobs", "find_design"]
 
 AS_RECORDED = "as-recorded"
+_FORMATS = tuple(name for name, form in FORMATS.items() if form.granule == PAGE_SIZE)
 
 
 def _knob(default: Any, sentence: str, *, choices: tuple[str, ...] = (), unit: str = "", source: str = "") -> Any:
@@ -58,6 +61,12 @@ class Design:
         choices=("strict", "lazy"),
         source="linux dma-iommu",
     )
+    format: str = _knob(
+        "mock",
+        "The page table that a domain keeps: its page sizes, its levels, when its tables go; only with driver 'paged'.",
+        choices=_FORMATS,
+        source="compare, rule 13",
+    )
     bounce: str = _knob(
         "none",
         "Which pieces of a MAP go through a bounce buffer; only without translation.",
@@ -95,6 +104,8 @@ class Design:
     def __attrs_post_init__(self) -> None:
         if self.driver != "paged" and self.flush == "lazy":
             raise InputError(f"design {self.name!r}: flush 'lazy' needs driver 'paged', not {self.driver!r}")
+        if self.driver != "paged" and self.format != "mock":
+            raise InputError(f"design {self.name!r}: format {self.format!r} needs driver 'paged', not {self.driver!r}")
         if self.allocator and self.flush == "lazy":
             raise InputError(f"design {self.name!r}: flush 'lazy' needs allocator '': a chunk goes back at its unmap")
         if self.driver != "none" and self.bounce != "none":

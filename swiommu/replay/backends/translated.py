@@ -23,6 +23,7 @@ from swiommu.address import (
 from swiommu.errors import SwiommuError
 from swiommu.iommu import IovaDomain, LinuxIova, Mapping, PagedDomain
 from swiommu.memory import Frames
+from swiommu.pagetable.formats import FORMATS
 from swiommu.replay.backends.base import Counters, Exposure, Extent, Usage
 from swiommu.replay.backends.random_frames import RandomFrames
 from swiommu.replay.requests import Occupancy, Request, RequestKind, Workload
@@ -95,6 +96,7 @@ class PagedBackend:
         self._plan = plan
         self._knobs = knobs
         self._flush = design.flush
+        self._format = FORMATS[design.format]
         self._allocator = design.allocator
         self.frames = Frames(self.space.at(0), plan.bytes if not plan.fallback else _all_ram(workload))
         self.fullest = 0  # frames in use at the fullest moment
@@ -123,7 +125,9 @@ class PagedBackend:
         space = BusSpace(request.group)
         # The flush queue is dma-iommu's (IOMMU_DOMAIN_DMA_FQ): what user space unmaps is invalidated at once.
         flush = "strict" if request.kind is RequestKind.USERMAP else self._flush
-        domain = PagedDomain(space, frames=self.frames, output_space=self.space, iova=policy, flush=flush)
+        domain = PagedDomain(
+            space, frames=self.frames, output_space=self.space, iova=policy, flush=flush, format=self._format
+        )
         return Frontier(domain, policy)
 
     def _first_iova(self) -> int:
