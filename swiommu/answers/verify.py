@@ -6,26 +6,40 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from swiommu.replay.verify import KEPT_MISMATCHES, DecisionClass, verify_cma, verify_iova, verify_swiotlb
+from swiommu.replay.verify import (
+    KEPT_MISMATCHES,
+    DecisionClass,
+    verify_cma,
+    verify_invalidation,
+    verify_iova,
+    verify_prot,
+    verify_pte,
+    verify_swiotlb,
+)
+from swiommu.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from swiommu.trace import Trace
+    from swiommu.trace.emulator import EmulatorLog
 
 __all__ = ["Verification", "verify"]
 
-# By the event that asks for the decision, in the order of the answer.
+# By what shows the decision, in the order of the answer.
 _CHECKS: Final[dict[str, Callable[[Trace], DecisionClass | None]]] = {
     "cma_alloc": verify_cma,
     "iova_alloc": verify_iova,
     "swiotlb_bounced": verify_swiotlb,
+    "iommu_map": verify_prot,
+    "qi_submit": verify_invalidation,
+    "an emulated IOMMU's log": verify_pte,
 }
 
 
 @attrs.define
 class Verification:
-    """The tally of every decision class that the trace holds, in a fixed order.
+    """The tally of every decision class that the trace holds, in a fixed order; ``log`` is an emulated IOMMU's, if any.
 
     >>> Verification("nothing happened", []).mismatched
     0
@@ -33,6 +47,7 @@ class Verification:
 
     name: str
     classes: Sequence[DecisionClass]
+    log: EmulatorLog | None = None
 
     @property
     def nothing(self) -> str:
@@ -46,8 +61,22 @@ class Verification:
         """Decisions predicted wrongly, over all classes."""
         return sum(tally.mismatched for tally in self.classes)
 
+    @property
+    def unread(self) -> str:
+        """What of the emulated IOMMU's log could not be read; empty if all was, or if there is none."""
+        account = self.log.account if self.log else None
+        if account is None or account.clean:
+            return ""
+        count = account.malformed + account.unreadable + account.overlong
+        first = account.examples[0] if account.examples else None
+        why = f" (line {first.line}: {first.reason})" if first else ""
+        return f"{counted(count, 'line')} of the emulated IOMMU's log can't be read{why}"
+
     def to_json(self) -> dict[str, Any]:
         """The document ``swiommu.verify/1``: counts per class, causes of the undetermined, the first 20 mismatches."""
+        log = (
+            {} if self.log is None else {"emulator_log": {"hardware": self.log.hardware, **self.log.account.as_dict()}}
+        )
         mismatches = sorted(
             ((tally.name, mismatch) for tally in self.classes for mismatch in tally.mismatches),
             key=lambda pair: pair[1].line,
@@ -55,6 +84,7 @@ class Verification:
         return {
             "schema": "swiommu.verify/1",
             "trace": self.name,
+            **log,
             "decisions": {
                 tally.name: {
                     "total": tally.total,
@@ -87,4 +117,5 @@ def verify(trace: Trace) -> Verification:
     >>> verify(read_trace("arm64-6.12-cam-cma64M-s81")).to_json()["decisions"]["cma"]["matched"]
     740
     """
-    return Verification(trace.name, [tally for check in _CHECKS.values() if (tally := check(trace)) is not None])
+    classes = [tally for check in _CHECKS.values() if (tally := check(trace)) is not None]
+    return Verification(trace.name, classes, trace.emulator)

@@ -195,6 +195,8 @@ def print_verification(console: Console, answer: Verification) -> None:
     cma          740      740           0             0  100.00 %
     """
     console.print(Text(_title(answer.name), style="bold"))
+    if answer.unread:
+        console.print(Text(answer.unread))
     if answer.nothing:
         console.print(Text(answer.nothing))
         return

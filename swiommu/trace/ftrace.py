@@ -9,6 +9,7 @@ from attrs import define, field
 
 from swiommu.errors import InputError
 from swiommu.trace.bundled import bundled_names, bundled_path
+from swiommu.trace.emulator import EmulatorLog, find_emulator_log
 from swiommu.trace.reading import Reading
 from swiommu.trace.sidecar import Sidecar, find_sidecar, trace_name
 from swiommu.trace.source import Source, looks_like
@@ -32,6 +33,7 @@ class Trace:
     ``name`` is the file's name without folder and endings; ``entries_in_buffer``/``entries_written`` and ``cpus``
     come from the header (None without one). ``clock`` is ``"ns"``, or ``"ticks"`` if the recording's clock printed
     whole numbers of an unknown unit. ``boot_rows`` has the row at which each boot begins, so ``boots`` is its length.
+    ``emulator`` is the log of the emulated IOMMU beside the trace, None if there is none; it is read when it is asked.
     ``notes`` are sentences about what is odd but was read all the same.
 
     >>> trace = read_trace("arm64-6.12-cam-cma64M-s81")
@@ -44,6 +46,7 @@ class Trace:
     path: str
     name: str
     sidecar: Sidecar | None = None
+    emulator: EmulatorLog | None = None
     entries_in_buffer: int | None = None
     entries_written: int | None = None
     cpus: int | None = None
@@ -78,7 +81,8 @@ def read_trace(path: str | Path, *, name: str | None = None) -> Trace:
     trace.clock = "ticks" if reading.ticks else "ns"
     if reading.entries:
         trace.entries_in_buffer, trace.entries_written, trace.cpus = reading.entries
-    trace.sidecar = None if where == "-" else find_sidecar(where)
+    if where != "-":
+        trace.sidecar, trace.emulator = find_sidecar(where), find_emulator_log(where)
     trace.notes = list(_notes(trace, reading))
     return trace
 

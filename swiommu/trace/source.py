@@ -74,17 +74,19 @@ def looks_like(head: bytes) -> str:
     for pattern, name in _TEXTS:
         if pattern.search(head):
             return name
-    return "a text of another kind"
+    return "an ftrace text" if _SHAPE.search(head) else "a text of another kind"
 
 
 class Source:
     """The lines of one trace in batches; iterate it once. ``lines`` counts those handed out so far.
 
     ``bytes`` counts text (after decompression), ``head`` holds its beginning, ``cut_tail`` tells whether the last
-    line had no line feed.
+    line had no line feed. ``noun`` and ``text`` are what refusals say that it
+    should have been.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, noun: str = "a trace", text: str = "an ftrace text") -> None:
+        self.noun, self.text = noun, text
         self.name = "standard input" if str(path) == "-" else str(path)
         self._path = str(path)
         self.lines = 0
@@ -118,7 +120,7 @@ class Source:
             return _standard_input()
         try:
             if Path(self._path).is_dir():
-                raise self._refuse("is a directory, not a trace")
+                raise self._refuse(f"is a directory, not {self.noun}")
             return Path(self._path).open("rb")
         except FileNotFoundError:
             known = " and ".join(bundled_names())
@@ -135,7 +137,7 @@ class Source:
                 self._sniff()
             yield block
         if not self.bytes:
-            raise self._refuse("is empty, not a trace")
+            raise self._refuse(f"is empty, not {self.noun}")
 
     def _sniff(self) -> None:
         """Refuse at once what can't be text, so that a disk image is not read to its end."""
@@ -143,7 +145,7 @@ class Source:
             if self.head.startswith(magic):
                 raise self._refuse(reason)
         if b"\0" in self.head and not _SHAPE.search(self.head):
-            raise self._refuse("is a binary file, not an ftrace text")
+            raise self._refuse(f"is a binary file, not {self.text}")
 
     def _batches(self, blocks: Iterator[bytes]) -> Iterator[list[str]]:
         line: list[bytes] = []  # the pieces of a line that is not whole yet; a list, as a pipe may give single bytes

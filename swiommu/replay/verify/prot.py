@@ -1,0 +1,37 @@
+"""Does a mapping's direction give the protection that the kernel mapped it with? Every map call with a probe line."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from swiommu.address import Prot
+from swiommu.replay.verify.tally import DecisionClass
+from swiommu.replay.verify.timeline import DOORBELL, prot_of, read_timeline
+from swiommu.trace import Kind, Trace
+
+__all__ = ["verify_prot"]
+
+_CALLS: Final = frozenset({Kind.IOMMU_MAP_CALL, Kind.IOMMU_MAP_NOSYNC_CALL, Kind.IOMMU_MAP_SG_CALL})
+
+
+def verify_prot(trace: Trace) -> DecisionClass | None:
+    """Predict ``prot`` of every call that mapped something; None if the trace has no probe lines of such calls.
+
+    Undetermined: calls beside which no dma event tells the direction.
+
+    >>> from swiommu.trace import open_bundled
+    >>> verify_prot(open_bundled("arm64-6.12-smmu-camnvme-cma128M-s89")) is None
+    True
+    """
+    if _CALLS.isdisjoint(trace.table.kinds()):
+        return None
+    tally = DecisionClass("prot")
+    calls = {op.call: op for op in reversed(read_timeline(trace).ops) if op.told is not None}
+    for op in reversed(calls.values()):
+        predicted = DOORBELL if op.doorbell else prot_of(op.direction)
+        if predicted is None:
+            tally.leave("no dma event tells the direction")
+        else:
+            told = Prot(op.told or 0)
+            tally.judge("map", op.line, predicted=f"{predicted:#x}", recorded=f"{told:#x}")
+    return tally
