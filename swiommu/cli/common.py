@@ -1,4 +1,4 @@
-"""What the verbs share: the TRACE argument, and how an answer gets to standard output."""
+"""What the verbs share: the TRACE argument, addresses, and how an answer gets to standard output."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_TRACE",
+    "AddressType",
     "print_json",
     "progress",
     "progress_done",
@@ -34,6 +35,23 @@ DEFAULT_TRACE = "arm64-6.12-cam-cma64M-s81"
 
 _PIPED_WIDTH = 120
 _NARROWEST = 40
+
+
+class AddressType(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic since click 8.2
+    """A number from 0 to 2**64 - 1, decimal or with 0x."""
+
+    name = "address"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number; a usage error for anything else."""
+        text = str(value)
+        try:
+            number = int(text[:64], 0)
+        except ValueError:
+            self.fail(f"{text[:40]!r} is no address: a number such as 0x10000.", param, ctx)
+        if not 0 <= number < 1 << 64 or len(text) > 64:
+            self.fail("an address is from 0 to 2**64 - 1.", param, ctx)
+        return number
 
 
 class _NotWritten(click.ClickException):

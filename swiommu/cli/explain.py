@@ -1,4 +1,4 @@
-"""``swiommu explain``: one thing at a time, told step by step. So far: how an access finds its memory."""
+"""``swiommu explain``: one thing at a time, told step by step: how an access finds its memory, what a table holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import click
 
 from swiommu.address import Access
 from swiommu.answers import explain
-from swiommu.cli.common import print_json, show, write_page
+from swiommu.cli import explain_table
+from swiommu.cli.common import AddressType, print_json, show, write_page
 from swiommu.layer import read_stack
 from swiommu.report import walk_svg, walk_text
 from swiommu.words import clean
@@ -33,23 +34,7 @@ _LARGEST = 1 << 20
 _WIDEST = 100
 
 
-class _Address(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic since click 8.2
-    """A number from 0 to 2**64 - 1, decimal or with 0x."""
-
-    name = "address"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        text = str(value)
-        try:
-            number = int(text[:64], 0)
-        except ValueError:
-            self.fail(f"{text[:40]!r} is no address: a number such as 0x10000.", param, ctx)
-        if not 0 <= number < 1 << 64 or len(text) > 64:
-            self.fail("an address is from 0 to 2**64 - 1.", param, ctx)
-        return number
-
-
-class _Size(_Address):
+class _Size(AddressType):
     """A number of bytes that can be walked while somebody waits."""
 
     name = "bytes"
@@ -66,9 +51,12 @@ def command() -> None:
     """Tell one thing step by step."""
 
 
+command.add_command(explain_table.command)
+
+
 @command.command("translate", short_help="Send one access through a stack, step by step.")
 @click.argument("stack", metavar="STACK")
-@click.argument("address", type=_Address(), metavar="ADDRESS")
+@click.argument("address", type=AddressType(), metavar="ADDRESS")
 @click.option(
     "--device", metavar="NAME", help="Where the access comes from: a device, or any layer. Default: the only way in."
 )

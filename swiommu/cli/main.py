@@ -18,7 +18,10 @@ __all__ = ["main"]
 # Verb, module, and the line in --help (said here so that --help imports no verb).
 _VERBS = {
     "compare": ("swiommu.cli.compare", "One recorded trace, several designs, one verdict."),
-    "explain": ("swiommu.cli.explain", "One access through a stack of IOMMUs: its way, its cost, who refuses it."),
+    "explain": (
+        "swiommu.cli.explain",
+        "An access through a stack of IOMMUs, or the page tables in a dump of memory, step by step.",
+    ),
     "verify": ("swiommu.cli.verify", "How much of what the recorded kernel decided the model predicts."),
 }
 
