@@ -7,7 +7,18 @@ who refused. Nothing here allocates bus addresses or decides what to map: that i
 
 from swiommu.layer.attributes import NEUTRAL, Attributes, MemoryType, Shareability, meet_prot
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer, Read, Run
-from swiommu.layer.cache import EVERY, Dropped, Line, Stale, TranslationCache, invalidate, invalidation
+from swiommu.layer.cache import (
+    EVERY,
+    CacheShape,
+    Change,
+    ChangeLog,
+    Dropped,
+    Line,
+    Stale,
+    TranslationCache,
+    invalidate,
+    invalidation,
+)
 from swiommu.layer.delivery import deliver
 from swiommu.layer.doors import access, picture
 from swiommu.layer.extents import Piece, extents
@@ -36,7 +47,10 @@ __all__ = [
     "NEUTRAL",
     "Attributes",
     "Blocked",
+    "CacheShape",
     "Chain",
+    "Change",
+    "ChangeLog",
     "Dropped",
     "Extent",
     "Fault",

@@ -18,7 +18,7 @@ from swiommu.errors import DeviceFault, InvalidArgument
 from swiommu.layer.attributes import NEUTRAL, Attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from swiommu.address import Space
     from swiommu.layer.kinds.memory import Memory
@@ -133,7 +133,8 @@ class Layer(ABC):
     entered by, if that is older than the layer; ``hardware_ad``: its walker writes accessed and dirty bits into the
     table; ``keeps_marks``: `touched` has something to do. ``ports`` names the ways out, ``fixed``: what it answers
     never changes (no table), so that limits below it are known above it too; ``transparent``: it changes no address, so
-    that it promises nothing of its own about what is below it.
+    that it promises nothing of its own about what is below it. ``watch``, if set, is told of each change of its table:
+    what, start, size.
 
     >>> class Swap(Layer):
     ...     "Two halves of a space change places."
@@ -154,6 +155,7 @@ class Layer(ABC):
     ports: tuple[str, ...] = ("out",)
     fixed: bool = False
     transparent: bool = False
+    watch: Callable[[str, int, int], None] | None = None
     space: Space | None = None
     granule: int
     input_width: int
@@ -184,6 +186,13 @@ class Layer(ABC):
     def stored(self, address: int, width: int) -> int:
         """An entry of the layer's own table, for a walk that no modelled memory serves."""
         raise NotImplementedError(f"layer {self.name!r} has no table, so nothing at {address:#x} ({width} bytes)")
+
+    def levels(self) -> tuple[int, ...]:
+        """For each table of a walk, that of the root first, how many bits of the input its entries leave undecided.
+
+        Reads come in this order. A layer that does not say has none of the entries of its walks kept.
+        """
+        return ()
 
     def touched(self, at: int, *, write: bool) -> None:
         """An access went through ``at`` and reached memory; layers that keep accessed and dirty marks set them."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from swiommu.address import PAGE_SIZE, Access, BusSpace, Prot
 from swiommu.errors import AddressInUse
-from swiommu.layer import Marks, Node, Paged, Shadow, TranslationCache, Walker
+from swiommu.layer import CacheShape, Marks, Node, Paged, Shadow, TranslationCache, Walker
 from swiommu.pagetable import MOCK, CountingTables, Format, Level, RadixTable
 from swiommu.testing import laws
 from swiommu.testing.case import Case
@@ -214,7 +214,7 @@ def _renaming(recipe: Recipe, asked: list[Probe], shifts: list[int]) -> None:
 def _caches(
     recipe: Recipe,
     asked: list[Probe],
-    geometry: list[tuple[int | None, int | None, int]],
+    geometry: list[tuple[int | None, int | None, int, str]],
     stage: int,
     where: Patch,
     moves: bool,
@@ -226,9 +226,12 @@ def _caches(
     assume(any(each.start < DATA for each in recipe.stages[stage].pieces))
     piece = _existing(recipe, stack, stage, where)
     nodes = stack.linked() if linked else stack.parts
-    for node, (own, whole, walk_levels) in zip(nodes, geometry, strict=False):
-        node.tlb = None if own is None else TranslationCache(own or None, walk_levels=walk_levels)
-        node.iotlb = None if whole is None else TranslationCache(whole or None)
+    for node, (own, whole, walk_levels, policy) in zip(nodes, geometry, strict=False):
+        # The first policy in one set, the others direct-mapped: any shape has to be as transparent.
+        ways = None if policy == "lru" else 1
+        walk = [CacheShape(own or None, ways if own else None, policy if own else "lru")] * walk_levels
+        node.tlb = None if own is None else TranslationCache(own or None, walk=walk)
+        node.iotlb = None if whole is None else TranslationCache(whole or None, ways=ways if whole else None)
 
     def change() -> None:
         stack.unmap(stage, piece)
@@ -257,7 +260,11 @@ def _cases() -> list[Case]:
     shallow = recipes(kinds=_PLACED, memory=_SOLID, unit=PAGE_SIZE, max_stages=3)
     changes = st.tuples(st.integers(0, 3), _pieces(), st.sampled_from(("map", "unmap", "move")))
     room = st.sampled_from((None, 0, 0, 1, 3))  # no cache, any number of entries, few
-    geometry = st.lists(st.tuples(room, room, st.integers(0, 3)), min_size=5, max_size=5)
+    geometry = st.lists(
+        st.tuples(room, room, st.integers(0, 3), st.sampled_from(["lru", "fifo", "random", "plru"])),
+        min_size=5,
+        max_size=5,
+    )
     place, delta = st.integers(0, 0x40).map(lambda n: n * 0x400), st.integers(-0x40, 0x40).map(lambda n: n * 0x400)
     length = st.integers(1, 0x40).map(lambda n: n * 0x400)
     stages = st.integers(0, 3)

@@ -73,13 +73,15 @@ def glance(path: Path | Layer, at: int, wanted: Access, *, watched: bool = False
 def merged(answer: Translation) -> tuple[Run, ...]:
     """The runs of an answer as T sees them: blocks don't count, so runs that differ in nothing else are one.
 
+    Memories are told apart by their names: equal stacks have each their own.
+
     >>> from swiommu.layer import Identity
     >>> [run.page_size for run in merged(Probe(0, 16).on(Identity("id")))]
     [0]
     """
     runs: list[Run] = []
     for run in answer.runs:
-        plain = run._replace(page_size=0)
+        plain = run._replace(page_size=0, store=None)
         if runs and (last := runs[-1]).output + last.size == plain.output and last[3:] == plain[3:]:
             runs[-1] = last._replace(size=last.size + plain.size)
         else:

@@ -32,6 +32,7 @@ from swiommu.layer.attributes import meet_prot
 from swiommu.layer.extents import pieces
 from swiommu.layer.path import Reach
 from swiommu.pagetable import RadixTable
+from swiommu.pagetable.nodes import Nodes
 from swiommu.region import Region
 from swiommu.testing import LAWS
 from swiommu.testing.cases import CASES
@@ -104,7 +105,7 @@ def window_ends_one_byte_late(patch):
 
 
 def empty_tables_stay(patch):
-    patch.setattr(RadixTable, "_prune", lambda self, node: None)
+    patch.setattr(Nodes, "prune", lambda self, node: None)
 
 
 def unmap_takes_the_neighbour_too(patch):
@@ -181,7 +182,7 @@ def invalidation_from_the_top_down(patch):
 
 def invalidation_of_the_first_page_only(patch):
     real = invalidation_module._steps
-    first = lambda place, start, size, stream: real(place, start, size and 1, stream)  # noqa: E731
+    first = lambda place, start, size, *rest: real(place, start, size and 1, *rest)  # noqa: E731
     patch.setattr(invalidation_module, "_steps", first)
 
 

@@ -180,7 +180,7 @@ def test_upper_walk_cache_and_nested_hits_leave_r_plus_d(levels, r, lower_levels
 def test_the_entry_of_the_leaf_is_never_kept(pgsize, s, levels):
     node = stage("s1", (0, 0, pgsize, 3), **tlb(walk_levels=levels))
     assert [read(node, at * pgsize).refs for at in range(3)] == [s] + [max(s - levels, 1)] * 2
-    assert len(node.tlb._words) == min(levels, s - 1)
+    assert sum(map(len, node.tlb.walks)) == min(levels, s - 1)
     assert node.tlb.walk_hits == 2 * min(levels, s - 1)
 
 
@@ -188,14 +188,15 @@ def test_holes_leave_nothing():
     node = stage("s1", (TOP, HIGH, PAGE, 1), **tlb(walk_levels=3), **iotlb())
     for at in (TOP + PAGE, TOP - LARGE, 0, 1 << 50):
         assert read(node, at).fault is not None
-    assert (len(node.tlb), len(node.iotlb), len(node.tlb._words)) == (0, 0, 0)
+    assert (len(node.tlb), len(node.iotlb), sum(map(len, node.tlb.walks))) == (0, 0, 0)
 
 
 def test_upper_entries_are_bounded_too():
     node = stage("s1", *((at * HUGE, at * HUGE, PAGE, 1) for at in range(4)), **tlb(entries=3, walk_levels=3))
     for at in range(4):
         read(node, at * HUGE)
-    assert len(node.tlb._words) == 3
+    assert [len(level) for level in node.tlb.walks] == [1, 3, 3]
+    assert [level.evicted for level in node.tlb.walks] == [0, 1, 1]
     assert read(node, 3 * HUGE).refs == 0
 
 

@@ -385,8 +385,9 @@ PROBE = st.tuples(
 )
 def test_with_invalidation_a_cached_stack_is_an_uncached_one(caches, entries, levels, history):
     s1, s2, s3 = nodes = three(*caches)
-    for cache in (node.tlb for node in nodes if node.tlb is not None):
-        cache.entries, cache.walk_levels = entries, levels
+    for node in nodes:
+        if node.tlb is not None:
+            node.tlb = TranslationCache(entries, walk_levels=levels)
     bases = [(s1, TOP, IPA), (s2, IPA, HIGH), (s3, HIGH, END)]
     for (which, page, to, prot), probes in history:
         node, start, target = bases[which]

@@ -14,13 +14,18 @@ which cache, and what a hit costs a device, is told elsewhere; tables are read t
 """
 
 from swiommu.layer.cache.audit import Stale
+from swiommu.layer.cache.changes import Change, ChangeLog
 from swiommu.layer.cache.invalidating import Dropped, invalidate, invalidation
 from swiommu.layer.cache.place import EVERY, CacheHolder
+from swiommu.layer.cache.shape import CacheShape
 from swiommu.layer.cache.store import Line, TranslationCache
 
 __all__ = [
     "EVERY",
     "CacheHolder",
+    "CacheShape",
+    "Change",
+    "ChangeLog",
     "Dropped",
     "Line",
     "Stale",

@@ -35,20 +35,20 @@ def own_answer(
     """What the layer of ``node`` says of ``at``, from ``cache`` or by a walk that fills it."""
     ask = Ask(cache, node, at, why, trip, rest)
     tag = Tag(node, False, trip.stream, rest)
-    kept = cache.find(tag, at)
-    if isinstance(kept, Extent):
+    line = cache.find(tag, at)
+    if line is not None and isinstance(kept := line.answer, Extent):
         ask.tell(HopKind.HIT, at, kept.output + at - kept.input)
         if cache.audit:
-            audit_own(ask, node, kept)
+            audit_own(ask, node, kept, line.filled)
         return kept
-    walk = Walk(ask, tag, node.reader(why, trip, rest))
+    walk = Walk(ask, tag, node.layer.levels() if cache.walks else (), node.reader(why, trip, rest))
     trip.fillers.append(node)
     try:
         found = node.layer.look(at, walk)
     finally:
         trip.fillers.pop()
     if walk.used and cache.audit:
-        audit_own(ask, node, found)
+        audit_own(ask, node, found, walk.filled)
     if isinstance(found, Extent):
         walk.keep()
         cache.keep(tag, at, found, found)
@@ -67,12 +67,12 @@ def whole_answer(
     """Where the way from ``place`` ends, from ``cache`` or by ``walk``, which fills it; raises `Refused`."""
     ask = Ask(cache, place, at, why, trip, rest)
     tag = Tag(place, True, trip.stream, rest)
-    kept = cache.find(tag, at)
-    if isinstance(kept, Composite):
+    line = cache.find(tag, at)
+    if line is not None and isinstance(kept := line.answer, Composite):
         ask.tell(HopKind.ENTER, at)
         ask.tell(HopKind.HIT, at, kept.reach.to(at))
         if cache.audit:
-            audit_whole(ask, walk, kept.reach)
+            audit_whole(ask, walk, kept, line.filled)
         return _go_again(kept, at, why, trip)
     entered = len(trip.way)
     trip.fillers.append(place)

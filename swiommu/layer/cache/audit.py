@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.layer.base import Extent, FaultKind, Run
-from swiommu.layer.path import Refused
+from swiommu.layer.path import Reach, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from swiommu.layer.cache.ask import Ask
+    from swiommu.layer.cache.changes import Change
+    from swiommu.layer.cache.store import Composite
     from swiommu.layer.node import Node
-    from swiommu.layer.path import Path, Purpose, Reach, Trip
+    from swiommu.layer.path import Path, Purpose, Trip
 
 __all__ = ["Stale", "audit_own", "audit_whole"]
 
@@ -21,7 +23,7 @@ class Stale(NamedTuple):
     """A hit that the tables contradict: what the cache of ``layer`` said of a range, and what is true now.
 
     None where nothing was, or is, mapped. The range is the block that answered, as far as the tables say one thing of
-    it now.
+    it now. ``event`` is the change that no invalidation followed, if the cache has a log that knows of it.
     """
 
     layer: str
@@ -29,9 +31,10 @@ class Stale(NamedTuple):
     size: int
     was: Run | None
     now: Run | None
+    event: Change | None = None
 
 
-def audit_own(ask: Ask, node: Node, said: Extent | FaultKind) -> None:
+def audit_own(ask: Ask, node: Node, said: Extent | FaultKind, filled: int) -> None:
     """Hold what a cache said for the layer of ``node`` alone against its table."""
     was = said if isinstance(said, Extent) else None
     try:
@@ -41,17 +44,22 @@ def audit_own(ask: Ask, node: Node, said: Extent | FaultKind) -> None:
     else:
         now = found if isinstance(found, Extent) else None
     if _essence(was) != _essence(now):
-        _note(ask, was and _run(was, ""), now and _run(now, ""))
+        _note(ask, was and _run(was), now and _run(now), [(node, 0)], filled)
 
 
-def audit_whole(ask: Ask, walk: Callable[[int, Purpose, Trip, tuple[Path, ...]], Reach], said: Reach) -> None:
+def audit_whole(
+    ask: Ask, walk: Callable[[int, Purpose, Trip, tuple[Path, ...]], Reach], kept: Composite, filled: int
+) -> None:
     """Hold what a cache said of the whole way against a walk of it."""
+    said = kept.reach
     try:
         now = walk(ask.at, ask.why._replace(wanted=0), ask.by_tables(), ask.rest)
     except Refused:
         now = None
     if now is None or _essence_of_way(now) != _essence_of_way(said):
-        _note(ask, _run(said, _memory(said)), now and _run(now, _memory(now)))
+        # Where each layer was entered, seen from the top: the range of the answer, moved by this much, was its.
+        ways = [(node, part.address - kept.at) for node, part in zip(kept.nodes, said.parts, strict=True)]
+        _note(ask, _run(said), now and _run(now), ways, filled)
 
 
 def _essence(extent: Extent | None) -> object:
@@ -64,20 +72,22 @@ def _essence_of_way(reach: Reach) -> object:
     return reach.output - reach.input, reach.prot, reach.attributes, reach.memory, who
 
 
-def _memory(reach: Reach) -> str:
-    return reach.memory.name if reach.memory else ""
+def _run(found: Extent | Reach) -> Run:
+    memory = found.memory if isinstance(found, Reach) else None
+    name = memory.name if memory else ""
+    return Run(found.input, found.output, found.size, found.block, found.prot, found.attributes, name, memory)
 
 
-def _run(found: Extent | Reach, memory: str) -> Run:
-    return Run(found.input, found.output, found.size, found.block, found.prot, found.attributes, memory)
-
-
-def _note(ask: Ask, was: Run | None, now: Run | None) -> None:
+def _note(ask: Ask, was: Run | None, now: Run | None, ways: list[tuple[Node, int]], filled: int) -> None:
     # The block that answered, as far as the tables say one thing of it.
     runs = [run for run in (was, now) if run is not None]
     start = max(max(run.input, ask.at & -run.page_size) for run in runs)
     stop = min(min(run.input + run.size, (ask.at & -run.page_size) + run.page_size) for run in runs)
-    stale = Stale(ask.place.name, start, stop - start, _cut(was, start, stop), _cut(now, start, stop))
+    event = None
+    if ask.cache.log is not None:
+        own = [(node, start + shift, stop - start) for node, shift in ways]
+        event = ask.cache.log.cause(filled, own, (*ask.place.fed_by, *(node for node, _ in ways)))
+    stale = Stale(ask.place.name, start, stop - start, _cut(was, start, stop), _cut(now, start, stop), event)
     ask.cache.stale[stale] += 1
     ask.trip.stale.append(stale)
 

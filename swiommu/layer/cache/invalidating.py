@@ -27,14 +27,15 @@ class Dropped(NamedTuple):
 
 
 def invalidate(
-    place: CacheHolder, start: int = 0, size: int | None = None, *, stream: Hashable = EVERY
+    place: CacheHolder, start: int = 0, size: int | None = None, *, stream: Hashable = EVERY, leaf: bool = False
 ) -> list[Dropped]:
     """Say that the tables of ``place`` changed for ``size`` bytes from ``start`` (None: everything from there on).
 
     Its own caches forget that range. Then all that can have been found out through it is forgotten: the whole of what
     the places above it hold, each after those below it, since a lower address says nothing about the upper ones that
-    lead there. ``stream`` limits all of it to what one stream asked. Answers the steps in their order.
-    `InvalidArgument` for a range that is empty or negative. Source: ``kvm_tlb_flush_vmid_range`` and the order in it.
+    lead there. ``stream`` limits all of it to what one stream asked. ``leaf``: no table of the place came or went, so
+    that the kept upper entries of its own walks stay. Answers the steps in their order. `InvalidArgument` for a range
+    that is empty or negative. Source: ``kvm_tlb_flush_vmid_range`` and the order in it.
 
     >>> from swiommu.layer import Identity, Node, TranslationCache
     >>> upper, lower = Node(Identity("s1"), tlb=TranslationCache()), Node(Identity("s2"), tlb=TranslationCache())
@@ -45,11 +46,11 @@ def invalidate(
     if place.tlb is None and place.iotlb is None and not place.above():
         require_range(start, 1 if size is None else size)
         return []  # nobody keeps anything: unmapping without caches must not pay for them
-    return list(invalidation(place, start, size, stream=stream))
+    return list(invalidation(place, start, size, stream=stream, leaf=leaf))
 
 
 def invalidation(
-    place: CacheHolder, start: int = 0, size: int | None = None, *, stream: Hashable = EVERY
+    place: CacheHolder, start: int = 0, size: int | None = None, *, stream: Hashable = EVERY, leaf: bool = False
 ) -> Iterator[Dropped]:
     """`invalidate` step by step: accesses that come in between may see the old or the new, after the last only the new.
 
@@ -58,7 +59,7 @@ def invalidation(
     Dropped(place='bypass', cache='iotlb', lines=0)
     """
     require_range(start, 1 if size is None else size)
-    return _steps(place, start, size, stream)
+    return _steps(place, start, size, stream, leaf)
 
 
 def feed(place: CacheHolder, fillers: list[CacheHolder]) -> None:
@@ -77,14 +78,14 @@ def _starve(place: CacheHolder) -> None:
     place.fed_by.clear()
 
 
-def _steps(place: CacheHolder, start: int, size: int | None, stream: Hashable) -> Iterator[Dropped]:
+def _steps(place: CacheHolder, start: int, size: int | None, stream: Hashable, leaf: bool) -> Iterator[Dropped]:
     for each in _bottom_up(place):
         of = (start, size) if each is place else (0, None)
         if of == (0, None) and stream is EVERY:
             _starve(each)  # before the first goes: what comes in between is noted anew
         for which, cache in (("tlb", each.tlb), ("iotlb", each.iotlb)):
             if cache is not None:
-                yield Dropped(each.name, which, cache.drop(each, *of, stream=stream))
+                yield Dropped(each.name, which, cache.drop(each, *of, stream=stream, leaf=leaf and each is place))
 
 
 def _bottom_up(place: CacheHolder) -> list[CacheHolder]:

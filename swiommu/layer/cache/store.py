@@ -1,4 +1,4 @@
-"""The store of a cache: lines by whose answer they are, and by the block that they are good for."""
+"""The store of a cache: lines by whose answer they are and which block they are good for, and entries of walks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.errors import InvalidArgument
+from swiommu.layer.base import Extent
 from swiommu.layer.cache.place import EVERY
+from swiommu.layer.cache.sets import Sets
+from swiommu.layer.cache.shape import CacheShape
+from swiommu.layer.cache.walk import WalkCache
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Hashable, Iterator, Sequence
 
-    from swiommu.layer.base import Extent
     from swiommu.layer.cache.audit import Stale
+    from swiommu.layer.cache.changes import ChangeLog
     from swiommu.layer.cache.place import CacheHolder
     from swiommu.layer.node import Node
     from swiommu.layer.path import Path, Reach
@@ -38,30 +42,61 @@ class Composite(NamedTuple):
 
 
 class Line(NamedTuple):
-    """What a cache keeps for one block: ``answer`` is good for ``size`` bytes from ``start``, or was once."""
+    """What a cache keeps for one block: ``answer`` is good for ``size`` bytes from ``start``, or was once.
 
-    place: str
-    stream: Hashable
+    ``filled``: the number of the last change that its cache's log knew of then.
+
+    >>> from swiommu.address import Access
+    >>> from swiommu.layer import Identity, Node, access
+    >>> bypass = Node(Identity("bypass", width=32), tlb=TranslationCache())
+    >>> _ = access(bypass, 0x1000, 4, Access.READ)
+    >>> [(line.place, line.stages) for line in bypass.tlb]
+    [('bypass', (('bypass', 4294967296),))]
+    """
+
+    tag: Tag
     block: int
+    at: int
     start: int
     size: int
     answer: Extent | Composite
+    filled: int = 0
+
+    @property
+    def place(self) -> str:
+        """Whose answer it is."""
+        return self.tag.place.name
+
+    @property
+    def stream(self) -> Hashable:
+        """Who asked."""
+        return self.tag.stream
+
+    @property
+    def stages(self) -> tuple[tuple[str, int], ...]:
+        """The page size of each stage that it went through, top first."""
+        if isinstance(self.answer, Extent):
+            return ((self.place, self.answer.block),)
+        return tuple((part.layer, part.block) for part in self.answer.reach.parts)
 
 
 class TranslationCache:
-    """At most ``entries`` answers (None: no limit), the least recently used goes first; as many words of tables.
+    """At most ``entries`` answers (None: no limit) in sets of ``ways`` (None: in one); ``policy`` says who goes.
 
-    ``walk_levels``: of how many upper levels of a walk the entries are kept, so that a walk of s levels costs
-    s - ``walk_levels`` references, and never less than the one for the leaf; only a ``tlb`` walks. ``audit``: hold each
-    hit against the tables. That costs time, no references.
+    All knobs are those of a `CacheShape`. ``walk``: one of these for each upper level of a walk of which entries are
+    kept, that of the root first; ``walk_levels`` means that many with as many ``entries``. A walk goes on from the
+    deepest entry that is kept: with n levels, one of s costs s - n references, and never less than the one for the
+    leaf; only a ``tlb`` walks. ``audit``: hold each hit against the tables. That costs time, no references. ``log``:
+    where to look for the change that made an answer stale.
 
     Who frees tables has to `invalidate` all that they were for before their pages are used again: until then, a kept
     upper entry leads into them, and what it finds there may be neither what was true nor what is.
 
-    `hits` and `misses` count the answers asked for, `walk_hits` and `walk_misses` the upper entries, `evicted` and
-    `dropped` the lines that went for want of room and by invalidation, `stale` how often a `Stale` line answered.
-    One cache can serve many nodes, as that of an IOMMU with many domains. `InvalidArgument` for less than one entry or
-    a negative number of levels.
+    `hits` and `misses` count the answers asked for, `walk_hits` and `walk_misses` the upper entries (each level is
+    asked at each walk), `conflicts` and `overflows` the lines that went for want of room while other sets had some and
+    while none had, `evicted` both, `dropped` those that went by invalidation, `stale` how often a `Stale` line
+    answered. One cache can serve many nodes, as that of an IOMMU with many domains. `InvalidArgument` for a shape that
+    can't be, or a negative number of levels.
 
     >>> from swiommu.address import Access, Prot
     >>> from swiommu.layer import Node, Paged, access, invalidate
@@ -80,19 +115,30 @@ class TranslationCache:
     translation fault of READ access at 0x1000 in layer 'iommu'
     """
 
-    def __init__(self, entries: int | None = None, *, walk_levels: int = 0, audit: bool = True) -> None:
-        if entries is not None and entries < 1:
-            raise InvalidArgument(f"a cache of {entries} entries: at least 1 is needed", entries=entries)
+    def __init__(
+        self,
+        entries: int | None = None,
+        *,
+        ways: int | None = None,
+        policy: str = "lru",
+        seed: int = 0,
+        walk_levels: int = 0,
+        walk: Sequence[CacheShape] = (),
+        audit: bool = True,
+        log: ChangeLog | None = None,
+    ) -> None:
+        self.shape = CacheShape(entries, ways, policy, seed)
         if walk_levels < 0:
             raise InvalidArgument(f"a cache of {walk_levels} levels of a walk: at least 0", walk_levels=walk_levels)
-        self.entries = entries
-        self.walk_levels = walk_levels
+        if walk_levels and walk:
+            raise InvalidArgument("levels of a walk are either counted or described, not both", walk_levels=walk_levels)
+        self.walks = tuple(WalkCache(each) for each in walk or (CacheShape(entries),) * walk_levels)
         self.audit = audit
-        self.hits = self.misses = self.walk_hits = self.walk_misses = self.evicted = self.dropped = 0
+        self.log = log
+        self.hits = self.misses = self.dropped = 0
         self.stale: Counter[Stale] = Counter()
-        self._lines: dict[tuple[Tag, int, int], Line] = {}
+        self._lines: Sets[Line] = Sets(self.shape)
         self._blocks: dict[Tag, dict[int, int]] = {}  # how many lines there are of each size of block
-        self._words: dict[tuple[Tag, int], int] = {}
 
     def __repr__(self) -> str:
         size = "lines" if self.entries is None else f"of {self.entries} lines"
@@ -103,85 +149,120 @@ class TranslationCache:
         return len(self._lines)
 
     def __iter__(self) -> Iterator[Line]:
-        """The lines, least recently used first; looking does not count as using."""
-        return iter(list(self._lines.values()))
+        """The lines, set by set, who is to go first; looking does not count as using."""
+        return iter(list(self._lines))
+
+    @property
+    def entries(self) -> int | None:
+        """How many answers it holds at most."""
+        return self.shape.entries
+
+    @property
+    def walk_levels(self) -> int:
+        """Of how many upper levels of a walk entries are kept."""
+        return len(self.walks)
+
+    @property
+    def walk_hits(self) -> int:
+        """How often a level of a walk had an entry, over all levels."""
+        return sum(walk.hits for walk in self.walks)
+
+    @property
+    def walk_misses(self) -> int:
+        """How often it had none."""
+        return sum(walk.misses for walk in self.walks)
+
+    @property
+    def conflicts(self) -> int:
+        """Lines that went though other sets had room."""
+        return self._lines.conflicts
+
+    @property
+    def overflows(self) -> int:
+        """Lines that went because all sets were full."""
+        return self._lines.overflows
+
+    @property
+    def evicted(self) -> int:
+        """Lines that went for want of room."""
+        return self.conflicts + self.overflows
 
     @property
     def stale_hits(self) -> int:
         """How many hits the tables contradicted."""
         return self.stale.total()
 
+    def peek(self, place: CacheHolder, at: int, *, stream: Hashable = None) -> Line | None:
+        """The line that would answer for ``at`` at ``place``; nothing is counted, no order changes.
+
+        That of the layer alone goes before that of the whole way, where one cache keeps both.
+        """
+        tags = [tag for tag in self._blocks if tag.place is place and tag.stream == stream]
+        for tag in sorted(tags, key=lambda tag: tag.combined):
+            for block in self._blocks[tag]:
+                line = self._lines.peek(at // block, (tag, block, at & -block))
+                if line is not None:
+                    return line
+        return None
+
     def drop(
-        self, place: CacheHolder | None = None, start: int = 0, size: int | None = None, *, stream: Hashable = EVERY
+        self,
+        place: CacheHolder | None = None,
+        start: int = 0,
+        size: int | None = None,
+        *,
+        stream: Hashable = EVERY,
+        leaf: bool = False,
     ) -> int:
         """Forget what touches a range of inputs of ``place`` (None: of any) for ``stream``; how many lines that were.
 
-        Entries of walks of the place go all, whatever the range, as with INVLPG: an entry does not say what it covers.
-        This is the bare command to one cache. `invalidate` knows which caches, and in which order.
+        Entries of walks of the place go all, whatever the range, as with INVLPG; with ``leaf`` they all stay, as with
+        a command for the last level only: right if no table went or came. This is the bare command to one cache.
+        `invalidate` knows which caches, and in which order.
         """
-        lines = self._lines.items()
-        gone = [key for key, line in lines if _matches(key[0], place, stream) and _touches(line, start, size)]
-        for key in gone:
-            self._remove(key)
-        for word in [word for word in self._words if _matches(word[0], place, stream)]:
-            del self._words[word]
+        gone = [line for line in self._lines if _matches(line.tag, place, stream) and _touches(line, start, size)]
+        for line in gone:
+            self._lines.remove(line.at // line.block, (line.tag, line.block, line.at))
+            self._uncount(line)
+        if not leaf:
+            for walk in self.walks:
+                walk.drop(lambda tag: _matches(tag, place, stream))
         self.dropped += len(gone)
         return len(gone)
 
     # -- what nodes use
 
-    def find(self, tag: Tag, at: int) -> Extent | Composite | None:
-        """The answer for ``at``, counted as a hit or a miss."""
+    def find(self, tag: Tag, at: int) -> Line | None:
+        """The line for ``at``, counted as a hit or a miss."""
         for block in self._blocks.get(tag, ()):
-            key = (tag, block, at & -block)
-            line = self._lines.get(key)
+            line = self._lines.get(at // block, (tag, block, at & -block))
             if line is not None:
                 self.hits += 1
-                self._lines[key] = self._lines.pop(key)
-                return line.answer
+                return line
         self.misses += 1
         return None
 
     def keep(self, tag: Tag, at: int, run: Extent | Reach, answer: Extent | Composite) -> None:
         """Keep ``answer`` for the block of ``run`` around ``at``."""
         block = run.block
-        key = (tag, block, at & -block)
-        if key in self._lines:
-            self._remove(key)
-        self._lines[key] = Line(tag.place.name, tag.stream, block, run.input, run.size, answer)
-        blocks = self._blocks.setdefault(tag, {})
-        if block not in blocks:  # the smallest is asked first: what is known best
-            self._blocks[tag] = blocks = dict(sorted({**blocks, block: 0}.items()))
-        blocks[block] += 1
-        if self.entries is not None and len(self._lines) > self.entries:
-            self._remove(next(iter(self._lines)))
-            self.evicted += 1
+        first = at & -block
+        line = Line(tag, block, first, run.input, run.size, answer, self.log.number if self.log is not None else 0)
+        if self._lines.peek(first // block, (tag, block, first)) is None:
+            blocks = self._blocks.setdefault(tag, {})
+            if block not in blocks:  # the smallest is asked first: what is known best
+                self._blocks[tag] = blocks = dict(sorted({**blocks, block: 0}.items()))
+            blocks[block] += 1
+        gone = self._lines.put(first // block, (tag, block, first), line)
+        if gone is not None:
+            self._uncount(gone)
 
-    def word(self, tag: Tag, address: int) -> int | None:
-        """The upper entry at ``address``, counted."""
-        found = self._words.get((tag, address))
-        if found is None:
-            self.walk_misses += 1
-        else:
-            self.walk_hits += 1
-            self._words[tag, address] = self._words.pop((tag, address))
-        return found
-
-    def keep_word(self, tag: Tag, address: int, word: int) -> None:
-        """Keep the upper entry at ``address``."""
-        self._words[tag, address] = word
-        if self.entries is not None and len(self._words) > self.entries:
-            del self._words[next(iter(self._words))]
-
-    def _remove(self, key: tuple[Tag, int, int]) -> None:
-        tag, block, _ = key
-        del self._lines[key]
-        blocks = self._blocks[tag]
-        blocks[block] -= 1
-        if not blocks[block]:
-            del blocks[block]
+    def _uncount(self, line: Line) -> None:
+        blocks = self._blocks[line.tag]
+        blocks[line.block] -= 1
+        if not blocks[line.block]:
+            del blocks[line.block]
             if not blocks:
-                del self._blocks[tag]
+                del self._blocks[line.tag]
 
 
 def _matches(tag: Tag, place: CacheHolder | None, stream: Hashable) -> bool:

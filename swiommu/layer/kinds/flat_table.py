@@ -93,6 +93,8 @@ class FlatTable(Layer):
         for offset in range(0, size, PAGE_SIZE):
             output = to + offset
             self._set(at + offset, output & 0xFFFF_F000 | output >> 32 << 4 | bits)
+        if self.watch is not None:
+            self.watch("map", at, size)
 
     def unmap(self, at: int, size: int) -> int:
         """Clear the entries of ``size`` bytes from ``at``, and say how many bytes of these were mapped.
@@ -104,6 +106,8 @@ class FlatTable(Layer):
         for page in range(at, at + size, PAGE_SIZE):
             done += PAGE_SIZE if self._entry(page) & _VALID else 0
             self._set(page, 0)
+        if done and self.watch is not None:
+            self.watch("unmap", at, size)
         return done
 
     def look(self, at: int, read: Read) -> Extent | FaultKind:

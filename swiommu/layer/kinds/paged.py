@@ -9,7 +9,7 @@ from swiommu.layer.base import Extent, FaultKind, Layer, Read
 from swiommu.pagetable import Leaf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from swiommu.layer.marks import Marks
     from swiommu.pagetable import RadixTable
@@ -51,6 +51,7 @@ class Paged(Layer):
         self.hardware_ad = hardware_ad
         self.force_write_back = force_write_back
         self.granule = table.granule
+        self._shifts = tuple(level.shift for level in table.format.levels)
         self.input_width = 64 if table.format.sign_extended else table.format.input_width
         self.output_width = table.format.output_width
 
@@ -62,6 +63,19 @@ class Paged(Layer):
         if not isinstance(item, Leaf):
             return FaultKind.TRANSLATION
         return self._extent(at & -pgsize, item, pgsize)
+
+    def levels(self) -> tuple[int, ...]:
+        """The shifts of the format's levels, from the root down."""
+        return self._shifts[self.table.root_depth :]
+
+    @property
+    def watch(self) -> Callable[[str, int, int], None] | None:
+        """Who is told of changes: the table itself tells."""
+        return self.table.watch
+
+    @watch.setter
+    def watch(self, told: Callable[[str, int, int], None] | None) -> None:
+        self.table.watch = told
 
     def accepts(self) -> Iterator[tuple[int, int]]:
         """The inputs of the format: of a sign-extended one the halves at both ends of 64 bits."""

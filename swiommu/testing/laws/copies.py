@@ -87,7 +87,7 @@ def shadow(stand_in: Shadow, changes: Sequence[Callable[[], object]], probes: Se
 def _value(path: Path | Layer, place: _Place) -> Translation:
     # Where it leads; in which memory, and who refuses if it doesn't, is the source's business.
     answer = _answer(path, place, uncached=True)
-    return Translation(tuple(run._replace(memory="") for run in answer.runs), 0, None)
+    return Translation(tuple(run._replace(memory="", store=None) for run in answer.runs), 0, None)
 
 
 def cache_transparency(
