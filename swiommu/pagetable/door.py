@@ -60,6 +60,8 @@ class TableDoor:
 
     def range(self, iova: int, size: int, alignment: int) -> int:
         """The decoded bits of the range's start, if it can be one: not empty, aligned, in one half of the inputs."""
+        if size > 0 <= iova and iova + size <= self._half and not (iova | size) & (alignment - 1):
+            return iova
         if size < 1:
             raise InvalidArgument(f"a range of {size} bytes at {iova:#x}: at least {alignment} are needed", size=size)
         if (iova | size) & (alignment - 1):
@@ -79,21 +81,31 @@ class TableDoor:
     def leaf(self, iova: int, paddr: int, pgsize: int, count: int, prot: int) -> tuple[int, int]:
         """Depth and order of ``count`` leaves that can be written so, wherever there is room."""
         found = self.leaf_of.get(pgsize)
+        size, bits = pgsize * count, int(prot)
+        if (
+            found is not None
+            and size > 0 <= (iova | paddr)
+            and not (iova | paddr) & (pgsize - 1)
+            and iova + size <= self._half
+            and paddr + size <= self._output_limit
+            and (bits & _READ_WRITE or not self._needs)
+            and not bits & ~_PROT_BITS
+        ):  # nearly always: what follows finds the words for the other cases
+            return found
         if found is None:
             raise InvalidArgument(f"format {self.format.name!r} has no leaf of {pgsize:#x} bytes", pgsize=pgsize)
-        self.range(iova, pgsize * count, pgsize)
+        self.range(iova, size, pgsize)
         if paddr & (pgsize - 1):
             raise self.rules.misaligned(
                 f"output {paddr:#x} is not aligned to the page size {pgsize:#x}", paddr=paddr, alignment=pgsize
             )
-        if paddr < 0 or paddr + pgsize * count > self._output_limit:
+        if paddr < 0 or paddr + size > self._output_limit:
             raise OutOfRange(
-                f"{pgsize * count:#x} bytes at output {paddr:#x} leave the {self.format.output_width}-bit output "
+                f"{size:#x} bytes at output {paddr:#x} leave the {self.format.output_width}-bit output "
                 f"of format {self.format.name!r}",
                 paddr=paddr,
-                size=pgsize * count,
+                size=size,
             )
-        bits = int(prot)
         if (self._needs and not bits & self._needs) or bits & ~_PROT_BITS:
             raise self.rules.no_access(
                 f"protection {bits:#x}: READ or WRITE is needed, no bit above PRIV exists", prot=prot

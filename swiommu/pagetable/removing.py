@@ -32,6 +32,7 @@ class Removing:
         self._nodes = nodes
         self._door = door
         self._rules = nodes.format.rules
+        self._many = [bool(level.orders) for level in nodes.format.levels]
         self._emptied: list[Node] = []
 
     def remove(self, start: int, stop: int) -> list[LeafRun]:
@@ -66,7 +67,7 @@ class Removing:
         if not node.words[first]:
             return None
         limit = min(mask + 1 - first, -(at - stop >> shift))
-        if not self._nodes.format.levels[node.depth].orders:
+        if not self._many[node.depth]:
             return node, first, 0, self._alike(node, first, limit)
         item = self._nodes.format.decode(node.words[first], node.depth)
         order = item.order if isinstance(item, Leaf) else 0

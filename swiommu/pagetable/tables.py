@@ -181,7 +181,8 @@ def blank(size: int) -> Words:
     >>> len(blank(16384))
     2048
     """
-    return joined([array("Q", _ZERO_PAGE) for _ in range(0, size, PAGE_SIZE)])
+    pages = [array("Q", _ZERO_PAGE) for _ in range(0, size, PAGE_SIZE)]
+    return pages[0] if len(pages) == 1 else JoinedPages(pages)
 
 
 class FrameTables(TablePages):
