@@ -15,6 +15,7 @@ import attrs
 
 from swiommu.address import PAGE_SIZE
 from swiommu.iommu import FlushQueue
+from swiommu.replay.verify.timeline import is_flush_all
 from swiommu.trace import Event, EventTable, Kind
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ __all__ = ["IovaCall", "read_calls"]
 
 _Range: TypeAlias = tuple[int, int]
 
-_ALL_ONES: Final = (1 << 64) - 1
 _RING: Final = FlushQueue.SIZE - 1
 _DMA_MAPS: Final = frozenset({Kind.DMA_MAP, Kind.DMA_MAP_SG, Kind.DMA_ALLOC})
 _MAP_CALLS: Final = frozenset({Kind.IOMMU_MAP_CALL, Kind.IOMMU_MAP_NOSYNC_CALL, Kind.IOMMU_MAP_SG_CALL})
@@ -62,12 +62,6 @@ def read_calls(table: EventTable) -> list[IovaCall]:
     return _Reader(table).read()
 
 
-def _is_flush_all(event: Event) -> bool:
-    return event.kind is Kind.FLUSH_ALL or (
-        event.kind is Kind.FLUSH_RANGE and event.addr == 0 and event.phys == _ALL_ONES
-    )
-
-
 def _survey(table: EventTable) -> tuple[bool, dict[int, int]]:
     """Whether frees follow their unmaps at once (strict), and which allocator each flushed domain id belongs to."""
     last: dict[Context, Event] = {}
@@ -82,7 +76,7 @@ def _survey(table: EventTable) -> tuple[bool, dict[int, int]]:
                 following += before.addr == event.addr * PAGE_SIZE
             elif before is not None:
                 allocator_of.setdefault(before.extra, event.extra)
-        elif event.kind is Kind.IOMMU_UNMAP or _is_flush_all(event):
+        elif event.kind is Kind.IOMMU_UNMAP or is_flush_all(event):
             last[context] = event
         elif event.kind not in _IN_BETWEEN:
             last.pop(context, None)
@@ -175,7 +169,7 @@ class _Reader:
         }
         for event in self.table:
             context = (event.cpu, event.pid, event.context)
-            if _is_flush_all(event):
+            if is_flush_all(event):
                 self.flush_all(event, context)
             elif event.kind not in _IN_BETWEEN:
                 self.flushing.pop(event.cpu, None)
