@@ -208,8 +208,10 @@ class Explanation:
         }
 
 
-def explain(top: Node, iova: int, size: int, wanted: Access, *, stack: str = "") -> Explanation:
+def explain(top: Node, iova: int, size: int, wanted: Access, *, stack: str = "", again: bool = False) -> Explanation:
     """The access, watched, and what other accesses to its first byte would meet; caches of the stack are not asked.
+
+    ``again``: they are, by an access that is like one before it, which filled them.
 
     >>> from swiommu.layer import read_stack
     >>> answer = explain(read_stack("nested")["camera"], 0x10010, 8, Access.READ)
@@ -218,13 +220,15 @@ def explain(top: Node, iova: int, size: int, wanted: Access, *, stack: str = "")
     >>> [f"{visit.layer} {visit.address:#x}" for visit in answer.ways[0]]
     ['camera 0x10010', 'guest 0x10010', 'host 0x40800010', 'ram 0x80800010']
     """
+    if again:
+        access(top, iova, size, wanted)
     return Explanation(
         stack,
         top,
         iova,
         size,
         wanted,
-        access(top, iova, size, wanted, watched=True, uncached=True),
+        access(top, iova, size, wanted, watched=True, uncached=not again),
         {letter: access(top, iova, 1, each, uncached=True).fault for letter, each in _LETTERS.items()},
         {node.name: node for node in _below(top)},
     )

@@ -71,6 +71,9 @@ command.add_command(explain_table.command)
     type=click.IntRange(0),
     help="Leave out walks nested deeper than this. Default: as deep as a page or two can show.",
 )
+@click.option(
+    "--again", is_flag=True, help="Tell of the second of two such accesses: caches of the stack have the first."
+)
 @click.option("--svg", "drawing", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT", help="Also draw it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document (swiommu.explain.translate/1).")
 def _translate(
@@ -81,18 +84,19 @@ def _translate(
     wanted: str,
     size: int,
     depth: int | None,
+    again: bool,
     drawing: Path | None,
     as_json: bool,
 ) -> int:
     """Send one access through STACK: its way through every layer, each reference, and who refuses it.
 
-    STACK is a TOML file (the reference tells its keys) or the name of a bundled stack. Translation caches are empty:
-    this is what the access costs cold.
+    STACK is a TOML file (the reference tells its keys) or the name of a bundled stack. Translation caches are not
+    asked, as this is what the access costs cold, unless it is sent again.
     """
     if drawing is not None and not drawing.parent.is_dir():
         raise click.BadParameter(f"there is no directory {drawing.parent}", param_hint="--svg")
     graph = read_stack(stack)
-    answer = explain(_entrance(graph, device), address, size, _ACCESSES[wanted], stack=stack)
+    answer = explain(_entrance(graph, device), address, size, _ACCESSES[wanted], stack=stack, again=again)
     if drawing is not None:
         write_page(drawing, walk_svg(answer))
     if as_json:

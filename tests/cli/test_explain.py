@@ -21,6 +21,27 @@ def test_text_json_and_picture_tell_the_same(swiommu, tmp_path):
     assert ET.parse(tmp_path / "walk.svg").getroot().get("aria-label").startswith("camera reads 1 byte at iova 0x10010")
 
 
+def test_the_second_time_costs_what_caches_did_not_keep(swiommu, tmp_path):
+    stack = """
+        [memory.ram]
+        size = "1 GiB"
+        [layer.iommu]
+        kind = "paged"
+        on = "ram"
+        tables = 0x1000
+        map = [{ at = 0x1000, to = 0x10_0000, size = "4 KiB" }]
+        tlb = { entries = 4 }
+    """
+    (tmp_path / "s.toml").write_text(stack)
+    cold, again = (
+        json.loads(swiommu("explain", "translate", "s.toml", "0x1010", "--json", *more).stdout)
+        for more in ([], ["--again"])
+    )
+    assert (cold["refs"], again["refs"]) == (4, 0)
+    assert cold["runs"] == again["runs"]
+    assert "(cached)" in swiommu("explain", "translate", "s.toml", "0x1010", "--again").stdout.decode()
+
+
 def test_a_fault_is_an_answer(swiommu):
     status, out, err = said(swiommu("explain", "translate", "nested", "0x14000", "--access", "w", "--device", "guest"))
     assert (status, err) == (0, "")

@@ -424,7 +424,10 @@ VALUES = st.recursive(
         st.booleans(),
         st.floats(),
     ),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["at", "to", "size", "ram"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["at", "to", "size", "ram", "entries", "ways", "policy", "walk"]), inner)
+    ),
     max_leaves=5,
 )
 
@@ -439,7 +442,7 @@ def toml(value):
     return str(value).lower()
 
 
-KEYS = ["kind", "on", "walker", "tables", "map", "windows", "base", "size", "width", "format", "reserved"]
+KEYS = ["kind", "on", "walker", "tables", "map", "windows", "base", "size", "width", "format", "reserved", "tlb"]
 
 
 @given(

@@ -82,6 +82,16 @@ class Keys:
         """A width from 1 to 64."""
         return self._number(key, default, 1, 64, "a number of bits from 1 to 64")
 
+    def count(self, key: str, least: int, most: int) -> int | None:
+        """A number from ``least`` to ``most``, None if the key is not there."""
+        return self._number(key, least, least, most, f"a number from {least} to {most}") if key in self._table else None
+
+    def table(self, key: str) -> Keys | None:
+        """A table, to be closed by the caller; None if the key is not there."""
+        if key not in self._table:
+            return None
+        return Keys(self._take(key, default={}), f"{self.where}: {key}", self.path)
+
     def flag(self, key: str) -> bool:
         """True or false, which is the default."""
         value = self._take(key, default=False)

@@ -29,6 +29,7 @@ from swiommu.errors import InputError, SwiommuError
 from swiommu.layer.graph import Graph, Reserved, ReservedKind
 from swiommu.layer.kinds import Blocked, FlatTable, Identity, Memory, Paged, Router, Span, Window
 from swiommu.layer.path import Walker
+from swiommu.layer.stack_file.caches import read_cache
 from swiommu.layer.stack_file.device import Device
 from swiommu.layer.stack_file.keys import Keys
 from swiommu.layer.stack_file.placed_tables import PlacedTables
@@ -201,12 +202,13 @@ class _File:
         else:
             layer = _KINDS[self.kinds[name]](self, name, keys)
         walker = self.walkers.get(name, "nested")
-        self.graph.add(
+        node = self.graph.add(
             layer,
             on=self._lowers(name, layer, keys),
             walker=_WALKERS.get(walker, walker),
             reserved=[self._reserved(row) for row in keys.rows("reserved")],
         )
+        node.tlb, node.iotlb = read_cache(keys, "tlb"), read_cache(keys, "iotlb")
 
     def _lowers(self, name: str, layer: Layer, keys: Keys) -> list[str]:
         on = self.on.get(name, {})
