@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from swiommu.pagetable import Format
-    from swiommu.pagetable.dump import DumpedTable, DumpStep, DumpWalk, MemoryDump, Row, TableDump
+    from swiommu.pagetable.dump import DumpedTable, DumpRow, DumpStep, DumpWalk, MemoryDump, TableDump
 
 __all__ = ["TableExplanation", "explain_table"]
 
@@ -98,7 +98,7 @@ def _table(table: DumpedTable, number: int, numbers: dict[DumpedTable, int]) -> 
     }
 
 
-def _row(row: Row, numbers: dict[DumpedTable, int]) -> dict[str, Any]:
+def _row(row: DumpRow, numbers: dict[DumpedTable, int]) -> dict[str, Any]:
     return {
         "kind": row.kind.value,
         "offset": hex(row.offset),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from swiommu.answers.table import TableExplanation
     from swiommu.pagetable import Format, Item
-    from swiommu.pagetable.dump import DumpedTable, DumpStep, DumpWalk, Row
+    from swiommu.pagetable.dump import DumpedTable, DumpRow, DumpStep, DumpWalk
 
 __all__ = ["LINES", "table_text"]
 
@@ -83,7 +83,7 @@ def table_text(answer: TableExplanation, *, width: int = _WIDTH, limit: int | No
 class _Line(NamedTuple):
     nesting: int
     at: int
-    row: Row
+    row: DumpRow
     told: int | None  # where the table was told before, if it was
 
 
@@ -137,7 +137,7 @@ class _Words:
         return f": {times}table {row.to:#x}, a loop: it is inside of itself"
 
     @staticmethod
-    def _table(row: Row, told: int | None) -> str:
+    def _table(row: DumpRow, told: int | None) -> str:
         assert row.below is not None, "a table is known"
         text = f"{row.number:,} x table {row.to:#x}" if row.number > 1 else f"table {row.to:#x}"
         if told is None:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from swiommu.pagetable.dump.decode import MOST, TableDump, decode_dump
 from swiommu.pagetable.dump.memory import FileBytes, MemoryDump, dump_table
-from swiommu.pagetable.dump.rows import DumpedTable, Row, RowKind
+from swiommu.pagetable.dump.rows import DumpedTable, DumpRow, RowKind
 from swiommu.pagetable.dump.steps import DumpStep, DumpWalk, refusal, walk_dump
 
 __all__ = [
     "MOST",
+    "DumpRow",
     "DumpStep",
     "DumpWalk",
     "DumpedTable",
     "FileBytes",
     "MemoryDump",
-    "Row",
     "RowKind",
     "TableDump",
     "decode_dump",

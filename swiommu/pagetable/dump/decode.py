@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from swiommu.pagetable.door import TableDoor
-from swiommu.pagetable.dump.rows import DumpedTable, Row, RowKind, append_row
+from swiommu.pagetable.dump.rows import DumpedTable, DumpRow, RowKind, append_row
 from swiommu.pagetable.dump.steps import entrance, refusal
 from swiommu.pagetable.format import Format, Leaf, Table
 from swiommu.pagetable.walk import Narrowing
@@ -56,7 +56,7 @@ class TableDump:
         """Bytes of input that lead somewhere."""
         return sum(pgsize * count for pgsize, count in self.top.leaves.items())
 
-    def each_run(self) -> Iterator[tuple[int, Row]]:
+    def each_run(self) -> Iterator[tuple[int, DumpRow]]:
         """Every run of leaves with the input address of its first byte; ascending, as often as its table is reached."""
         outer = TableDoor(self.format).outer
         for at, row in self.top.each_run():
@@ -94,7 +94,7 @@ class _Reader:
         self.left = most
         self.exhausted = False
         self.known: dict[tuple[int, int, Narrowing], DumpedTable] = {}
-        self.equal: dict[tuple[int, int, tuple[Row, ...]], DumpedTable] = {}
+        self.equal: dict[tuple[int, int, tuple[DumpRow, ...]], DumpedTable] = {}
         self.way: list[int] = []
         self.border = 1 << form.aperture_width if form.sign_extended else None
         # By how much the words of neighbouring leaves of one entry differ, by depth.
@@ -108,7 +108,7 @@ class _Reader:
         level = self.form.levels[depth]
         self.left -= 1 + len(words) // _PER_WORK
         self.way.append(phys)
-        rows: list[Row] = []
+        rows: list[DumpRow] = []
         border = self.border if depth == 0 else None
         index, end = 0, len(words)
         while index < end:
@@ -132,7 +132,7 @@ class _Reader:
         self.known[phys, depth, seen] = found
         return found
 
-    def _row(self, words: array[int], index: int, depth: int, seen: Narrowing) -> tuple[Row, int]:
+    def _row(self, words: array[int], index: int, depth: int, seen: Narrowing) -> tuple[DumpRow, int]:
         form = self.form
         level, word = form.levels[depth], words[index]
         offset = index << level.shift
@@ -142,20 +142,20 @@ class _Reader:
             return self._leaf(words, index, depth, checked, seen)
         if isinstance(checked, Table):
             return self._below(checked, offset, depth, seen), 1
-        return Row(RowKind.REFUSED, offset, level.pgsize, 1, word, why=refusal(form, item, depth)), 1
+        return DumpRow(RowKind.REFUSED, offset, level.pgsize, 1, word, why=refusal(form, item, depth)), 1
 
-    def _leaf(self, words: array[int], index: int, depth: int, leaf: Leaf, seen: Narrowing) -> tuple[Row, int]:
+    def _leaf(self, words: array[int], index: int, depth: int, leaf: Leaf, seen: Narrowing) -> tuple[DumpRow, int]:
         shift = self.form.levels[depth].shift
         prot, offset = seen.leaf(leaf).prot, index << shift
         if not leaf.order:
             count = self._how_many(words, index, depth, leaf)
-            return Row(RowKind.LEAVES, offset, count << shift, count, leaf.oa, prot), count
+            return DumpRow(RowKind.LEAVES, offset, count << shift, count, leaf.oa, prot), count
         entries = 1 << leaf.order
         inside = index & entries - 1
         if not inside and self._all_alike(words[index : index + entries], depth, leaf):
-            return Row(RowKind.LEAVES, offset, entries << shift, 1, leaf.oa, prot), entries
+            return DumpRow(RowKind.LEAVES, offset, entries << shift, 1, leaf.oa, prot), entries
         why = _PART.format(entries << shift)
-        return Row(RowKind.LEAVES, offset, 1 << shift, 1, leaf.oa + (inside << shift), prot, why), 1
+        return DumpRow(RowKind.LEAVES, offset, 1 << shift, 1, leaf.oa + (inside << shift), prot, why), 1
 
     def _how_many(self, words: array[int], index: int, depth: int, leaf: Leaf) -> int:
         # Entries from `index` on that lead one page further each, and differ in nothing else.
@@ -176,24 +176,24 @@ class _Reader:
         self.left -= len(different)
         return all(self.form.checked(self.form.decode(word, depth), depth) == leaf for word in different)
 
-    def _below(self, item: Table, offset: int, depth: int, seen: Narrowing) -> Row:
+    def _below(self, item: Table, offset: int, depth: int, seen: Narrowing) -> DumpRow:
         pgsize = self.form.levels[depth].pgsize
         if item.oa in self.way:
-            return Row(RowKind.LOOP, offset, pgsize, 1, item.oa)
+            return DumpRow(RowKind.LOOP, offset, pgsize, 1, item.oa)
         narrowed = seen.through(item)
         below = self.known.get((item.oa, depth + 1, narrowed))
         if below is None:
             if self.left <= 0:
                 self.exhausted = True
-                return Row(RowKind.UNREAD, offset, pgsize, 1, item.oa)
+                return DumpRow(RowKind.UNREAD, offset, pgsize, 1, item.oa)
             words = self.memory.words(item.oa, 1 << self.form.levels[depth + 1].bits)
             if words is None:
-                return Row(RowKind.MISSING, offset, pgsize, 1, item.oa)
+                return DumpRow(RowKind.MISSING, offset, pgsize, 1, item.oa)
             below = self.table(item.oa, words, depth + 1, narrowed)
-        return Row(RowKind.TABLE if below.rows else RowKind.EMPTY, offset, pgsize, 1, item.oa, below=below)
+        return DumpRow(RowKind.TABLE if below.rows else RowKind.EMPTY, offset, pgsize, 1, item.oa, below=below)
 
 
-def _counted(rows: tuple[Row, ...]) -> dict[int, int]:
+def _counted(rows: tuple[DumpRow, ...]) -> dict[int, int]:
     counts: Counter[int] = Counter()
     for row in rows:
         if row.kind is RowKind.LEAVES:

@@ -12,7 +12,7 @@ from swiommu.address import Prot
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["DumpedTable", "Row", "RowKind", "append_row"]
+__all__ = ["DumpRow", "DumpedTable", "RowKind", "append_row"]
 
 
 class RowKind(enum.Enum):
@@ -27,14 +27,14 @@ class RowKind(enum.Enum):
     UNREAD = "unread"
 
 
-class Row(NamedTuple):
+class DumpRow(NamedTuple):
     """``number`` leaves or entries, which cover ``size`` bytes of the input of their table, from ``offset`` on.
 
     ``to`` is the output of the first leaf, the address of the (first) table, or the (first) refused word, and ``why``
     it is refused; of a leaf ``why`` says what it is a part of. ``tables`` are how many tables leaves were found in, if
     these stand for whole tables, the first of them at ``first``.
 
-    >>> Row(RowKind.LEAVES, 0, 0x3000, 3, 0x8000_0000, Prot.READ).pgsize
+    >>> DumpRow(RowKind.LEAVES, 0, 0x3000, 3, 0x8000_0000, Prot.READ).pgsize
     4096
     """
 
@@ -62,7 +62,7 @@ class DumpedTable:
     ``depth`` is as in `Format.levels`, ``span`` the bytes that it covers; ``leaves`` are counted by size, with all that
     is below.
 
-    >>> row = Row(RowKind.LEAVES, 0x1000, 0x2000, 2, 0x8000_0000, Prot.READ)
+    >>> row = DumpRow(RowKind.LEAVES, 0x1000, 0x2000, 2, 0x8000_0000, Prot.READ)
     >>> list(DumpedTable(0x4000, 3, 0x20_0000, (row,), {0x1000: 2}).each_run(0x20_0000)) == [(0x20_1000, row)]
     True
     """
@@ -70,10 +70,10 @@ class DumpedTable:
     address: int
     depth: int
     span: int
-    rows: tuple[Row, ...] = attrs.field(repr=False)
+    rows: tuple[DumpRow, ...] = attrs.field(repr=False)
     leaves: dict[int, int]
 
-    def each_run(self, base: int = 0) -> Iterator[tuple[int, Row]]:
+    def each_run(self, base: int = 0) -> Iterator[tuple[int, DumpRow]]:
         """Every row of leaves with the input of its first byte, if the table begins at ``base``; ascending."""
         for row in self.rows:
             if row.kind is RowKind.LEAVES:
@@ -83,13 +83,13 @@ class DumpedTable:
                     yield from row.below.each_run(base + row.offset + place * row.pgsize)
 
 
-def append_row(rows: list[Row], row: Row, border: int | None) -> None:
+def append_row(rows: list[DumpRow], row: DumpRow, border: int | None) -> None:
     """Add what follows ``rows`` in a table: to the last of them if both say the same, but not across ``border``.
 
     Leaves that go on where the last ones ended are one run, and so are whole tables full of such leaves.
 
-    >>> rows = [Row(RowKind.LEAVES, 0x1000, 0x2000, 2, 0x8000_0000, Prot.READ)]
-    >>> append_row(rows, Row(RowKind.LEAVES, 0x3000, 0x1000, 1, 0x8000_2000, Prot.READ), None)
+    >>> rows = [DumpRow(RowKind.LEAVES, 0x1000, 0x2000, 2, 0x8000_0000, Prot.READ)]
+    >>> append_row(rows, DumpRow(RowKind.LEAVES, 0x3000, 0x1000, 1, 0x8000_2000, Prot.READ), None)
     >>> len(rows), rows[0].number
     (1, 3)
     """
@@ -108,7 +108,7 @@ def append_row(rows: list[Row], row: Row, border: int | None) -> None:
         rows.append(row)
 
 
-def _alike(last: Row, row: Row) -> bool:
+def _alike(last: DumpRow, row: DumpRow) -> bool:
     if row.kind is RowKind.LEAVES:
         return not last.tables and not row.tables and _goes_on(last, row)
     if row.kind in {RowKind.EMPTY, RowKind.UNREAD, RowKind.REFUSED}:
@@ -116,12 +116,12 @@ def _alike(last: Row, row: Row) -> bool:
     return last.to == row.to and last.below is row.below
 
 
-def _goes_on(last: Row, row: Row) -> bool:
+def _goes_on(last: DumpRow, row: DumpRow) -> bool:
     same = (last.pgsize, last.prot, last.why) == (row.pgsize, row.prot, row.why)
     return same and last.to + last.size == row.to
 
 
-def _solid(row: Row) -> Row | None:
+def _solid(row: DumpRow) -> DumpRow | None:
     """The leaves that one table is full of, or that several were found to be full of."""
     if row.kind is RowKind.LEAVES and row.tables:
         return row
