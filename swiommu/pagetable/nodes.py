@@ -7,6 +7,7 @@ never look here. Everything that makes, links, unlinks or frees a table is in th
 from __future__ import annotations
 
 from array import array
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from swiommu.errors import SwiommuError
@@ -44,8 +45,7 @@ class Nodes:
     """The tables of ``format`` out of ``memory``; the root is taken at once, at the format's ``start``.
 
     ``pages`` counts what they hold of pages of 4 KiB, ``peak`` the most so far, ``leaves`` the live leaves by size.
-    ``shape`` is (shift, span, mask) by
-    depth: bits below an entry's index, below the table, and of the index.
+    ``shape`` is (shift, span, mask) by depth: bits below an entry's index, below the table, and of the index.
 
     >>> from swiommu.pagetable import MOCK, CountingTables
     >>> nodes = Nodes(MOCK, CountingTables())
@@ -95,8 +95,8 @@ class Nodes:
         """``node`` and all tables below it, each before those that it leads to."""
         yield node
         if node.tables:
-            for index, word in enumerate(node.words):
-                below = self.below(node, index) if word else None
+            for index in compress(range(len(node.words)), node.words):
+                below = self.below(node, index)
                 if below is not None:
                     yield from self.within(below)
 
@@ -204,7 +204,7 @@ class Nodes:
         self._free_within(self.root)
 
     def _free_within(self, node: Node) -> None:
-        for each in list(self.within(node)):
+        for each in list(self.within(node)) if node.tables else (node,):
             del self.by_depth[each.depth][each.prefix]
             self._give(each.phys, each.depth)
 

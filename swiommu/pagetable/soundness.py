@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from swiommu.pagetable.format import Leaf, Table
@@ -39,11 +40,9 @@ def _check(nodes: Nodes, node: Node, leaves: dict[int, int]) -> list[Node]:
     where = f"table {node.phys:#x} at depth {node.depth}, prefix {node.prefix:#x}"
     reached, live, until = [node], 0, 0
     words = nodes.memory.entries(node.phys)[:]
-    for index, word in enumerate(words):
-        if not word:
-            continue
+    for index in compress(range(len(words)), words):
         live += 1
-        item = nodes.format.decode(word, node.depth)
+        item = nodes.format.decode(words[index], node.depth)
         if isinstance(item, Leaf) and index >= until:
             until = index + (1 << item.order)
             _check_leaf(nodes, node, index, item, words[index:until].tolist(), where)

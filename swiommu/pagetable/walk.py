@@ -6,6 +6,7 @@ a dump of memory is read by the same code.
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.address import Prot
@@ -129,10 +130,11 @@ def leaves_in(
     """
     shift = form.levels[depth].shift
     covered = 0
-    for index, word in enumerate(words_of(phys)):
-        if not word or index < covered:
+    words = words_of(phys)
+    for index in compress(range(len(words)), words):
+        if index < covered:
             continue
-        item = form.checked(form.decode(word, depth), depth)
+        item = form.checked(form.decode(words[index], depth), depth)
         if isinstance(item, Leaf):
             first = index >> item.order << item.order
             covered = first + (1 << item.order)

@@ -28,6 +28,7 @@ EVERY = [pytest.param(form, id=name) for name, form in FORMATS.items()] + [
 ]
 every_format = pytest.mark.parametrize("form", EVERY)
 MANY = 1000  # leaves: to compare them all after every step would take long
+SEEN = 80  # of many leaves, those whose surroundings are looked up one by one
 PROTS = [Prot.READ, Prot.WRITE, Prot.READ | Prot.WRITE, Prot.READ | Prot.CACHE | Prot.NOEXEC]
 
 kinds = st.sampled_from(["map", "map", "map", "unmap", "unmap", "split", "fail"])
@@ -140,7 +141,10 @@ class Pair:
     def look_everywhere(self):
         """The twin's leaves at both ends and in the middle, and just outside of them."""
         outer = self.table.door.outer
-        for held in self.twin.listed():
+        listed = self.twin.listed()
+        if len(listed) > 3 * SEEN:  # `compare` has seen them all
+            listed = listed[:SEEN] + listed[SEEN:-SEEN:31][:SEEN] + listed[-SEEN:]
+        for held in listed:
             for at in (held.start, held.start + held.size // 2 + 5, held.start + held.size - 1):
                 expected = held.oa + at - held.start, held.size, self.form.effective(held.prot)
                 assert self.table.lookup(outer(at)) == expected
