@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import attrs
 from hypothesis import strategies as st
 
 from swiommu.address import PAGE_SIZE, Access, BusAddr, BusSpace, PhysRange, PhysSpace, Prot
@@ -18,10 +17,10 @@ from swiommu.pagetable import CountingTables
 from swiommu.region import Region, allocator_names
 from swiommu.testing import laws
 from swiommu.testing.case import Case
+from swiommu.testing.formats import LAW_FORMATS
 from swiommu.testing.laws.conservation import Grant, Holdings
 from swiommu.testing.probes import Probe
-from swiommu.testing.stacks import TINY
-from swiommu.testing.strategies import probes
+from swiommu.testing.strategies import formats, probes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,11 +29,13 @@ if TYPE_CHECKING:
 
     from swiommu.iommu import Domain
 
-__all__ = ["DOMAIN_CASES"]
+__all__ = ["domain_cases_of"]
 
 _BASE = 0x40_0000
-_SIZE = 256 * PAGE_SIZE
+_SIZE = 256  # pages of memory
 _PAGES = 32  # of each space that maps are drawn for
+_Formats = tuple[str, str, str]
+"""Names of the formats of domains on each other, top first; a page of their world is the largest of their pages."""
 
 
 _RW = Prot.READ | Prot.WRITE
@@ -51,24 +52,33 @@ class Request(NamedTuple):
     prot: Prot
 
 
-@attrs.define
 class World:
-    """A memory, its frames, and domains on each other, top first."""
+    """A memory, and domains on each other, top first; ``page`` is the size of all pages that are asked for."""
 
-    space: PhysSpace
-    ram: SparseRam
-    frames: Frames
-    node: Node
-    domains: list[PagedDomain[Any]]
+    def __init__(self, page: int) -> None:
+        self.page = page
+        self.space = PhysSpace("ram", width=32)
+        self.ram = SparseRam(self.space)
+        self.node = Node(Memory("ram", self.ram))
+        self.domains: list[PagedDomain[Any]] = []
+        self._frames: dict[int, Frames] = {}
+
+    def frames(self, granule: int = PAGE_SIZE) -> Frames:
+        """Memory in frames of that size: all domains that want the same share it."""
+        if granule not in self._frames:
+            size = _SIZE * self.page
+            start = self.space.at(_BASE + len(self._frames) * size)
+            self._frames[granule] = Frames(start, size, page_size=granule)
+        return self._frames[granule]
 
     def map(self, request: Request, *, whole: bool) -> None:
-        """Do it in one call, or granule by granule."""
+        """Do it in one call, or page by page."""
         domain = self.domains[request.level]
         base = 0 if request.level + 1 < len(self.domains) else _BASE
         step = request.pages if whole else 1
         for page in range(0, request.pages, step):
-            at = domain.input_space.at((request.at + page) * PAGE_SIZE)
-            domain.map(at, self._below(domain, base, request.to + page), step * PAGE_SIZE, request.prot)
+            at = domain.input_space.at((request.at + page) * self.page)
+            domain.map(at, self._below(domain, base, request.to + page), step * self.page, request.prot)
 
     def fill(self) -> None:
         """Let what is left of the lower stages lead somewhere, so that most of what is mapped above gets through."""
@@ -77,27 +87,36 @@ class World:
                 with suppress(AddressInUse):
                     self.map(Request(level, page, page ^ 0x15, 1, _RW), whole=True)
 
-    @staticmethod
-    def _below(domain: PagedDomain[Any], base: int, page: int) -> Any:
-        return domain.output_space.at(base + page * PAGE_SIZE)  # type: ignore[attr-defined]
+    def _below(self, domain: PagedDomain[Any], base: int, page: int) -> Any:
+        return domain.output_space.at(base + page * self.page)  # type: ignore[attr-defined]
 
-    def stand_on(self, name: str, below: Domain[Any] | None, walker: str = "nested") -> PagedDomain[Any]:
+    def stand_on(self, name: str, below: Domain[Any] | None, form: str, walker: str = "nested") -> PagedDomain[Any]:
         """One more domain, on the memory or on another one."""
-        bus = BusSpace(name, width=26)
+        bus, chosen = BusSpace(name, width=26), LAW_FORMATS[form]
         if below is None:
-            return PagedDomain(bus, frames=self.frames, output_space=self.space, memory=self.node, format=TINY)
-        frames = self.frames if walker == "physical" else None
-        return PagedDomain(bus, below=below, walker=walker, frames=frames, format=TINY)
+            frames = self.frames(chosen.granule)
+            return PagedDomain(bus, frames=frames, output_space=self.space, memory=self.node, format=chosen)
+        tables = self.frames() if walker == "physical" else None
+        return PagedDomain(bus, below=below, walker=walker, frames=tables, format=chosen)
+
+    def scaled(self, asked: Sequence[Probe]) -> list[Probe]:
+        """Probes around the borders of pages of 4 KiB, as such around those of this world's."""
+        return [Probe(self._scaled(each.start), self._scaled(each.size), each.access) for each in asked]
+
+    def _scaled(self, at: int) -> int:
+        page, offset = divmod(at, PAGE_SIZE)
+        last = offset >= PAGE_SIZE // 2  # as far from the end of the page as it was
+        return page * self.page + offset + (self.page - PAGE_SIZE if last else 0)
 
 
-def _world(walkers: Sequence[str]) -> World:
-    space = PhysSpace("ram", width=32)
-    ram = SparseRam(space)
-    world = World(space, ram, Frames(space.at(_BASE), _SIZE), Node(Memory("ram", ram)), [])
+def _world(formats: Sequence[str], walkers: Sequence[str] = ()) -> World:
+    """The domains that the ``walkers`` of all but the lowest say, of the last of ``formats``."""
+    world = World(max(LAW_FORMATS[form].granule for form in formats))
+    used = formats[len(formats) - len(walkers) - 1 :]
     for number in reversed(range(len(walkers) + 1)):
         below = world.domains[0] if world.domains else None
         walker = walkers[number] if below else "nested"
-        world.domains.insert(0, world.stand_on(f"s{number}", below, walker))
+        world.domains.insert(0, world.stand_on(f"s{number}", below, used[number], walker))
     return world
 
 
@@ -122,18 +141,20 @@ def _of(world: World, requests: Sequence[Request]) -> list[Request]:
     return [request for request in requests if request.level < len(world.domains)]
 
 
-def _split_merge(walkers: list[str], requests: list[Request], asked: list[Probe]) -> None:
-    one, many = _world(walkers), _world(walkers)
+def _split_merge(formats: _Formats, walkers: list[str], requests: list[Request], asked: list[Probe]) -> None:
+    one, many = _world(formats, walkers), _world(formats, walkers)
     for request in _of(one, requests):
         one.map(request, whole=True)
         many.map(request, whole=False)
     one.fill()
     many.fill()
-    laws.split_merge(one.domains[0].node, many.domains[0].node, asked)
+    laws.split_merge(one.domains[0].node, many.domains[0].node, one.scaled(asked))
 
 
-def _order_independence(walkers: list[str], requests: list[Request], order: list[int], asked: list[Probe]) -> None:
-    one, other = _world(walkers), _world(walkers)
+def _order_independence(
+    formats: _Formats, walkers: list[str], requests: list[Request], order: list[int], asked: list[Probe]
+) -> None:
+    one, other = _world(formats, walkers), _world(formats, walkers)
     for request in _of(one, requests):
         one.map(request, whole=True)
     for index in order:
@@ -141,27 +162,27 @@ def _order_independence(walkers: list[str], requests: list[Request], order: list
             other.map(requests[index], whole=True)
     one.fill()
     other.fill()
-    laws.order_independence(one.domains[0].node, other.domains[0].node, asked)
+    laws.order_independence(one.domains[0].node, other.domains[0].node, one.scaled(asked))
 
 
 def _round_trip(
-    walkers: list[str], requests: list[Request], unmapped: list[tuple[int, int]], asked: list[Probe]
+    formats: _Formats, walkers: list[str], requests: list[Request], unmapped: list[tuple[int, int]], asked: list[Probe]
 ) -> None:
-    world = _world(walkers)
+    world = _world(formats, walkers)
     for request in _of(world, requests):
         world.map(request, whole=True)
     world.fill()
     for level, page in unmapped:
         domain = world.domains[level % len(world.domains)]
         with suppress(Busy, InvalidArgument):  # somebody above leads there, or it is a part of a leaf
-            domain.unmap(domain.input_space.at(page * PAGE_SIZE), PAGE_SIZE)
+            domain.unmap(domain.input_space.at(page * world.page), world.page)
     for domain in world.domains:
         domain.check()
-        laws.round_trip(domain, asked)
+        laws.round_trip(domain, world.scaled(asked))
 
 
 def _linear_round_trip(sizes: list[int], delta: int, asked: list[Probe]) -> None:
-    world = _world([])
+    world = World(PAGE_SIZE)
     domain = _linear(world, "linear", delta)
     for size in sizes:
         with suppress(NoMemory):
@@ -171,40 +192,42 @@ def _linear_round_trip(sizes: list[int], delta: int, asked: list[Probe]) -> None
 
 
 def _linear(world: World, name: str, delta: int = 0) -> LinearDomain[Any]:
-    region = Region(world.space.at(_BASE), _SIZE // 2)
-    window = PhysRange(world.space.at(_BASE), _SIZE)
+    size = _SIZE * world.page
+    region = Region(world.space.at(_BASE), size // 2)
+    window = PhysRange(world.space.at(_BASE), size)
     return LinearDomain(BusSpace(name, width=32), region, window=window, delta=delta, memory=world.node)
 
 
 # -- devices
 
 
-def _isolation(shared: bool, walkers: tuple[str, str], steps: list[tuple[str, int]]) -> None:
-    world = _world([])
+def _isolation(formats: _Formats, shared: bool, walkers: tuple[str, str], steps: list[tuple[str, int]]) -> None:
+    world = _world(formats)
     below = world.domains[0] if shared else None
-    offender, victim = (world.stand_on(name, below, walker) for name, walker in zip("ab", walkers, strict=True))
+    offender, victim = (world.stand_on(*each) for each in zip("ab", (below, below), formats, walkers, strict=False))
     _against(world, offender, victim, steps)
 
 
-def _linear_isolation(steps: list[tuple[str, int]]) -> None:
+def _linear_isolation(form: str, steps: list[tuple[str, int]]) -> None:
     # The victim's tables are out of the window's reach: a device without an IOMMU could write them.
-    world = _world([])
-    bus = BusSpace("b", width=26)
-    tables = CountingTables()
-    victim = PagedDomain(bus, frames=world.frames, output_space=world.space, tables=tables, format=TINY)
+    chosen = LAW_FORMATS[form]
+    world, bus, tables = World(chosen.granule), BusSpace("b", width=26), CountingTables()
+    frames = world.frames(chosen.granule)
+    victim = PagedDomain(bus, frames=frames, output_space=world.space, tables=tables, format=chosen)
     _against(world, _linear(world, "a"), victim, steps)
 
 
 def _against(world: World, offender: Domain[Any], victim: PagedDomain[Any], steps: list[tuple[str, int]]) -> None:
-    mine = victim.alloc(5 * PAGE_SIZE)
+    mine = victim.alloc(5 * world.page)
     for piece in mine.memory:
         world.ram.fill(piece.start, piece.size, 0x5A)
     device = BusDevice("device of a", world.ram)
     offender.attach(device)
     held = _Held(world, victim, mine)
-    start = mine.iova.start.value
-    asked = [Probe(start, 5 * PAGE_SIZE), Probe(start + 0x2FFF, 2, Access.WRITE), Probe(start - 1)]
-    laws.isolation(offender, victim, asked, [_step(offender, device, *step) for step in steps], held)
+    start, inside = mine.iova.start.value, 3 * world.page - 1
+    asked = [Probe(start, 5 * world.page), Probe(start + inside, 2, Access.WRITE), Probe(start - 1)]
+    todo = [_step(offender, device, world.page, *step) for step in steps]
+    laws.isolation(offender, victim, asked, todo, held)
 
 
 class _Held:
@@ -216,7 +239,7 @@ class _Held:
     def __call__(self) -> dict[str, bytes]:
         table, iova, ram = self._domain.table, self._mapping.iova, self._world.ram
         data = [ram.read(piece.start, piece.size) for piece in self._mapping.memory]
-        walks = [table.walk(at) for at in range(iova.start.value, iova.stop, PAGE_SIZE)]
+        walks = [table.walk(at) for at in range(iova.start.value, iova.stop, self._world.page)]
         pages = sorted({step.table for walk in walks for step in walk.steps})
         return {"data": _digest(data), "tables": _digest([table.dump_bytes(page) for page in pages])}
 
@@ -228,16 +251,16 @@ def _digest(pages: list[bytes]) -> bytes:
     return hashlib.blake2b(b"".join(pages), digest_size=8).digest()
 
 
-def _step(domain: Domain[Any], device: BusDevice, what: str, number: int) -> Callable[[], object]:
+def _step(domain: Domain[Any], device: BusDevice, page: int, what: str, number: int) -> Callable[[], object]:
     def step() -> None:
         space, live = domain.input_space, domain.mappings()
         with suppress(NoMemory, NoSpace, Busy, DeviceFault, AddressOverflow, InvalidArgument):
             if what == "alloc":
-                domain.alloc((1 + number % 20) * PAGE_SIZE)
+                domain.alloc((1 + number % 20) * page)
             elif what == "release" and live:
                 domain.release(live[number % len(live)])
             elif what == "unmap" and live:
-                domain.unmap(live[number % len(live)].iova.start, PAGE_SIZE)
+                domain.unmap(live[number % len(live)].iova.start, page)
             elif what == "write":
                 start = live[number % len(live)].iova.start.value if live else 0
                 device.write(BusAddr(space, start + number * 0x333), b"\xff" * 0x1800)
@@ -245,19 +268,20 @@ def _step(domain: Domain[Any], device: BusDevice, what: str, number: int) -> Cal
     return step
 
 
-def _duplication(tops: tuple[str, str], first: int, pages: int, offset: int, data: bytes) -> None:
-    world = _world([])
-    memory = [PhysRange(world.space.at(_BASE + (128 + first) * PAGE_SIZE), pages * PAGE_SIZE)]
+def _duplication(formats: _Formats, tops: tuple[str, str], first: int, pages: int, offset: int, data: bytes) -> None:
+    world = _world(formats)
+    size = pages * world.page
+    memory = [PhysRange(world.space.at(_BASE + (_SIZE // 2 + first) * world.page), size)]
     sides: list[tuple[BusDevice, BusAddr]] = []
     for number, kind in enumerate(tops):
         domain: Domain[Any]
         if kind == "linear":
             domain = _linear(world, f"top{number}")
         else:
-            domain = world.stand_on(f"top{number}", world.domains[0] if kind == "stacked" else None)
+            domain = world.stand_on(f"top{number}", world.domains[0] if kind == "stacked" else None, formats[number])
         device = BusDevice(f"device{number}", world.ram)
         domain.attach(device)
-        sides.append((device, domain.bind_memory(memory).iova.start + offset % (pages * PAGE_SIZE - len(data) + 1)))
+        sides.append((device, domain.bind_memory(memory).iova.start + offset % (size - len(data) + 1)))
     (writer, at), (reader, there) = sides
     laws.duplication(writer, at, reader, there, data)
     laws.duplication(reader, there, writer, at, data[::-1])
@@ -310,7 +334,13 @@ def _iovas(calls: _Calls) -> None:
         laws.conservation(Holdings(policy.start, policy.last + 1 - policy.start, taken, policy.free_bytes))
 
 
-def _cases() -> list[Case]:
+def domain_cases_of(names: Sequence[str]) -> list[Case]:
+    """Laws of domains, devices and allocators, with what they are tried on; page tables have formats of ``names``.
+
+    >>> sorted({case.number for case in domain_cases_of(["amd-v1"])})
+    [12, 14, 18, 19, 21, 23]
+    """
+    form = formats(names)
     asked: SearchStrategy[list[Probe]] = probes(0, _PAGES * PAGE_SIZE)
     walkers = st.lists(st.sampled_from(("nested", "physical")), max_size=2)
     step = st.tuples(st.sampled_from(("alloc", "release", "unmap", "write", "write")), st.integers(0, 63))
@@ -320,21 +350,23 @@ def _cases() -> list[Case]:
     walker = st.sampled_from(("nested", "physical"))
     pages = st.tuples(st.integers(0, 2), st.integers(0, _PAGES))
     sizes = st.lists(st.integers(1, 40 * PAGE_SIZE), max_size=4)
+    three = st.tuples(form, form, form)
     delta = st.integers(-8, 8).map(lambda n: n * 0x1_0000)
     return [
-        Case(12, "domains", (st.booleans(), st.tuples(walker, walker), steps), _isolation),
-        Case(12, "linear domains, one way", (steps,), _linear_isolation),
-        Case(14, "domains", (walkers, _requests(), asked), _split_merge),
+        Case(12, "domains", (three, st.booleans(), st.tuples(walker, walker), steps), _isolation),
+        Case(12, "linear domains, one way", (form, steps), _linear_isolation),
+        Case(14, "domains", (three, walkers, _requests(), asked), _split_merge),
         Case(18, "regions", (st.sampled_from(allocator_names()), calls), _regions),
         Case(18, "frames", (calls,), _frames),
         Case(18, "bus addresses", (calls,), _iovas),
-        Case(19, "domains", (walkers, _requests(), st.permutations(range(6)), asked), _order_independence),
-        Case(21, "domains", (walkers, _requests(), st.lists(pages, max_size=4), asked), _round_trip),
+        Case(19, "domains", (three, walkers, _requests(), st.permutations(range(6)), asked), _order_independence),
+        Case(21, "domains", (three, walkers, _requests(), st.lists(pages, max_size=4), asked), _round_trip),
         Case(21, "linear domains, one way", (sizes, delta, asked), _linear_round_trip),
         Case(
             23,
             "devices",
             (
+                three,
                 st.tuples(tops, tops),
                 st.integers(0, 60),
                 st.integers(1, 20),
@@ -344,7 +376,3 @@ def _cases() -> list[Case]:
             _duplication,
         ),
     ]
-
-
-DOMAIN_CASES = _cases()
-"""The laws of domains, devices and allocators, with what they are tried on."""

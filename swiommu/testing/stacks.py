@@ -5,7 +5,8 @@ the beginning of each space, and each space has a base of its own far from the o
 space, taken for one of another, reaches nothing.
 
 In every space the first 32 pages are for data. Behind them lies, for each stage, the place of its tables, which the
-stages below map on: 32 pages each, from page 64 on.
+stages below map on: 32 pages each, from page 64 on. Tables that are too large for that lie 1 MiB from the beginning,
+where nobody maps: their walkers do not go through the stages below.
 """
 
 from __future__ import annotations
@@ -35,16 +36,17 @@ from swiommu.layer import (
     Window,
 )
 from swiommu.memory import SparseRam
-from swiommu.pagetable import MOCK, CountingTables, Level, RadixTable, TablePages, blank
+from swiommu.pagetable import CountingTables, RadixTable, TablePages, blank
+from swiommu.testing.formats import LAW_FORMATS, leaf_size, replaces_live_pages
 from swiommu.testing.twin import Twin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swiommu.layer import Path
-    from swiommu.pagetable import TableMemory
+    from swiommu.pagetable import Format, TableMemory
 
-__all__ = ["BASES", "DATA", "SLOT", "TABLES", "TINY", "Patch", "Recipe", "SlotTables", "Stack", "Stage", "chained"]
+__all__ = ["BASES", "DATA", "SLOT", "TABLES", "Patch", "Recipe", "SlotTables", "Stack", "Stage", "chained"]
 
 DATA = 32 * PAGE_SIZE
 """Bytes for data at the beginning of each space."""
@@ -55,21 +57,16 @@ SLOT = 32 * PAGE_SIZE
 BASES = tuple(n << 20 for n in (3, 17, 5, 40, 28))
 """Where each space of a stack begins, top first: far apart, in no order."""
 
-_LEVELS = (
-    Level(shift=20, bits=6),
-    Level(shift=16, bits=4, can_leaf=True),
-    Level(shift=14, bits=2, can_leaf=True),
-    Level(shift=12, bits=2, can_leaf=True),
-)
-
-TINY = attrs.evolve(MOCK, name="tiny", levels=_LEVELS)
-"""Four levels as the mock format has, but 26 bits of input and leaves of 4, 16 and 64 KiB: borders are never far."""
+FAR_TABLES = 1 << 20
+"""Where the tables of a stage lie that are too large for its slot."""
+FAR_SIZE = 128 * PAGE_SIZE
+"""Bytes for these: two such page tables, as a shadow has them while it is filled."""
 
 
 class Patch(NamedTuple):
     """``size`` bytes of a stage: from ``start`` to ``output``, each counted from the beginning of its space.
 
-    ``page`` is the size of the leaves, where there are any.
+    ``page`` is the size of the leaves, where there are any, as far as the format has that one: else they are smaller.
     """
 
     start: int
@@ -86,7 +83,10 @@ class Stage:
     A shadow is that of a page table which nobody else sees; its faults bear its own name.
 
     ``walker``: where its tables are read: "nested" (through the stages below), "physical" (as they stand) or "own" (a
-    memory of its own).
+    memory of its own). ``format``: the name, in `LAW_FORMATS`, of that of a paged stage's table, or a shadow's.
+
+    >>> Stage("paged", format="arm-lpae-64k-s1").granule, Stage("paged", format="arm-lpae-64k-s1").fits_slot
+    (65536, False)
     """
 
     kind: str
@@ -94,26 +94,55 @@ class Stage:
     walker: str = "nested"
     hardware_ad: bool = False
     marked: bool = False
+    format: str = "tiny"
+
+    @property
+    def form(self) -> Format:
+        """The format itself."""
+        return LAW_FORMATS[self.format]
+
+    @property
+    def granule(self) -> int:
+        """The smallest page: what its pieces are whole multiples of."""
+        return self.form.granule
+
+    @property
+    def fits_slot(self) -> bool:
+        """Whether its tables have room where walkers get to through the stages below."""
+        return sum(level.table_bytes for level in self.form.levels[self.form.start :]) <= SLOT
+
+    def fitted(self, piece: Patch) -> Patch:
+        """``piece``, or the whole pages around it if it is smaller than those of the stage.
+
+        >>> Stage("paged", format="mock64k").fitted(Patch(0x1_3000, 0x2_5000, 0x1000))[:3]
+        (65536, 131072, 65536)
+        """
+        page = max(piece.page, self.granule)
+        if page == piece.page:
+            return piece
+        size = -(-piece.size // page) * page
+        return Patch(piece.start & -page, piece.output & -page, size, piece.prot, page)
 
 
 class SlotTables(TablePages):
-    """Table pages one behind the other from ``base``, at most as many as a stage has room for.
+    """Table pages one behind the other from ``base``, at most as many as a stage has ``room`` for.
 
     >>> tables = SlotTables(0x40000)
     >>> hex(tables.alloc()), hex(tables.alloc()), tables.pages()
     ('0x40000', '0x41000', [262144, 266240])
     """
 
-    def __init__(self, base: int) -> None:
+    def __init__(self, base: int, room: int = SLOT) -> None:
         super().__init__()
         self._base = base
+        self._room = room
 
     def alloc(self, size: int = PAGE_SIZE) -> int:
         """The lowest place for a table that is free; `NoMemory` beyond the slot."""
-        for phys in range(self._base, self._base + SLOT, size):
+        for phys in range(self._base, self._base + self._room, size):
             if not any(self.holds(page) for page in range(phys, phys + size, PAGE_SIZE)):
                 return self.add(phys, blank(size))
-        raise NoMemory(f"no table page: all {SLOT // PAGE_SIZE} from {self._base:#x} on are in use")
+        raise NoMemory(f"no table page: all {self._room // PAGE_SIZE} from {self._base:#x} on are in use")
 
     def free(self, phys: int) -> None:
         """Give the page at ``phys`` back; `NotFound` if it is no table page."""
@@ -171,10 +200,15 @@ class Stack:
         """One more piece in the table of a stage, its bytes where they belong; `AddressInUse` as the table has it."""
         layer, at, to = self.nodes[stage].layer, self.bases[stage] + piece.start, self.bases[stage + 1] + piece.output
         if isinstance(layer, Paged):
-            layer.table.map_run(at, to, piece.page, piece.size // piece.page, piece.prot)
+            _write(layer.table, at, to, piece)
         elif isinstance(layer, FlatTable):
             layer.map(at, to, piece.size, coherent=bool(piece.prot & Prot.CACHE))
         self.write_tables()
+
+    def replaces_live_pages(self, stage: int, piece: Patch) -> bool:
+        """Whether `map` would take live pages away; see `swiommu.testing.formats.replaces_live_pages`."""
+        layer, at = self.nodes[stage].layer, self.bases[stage] + piece.start
+        return isinstance(layer, Paged) and replaces_live_pages(layer.table, at, piece.size, piece.page)
 
     def unmap(self, stage: int, piece: Patch) -> None:
         """Take a piece out of the table of a stage."""
@@ -269,13 +303,14 @@ def _node(number: int, stage: Stage, base: int, below: int) -> tuple[Node, SlotT
         if stage.kind == "router":
             return Node(Router(name, *spans)), None
         return Node(Window(name, *[span._replace(port=0) for span in spans])), None
-    slots = SlotTables(below + TABLES + number * SLOT)
+    near = stage.kind == "flat" or stage.fits_slot
+    slots = SlotTables(below + TABLES + number * SLOT) if near else SlotTables(below + FAR_TABLES, FAR_SIZE)
     layer: Layer
     if stage.kind == "flat":
         layer = _flat(name, stage, base, below, slots)
     elif stage.kind == "shadow":
         source = Node(Paged(f"source{number}", _filled(stage, base, below, CountingTables())), walker=Walker.PHYSICAL)
-        layer = Shadow(name, source, format=TINY, tables=slots, labelled=False)
+        layer = Shadow(name, source, format=stage.form, tables=slots, labelled=False)
     else:
         table = _filled(stage, base, below, slots)
         layer = Paged(name, table, hardware_ad=stage.hardware_ad, marks=Marks() if stage.marked else None)
@@ -286,11 +321,15 @@ def _node(number: int, stage: Stage, base: int, below: int) -> tuple[Node, SlotT
 
 
 def _filled(stage: Stage, base: int, below: int, tables: TableMemory) -> RadixTable:
-    table = RadixTable(TINY, tables)
+    table = RadixTable(stage.form, tables)
     for piece in stage.pieces:
-        count = piece.size // piece.page
-        table.map_run(base + piece.start, below + piece.output, piece.page, count, piece.prot)
+        _write(table, base + piece.start, below + piece.output, piece)
     return table
+
+
+def _write(table: RadixTable, at: int, to: int, piece: Patch) -> None:
+    pgsize = leaf_size(table.format, piece.page)
+    table.map_run(at, to, pgsize, piece.size // pgsize, piece.prot)
 
 
 def _flat(name: str, stage: Stage, base: int, below: int, slots: SlotTables) -> FlatTable:

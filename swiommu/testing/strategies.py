@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 
 from swiommu.address import PAGE_SIZE, Access, Prot
+from swiommu.testing.formats import DRAWN
 from swiommu.testing.probes import Probe
 from swiommu.testing.stacks import BASES, DATA, SLOT, TABLES, Patch, Recipe, Stage
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from hypothesis.strategies import DrawFn, SearchStrategy
 
-__all__ = ["accesses", "leaves", "probes", "prots", "recipes", "spans", "stages"]
+__all__ = ["accesses", "formats", "leaves", "probes", "prots", "recipes", "spans", "stages"]
 
 RW = Prot.READ | Prot.WRITE
 _BLOCKS = (1 << 16, 1 << 14, 1 << 12)
@@ -36,6 +37,16 @@ _SIZES = (1, 2, 0x400, 0x1000, 0x1001, 0x3000, 0x6000)
 def prots() -> SearchStrategy[Prot]:
     """What a leaf may allow: mostly reading and writing."""
     return st.sampled_from(_PROTS)
+
+
+def formats(names: Sequence[str] = DRAWN) -> SearchStrategy[str]:
+    """Which of ``names`` a page table has the format of: mostly "tiny", but each of `LAW_FORMATS` at times.
+
+    >>> from hypothesis import find
+    >>> find(formats(), lambda name: True), find(formats(("amd-v1", "riscv-sv39")), lambda name: "sv" in name)
+    ('tiny', 'riscv-sv39')
+    """
+    return st.sampled_from(names)
 
 
 def accesses() -> SearchStrategy[Access]:
@@ -60,20 +71,22 @@ def probes(
 
 
 @st.composite
-def leaves(draw: DrawFn, start: int = 0, size: int = DATA, outputs: int = DATA) -> tuple[Patch, ...]:
+def leaves(
+    draw: DrawFn, start: int = 0, size: int = DATA, outputs: int = DATA, *, granule: int = PAGE_SIZE
+) -> tuple[Patch, ...]:
     """Leaves of all sizes for ``size`` bytes from ``start``, with holes, leading anywhere in ``outputs`` bytes.
 
-    Several may lead to one place, and neighbours go up, down or nowhere.
+    None is smaller than ``granule``. Several may lead to one place, and neighbours go up, down or nowhere.
     """
     pieces: list[Patch] = []
     for at in range(start, start + size, _BLOCKS[0]):
-        _fill(draw, pieces, at, 0, outputs)
+        _fill(draw, pieces, at, 0, outputs, granule)
     return tuple(pieces)
 
 
-def _fill(draw: DrawFn, pieces: list[Patch], at: int, depth: int, outputs: int) -> None:
+def _fill(draw: DrawFn, pieces: list[Patch], at: int, depth: int, outputs: int, granule: int) -> None:
     size = _BLOCKS[depth]
-    last = depth + 1 == len(_BLOCKS)
+    last = size == granule
     what = draw(st.sampled_from(_LAST if last else _SHAPES))
     if what == "hole":
         return
@@ -85,13 +98,13 @@ def _fill(draw: DrawFn, pieces: list[Patch], at: int, depth: int, outputs: int) 
         # A run of pages, forwards or backwards, of one protection or two: what real maps look like.
         first = draw(st.integers(0, outputs // size - 1)) * size
         allowed, down = (draw(prots()), draw(prots())), draw(st.booleans())
-        cut = draw(st.integers(0, size // PAGE_SIZE)) * PAGE_SIZE
-        for n in range(0, size, PAGE_SIZE):
-            output = first + (size - PAGE_SIZE - n if down else n)
-            pieces.append(Patch(at + n, output, PAGE_SIZE, allowed[n >= cut]))
+        cut = draw(st.integers(0, size // granule)) * granule
+        for n in range(0, size, granule):
+            output = first + (size - granule - n if down else n)
+            pieces.append(Patch(at + n, output, granule, allowed[n >= cut], granule))
         return
     for inner in range(at, at + size, _BLOCKS[depth + 1]):
-        _fill(draw, pieces, inner, depth + 1, outputs)
+        _fill(draw, pieces, inner, depth + 1, outputs, granule)
 
 
 @st.composite
@@ -118,7 +131,7 @@ def _table_blocks(number: int) -> list[int]:
 
 
 @st.composite
-def _tables_of_others(draw: DrawFn, number: int, *, sound: bool) -> list[Patch]:
+def _tables_of_others(draw: DrawFn, number: int, *, sound: bool, granule: int) -> list[Patch]:
     # The slots of the tables above, mapped onto themselves: whole, in pieces that change places, with defects.
     pieces = []
     for at in _table_blocks(number):
@@ -127,7 +140,7 @@ def _tables_of_others(draw: DrawFn, number: int, *, sound: bool) -> list[Patch]:
         if style in "wod":
             pieces.append(Patch(at, at, _BLOCKS[0], prot, _BLOCKS[0]))
             continue
-        size = _BLOCKS[2] if style == "p" and at == TABLES else _BLOCKS[1]
+        size = max(granule, _BLOCKS[2] if style == "p" and at == TABLES else _BLOCKS[1])
         offsets = range(size if style == "h" else 0, _BLOCKS[0], size)
         pieces += [Patch(at + n, at + _BLOCKS[0] - size - n, size, RW, size) for n in offsets]
     return pieces
@@ -142,10 +155,17 @@ def stages(
     walkers: Sequence[str] = ("nested", "nested", "nested", "physical", "own"),
     sound: bool = False,
     unit: int = 0x400,
+    formats: Sequence[str] = DRAWN,
 ) -> Stage:
     """One stage of a recipe, the ``number``-th from the top; ``sound``: walkers of the stages above get through.
 
-    ``unit``: where windows may be cut.
+    ``unit``: where windows may be cut; ``formats``: the names, in `LAW_FORMATS`, of those that tables may have. Tables
+    that are too large for a place that the stages below map are not read through these.
+
+    >>> from hypothesis import find
+    >>> drawn = find(stages(kinds=["paged"], formats=["arm-lpae-64k-s1"]), lambda stage: stage.pieces)
+    >>> drawn.walker, drawn.pieces[0].page
+    ('physical', 65536)
     """
     kind = draw(st.sampled_from(kinds))
     if kind == "identity":
@@ -153,10 +173,15 @@ def stages(
     if kind in {"window", "router"}:
         tables = (Patch(TABLES, TABLES, 4 * SLOT),)
         return Stage(kind, draw(spans(unit=unit)) + tables)
+    form = "tiny" if kind == "flat" else draw(st.sampled_from(formats))
+    fitting = Stage(kind, format=form)
     walker = draw(st.sampled_from(walkers))
-    others = draw(_tables_of_others(number, sound=sound))
+    if walker == "nested" and not fitting.fits_slot:
+        walker = draw(st.sampled_from(("physical", "own")))
+    others = draw(_tables_of_others(number, sound=sound, granule=fitting.granule))
+    pieces = (*draw(leaves(granule=fitting.granule)), *others)
     marked, hardware_ad = draw(st.booleans()), draw(st.integers(0, 3)) == 3
-    return Stage(kind, (*draw(leaves()), *others), walker, hardware_ad=hardware_ad and kind == "paged", marked=marked)
+    return Stage(kind, pieces, walker, hardware_ad=hardware_ad and kind == "paged", marked=marked, format=form)
 
 
 @st.composite
@@ -171,7 +196,7 @@ def recipes(
 ) -> Recipe:
     """A stack of up to four stages, over a memory (perhaps a short one), over two, or open below; few are deep.
 
-    ``options`` go to `stages`.
+    ``options`` go to `stages`: which kinds, which ``formats`` of tables.
 
     >>> from hypothesis import find
     >>> [stage.kind for stage in find(recipes(min_stages=2), lambda recipe: not recipe.split).stages]
