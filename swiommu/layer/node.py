@@ -130,7 +130,7 @@ class Node:
 
     def above(self) -> list[CacheHolder]:
         """The places whose caches may hold what was found out through this one."""
-        return [*self.uppers, *(self._readers if self._readers else ()), *self.feeds]
+        return [*self.uppers, *(self._readers or ()), *self.feeds]
 
     def travel(self, at: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> Reach:
         """Where ``at`` leads from here to the end; see `swiommu.layer.path.Path`."""
