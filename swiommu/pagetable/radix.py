@@ -211,17 +211,17 @@ class RadixTable:
         >>> list(table.mapped(0x4000, 0x1_0000))
         [(16384, 20480), (32768, 36864)]
         """
+        inner = self.door.range(iova, size, self.granule)
         at, stop = iova, iova + size
-        self.door.range(iova, size, self.granule)
         begun: int | None = None
         while at < stop:
-            is_leaf, end = self._removing.entry_around(at & self.door.mask)
+            is_leaf, end = self._removing.extent(at - iova + inner, inner + size)
             if is_leaf and begun is None:
                 begun = at
             elif not is_leaf and begun is not None:
                 yield begun, at
                 begun = None
-            at += end - (at & self.door.mask)
+            at = end - inner + iova
         if begun is not None:
             yield begun, stop
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import TYPE_CHECKING
 
-from swiommu.errors import NoMemory
+from swiommu.errors import NoMemory, NoSpace
 from swiommu.pagetable.format import Leaf
 from swiommu.pagetable.pgsize import page_size_choice
 from swiommu.pagetable.splitting import split_at
@@ -49,13 +50,21 @@ class Removing:
             self._free_covered(start, stop)
         return runs
 
-    def entry_around(self, at: int) -> tuple[bool, int]:
-        """Whether a leaf stands over the decoded input ``at``, and where its entry, or the hole's, ends."""
+    def extent(self, at: int, stop: int) -> tuple[bool, int]:
+        """Whether a leaf stands over the decoded input ``at``, and up to where, in its table, that is so.
+
+        The end is that of an entry: it can lie behind ``stop``, where nothing is looked at.
+        """
         node = self._nodes.deepest(at)
         if node is None:  # beyond the root, or before it has grown
             return False, 1 << 64
         shift, _, mask = self._nodes.shape[node.depth]
-        return bool(node.words[at >> shift & mask]), ((at >> shift) + 1) << shift
+        first = at >> shift & mask
+        limit = min(mask + 1 - first, -(at - stop >> shift))
+        if node.words[first]:
+            return True, (at >> shift) + self._alike(node, first, limit) << shift
+        hole = next(compress(range(limit), node.words[first : first + limit]), limit)
+        return False, (at >> shift) + hole << shift
 
     def stretch(self, at: int, stop: int) -> tuple[Node, int, int, int] | None:
         """The table with the leaf over ``at``, the leaf's first entry and order, how many alike follow one another."""
@@ -75,11 +84,7 @@ class Removing:
         step, count = 1 << order, 1
         for index in range(first + step, first + limit, step):
             following = self._nodes.format.decode(node.words[index], node.depth)
-            if (
-                not isinstance(following, Leaf)
-                or following.order != order
-                or self._nodes.below(node, index) is not None
-            ):
+            if not isinstance(following, Leaf) or following.order != order:
                 break
             count += 1
         return node, first, order, count
@@ -146,10 +151,10 @@ class Removing:
         return taken
 
     def _split_for(self, cuts: list[int]) -> bool:
-        # A kernel that finds no page for the smaller leaves unmaps nothing more.
+        # A kernel that finds no page for the smaller leaves, or in a stack no address, unmaps nothing more.
         try:
             split_at(self._nodes, cuts)
-        except NoMemory:
+        except (NoMemory, NoSpace):
             return False
         return True
 

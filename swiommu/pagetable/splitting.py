@@ -73,7 +73,7 @@ def _shrink(nodes: Nodes, node: Node, first: int, order: int) -> None:
     item = form.decode(word, node.depth)
     assert isinstance(item, Leaf), f"{word:#x} is no leaf"
     count = 1 << order
-    _fill(nodes, node, first, item.oa, word, count)
+    _fill(nodes, node, first, item, word, count)
     nodes.leaves[pgsize << order] -= 1
     if form.levels[node.depth].can_leaf:
         nodes.leaves[pgsize] += count
@@ -92,17 +92,15 @@ def _to_table(nodes: Nodes, depth: int, prefix: int, phys: int) -> None:
     node = nodes.link(above, index, phys)
     shift, _, mask = nodes.shape[depth]
     node.live = mask + 1
-    _fill(nodes, node, 0, item.oa, word, mask + 1)
+    _fill(nodes, node, 0, item, word, mask + 1)
     if nodes.format.levels[depth - 1].can_leaf:
         nodes.leaves[1 << above_shift] -= 1
     nodes.leaves[1 << shift] += mask + 1
 
 
-def _fill(nodes: Nodes, node: Node, first: int, oa: int, word: int, count: int) -> None:
-    # Leaves of one entry each that say together what the word of a larger one said.
+def _fill(nodes: Nodes, node: Node, first: int, leaf: Leaf, word: int, count: int) -> None:
+    # Leaves of one entry each that say together what ``leaf``, read from ``word``, said.
     form = nodes.format
-    item = form.decode(word, node.depth if node.live and node.words[first] else node.depth - 1)
-    assert isinstance(item, Leaf), f"{word:#x} is no leaf"
     kept = word & (form.coherent or 0)
-    run = form.leaf_run(oa, node.depth, int(item.prot), 0, count)
+    run = form.leaf_run(leaf.oa, node.depth, int(leaf.prot), 0, count)
     node.words[first : first + count] = array("Q", [each | kept for each in run] if kept else run)

@@ -1,16 +1,18 @@
 """`RadixTable` of every format there is, beside a tree of dicts: no format is named here."""
 
 import importlib.util
+from itertools import product
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swiommu.address import Prot
 from swiommu.errors import AddressInUse, NoMemory, SwiommuError
-from swiommu.pagetable import EMPTY, CountingTables, Leaf, RadixTable, Table
-from swiommu.pagetable.formats import FORMATS, amd_v1, arm_lpae, riscv, vtd_ss
+from swiommu.pagetable import EMPTY, CountingTables, Leaf, LeafRun, RadixTable, Table
+from swiommu.pagetable.formats import AMD_V1, FORMATS, MOCK, amd_v1, arm_lpae, riscv, vtd_ss
 
 _SPEC = importlib.util.spec_from_file_location("tree_twin", Path(__file__).with_name("tree_twin.py"))
 tree_twin = importlib.util.module_from_spec(_SPEC)
@@ -23,8 +25,15 @@ NEWER = [
     riscv(profile="7.3"),
     *(arm_lpae(granule, stage, profile="7.3") for granule, stage in ((4096, 1), (16384, 2), (65536, 1))),
 ]
-EVERY = [pytest.param(form, id=name) for name, form in FORMATS.items()] + [
-    pytest.param(form, id=f"{form.name}-7.3") for form in NEWER
+# what no kernel combines, and the rules allow
+MIXED = [
+    pytest.param(attrs.evolve(form, rules=attrs.evolve(form.rules, short_unmap=short)), id=f"{form.name}-{short}")
+    for form, short in product((MOCK, AMD_V1, FORMATS["riscv-sv48-napot"]), ("split", "refuse"))
+]
+EVERY = [
+    *(pytest.param(form, id=name) for name, form in FORMATS.items()),
+    *(pytest.param(form, id=f"{form.name}-7.3") for form in NEWER),
+    *MIXED,
 ]
 every_format = pytest.mark.parametrize("form", EVERY)
 MANY = 1000  # leaves: to compare them all after every step would take long
@@ -102,7 +111,8 @@ class Pair:
             return
         assert sum(run.size for run in runs) == self.twin.unmap(at & self.table.door.mask, size)
         for run in runs:
-            assert self.table.lookup(run.iova) is None
+            assert (run.iova, self.table.lookup(run.iova)) == (at, None)
+            at += run.size
 
     def split(self, at):
         inner = at & self.table.door.mask
@@ -138,12 +148,31 @@ class Pair:
             == 4096 * self.table.table_pages
         )
 
+    def mapped(self):
+        """By both halves of the input, if there are two."""
+        whole = 1 << self.form.aperture_width
+        yield from self.table.mapped(0, whole)
+        if self.form.sign_extended:
+            half = self.table.mapped((1 << 64) - whole, whole)
+            yield from ((start & self.table.door.mask, (stop - 1 & self.table.door.mask) + 1) for start, stop in half)
+
+    def stretches(self):
+        """The twin's leaves, those that touch merged, but not over the middle of a sign-extended input."""
+        merged = []
+        for held in self.twin.listed():
+            if merged and merged[-1][1] == held.start != 1 << self.form.aperture_width:
+                merged[-1] = (merged[-1][0], held.start + held.size)
+            else:
+                merged.append((held.start, held.start + held.size))
+        return merged
+
     def look_everywhere(self):
         """The twin's leaves at both ends and in the middle, and just outside of them."""
         outer = self.table.door.outer
         listed = self.twin.listed()
         if len(listed) > 3 * SEEN:  # `compare` has seen them all
             listed = listed[:SEEN] + listed[SEEN:-SEEN:31][:SEEN] + listed[-SEEN:]
+        assert list(self.mapped()) == self.stretches()
         for held in listed:
             for at in (held.start, held.start + held.size // 2 + 5, held.start + held.size - 1):
                 expected = held.oa + at - held.start, held.size, self.form.effective(held.prot)
@@ -204,6 +233,65 @@ def test_every_size_at_every_level_leaves_the_bytes_as_they_were(form):
             assert sum(run.size for run in table.unmap(at, size)) == size
             assert bytes_of(table) == before
         table.close()
+
+
+@every_format
+def test_leaves_of_any_two_sizes_side_by_side(form):
+    sizes = sizes_of(form)
+    for first, second in product(sizes, sizes):
+        table = RadixTable(form, CountingTables())
+        base = 4 * max(first, second)
+        if base > 1 << min(form.aperture_width, form.output_width) - 2:
+            continue
+        for at, size in ((base - first, first), (base, second)):
+            table.map_run(at, 0, size, 1, Prot.READ)
+        expected = [LeafRun(base - first, first, 1), LeafRun(base, second, 1)]
+        if first == second:
+            expected = [LeafRun(base - first, first, 2)]
+        assert list(table.mapped(0, 2 * base)) == [(base - first, base + second)]
+        assert table.met(base - first, first + second) == expected
+        gone = table.unmap(base - first, first + second)
+        assert sum(run.size for run in gone) == first + second
+        assert form.rules.drops_tables or gone == expected
+        table.check()
+        assert not any(table.leaves.values())
+
+
+def standing(table, depth, at):
+    return at >> table.nodes.shape[depth][1] in table.nodes.by_depth[depth]
+
+
+@every_format
+def test_a_table_goes_with_an_unmap_that_covers_it_and_what_is_above_it_too(form):
+    """Of two levels with leaves: the upper table is full of them, but for one entry, which leads to a full table."""
+    for depth, level in enumerate(form.levels[1:-1], 1):
+        span = level.pgsize << level.bits
+        if not level.can_leaf or 2 * span > 1 << min(form.aperture_width, form.output_width):
+            continue
+        table = RadixTable(form, CountingTables())
+        below, last = form.levels[depth + 1], 2 * span - level.pgsize
+        table.map_run(span, 0, level.pgsize, (1 << level.bits) - 1, Prot.READ)
+        table.map_run(last, 0, below.pgsize, 1 << below.bits, Prot.READ)
+        assert standing(table, depth, span)
+        assert standing(table, depth + 1, last)
+        assert sum(run.size for run in table.unmap(span, span)) == span
+        assert not standing(table, depth, span)
+        assert not standing(table, depth + 1, last)
+        assert not any(table.leaves.values())
+        table.check()
+
+
+@every_format
+def test_a_table_that_an_unmap_empties_but_does_not_cover_stays_if_the_rules_say_so(form):
+    level, depth = form.levels[-1], len(form.levels) - 1
+    size, span = level.pgsize, level.pgsize << level.bits
+    for first, count in ((span, 2), (2 * span - 2 * size, 2), (span - size, 2), (2 * span - size, 2)):
+        table = RadixTable(form, CountingTables())
+        table.map_run(first, 0, size, count, Prot.READ)
+        tables = {at & -span for at in (first, first + size)}
+        assert sum(run.size for run in table.unmap(first, count * size)) == count * size
+        assert all(standing(table, depth, at) == form.rules.keeps_empty for at in tables)
+        table.check()
 
 
 @every_format
