@@ -208,8 +208,8 @@ class PagedDomain(TableWriter[A]):
         at, cleared = start, 0
         while at < stop:
             done = self._take_out(at, stop - at, gather)
-            at += done or self.granule  # steps over what was unmapped by hand
             cleared += done
+            at += done or self._step(at, stop)
         self._finish_unmap(gather, cleared, [(start, stop)])
         if mapping.owns_memory or mapping.below is not None:
             self._backing.give(mapping.pieces, mapping.below)
@@ -250,7 +250,7 @@ class PagedDomain(TableWriter[A]):
         start = self._input(where.start, where.size)
         if start not in self._held or self._owned.at(start) != (start, where.stop):
             raise NotFound(f"{where!r} is not held in the domain of {self.input_space.name!r}", start=start)
-        if any(start <= iova < where.stop for iova, _, _ in self.table.each_leaf()):
+        if any(True for _ in self.table.mapped(start, where.size)):
             raise Busy(f"some of {where!r} is mapped in the domain of {self.input_space.name!r}", start=start)
         self._held.remove(start)
         self._owned.remove(start)
@@ -335,12 +335,13 @@ class PagedDomain(TableWriter[A]):
     def _unmap(self, iova: int, size: int, into: IotlbGather | None = None) -> int:
         gather = IotlbGather(self._flush, queued=self.flush_queue is not None) if into is None else into
         # Where a whole table can go, holes count as unmapped, whose bus addresses nobody had taken.
-        mapped = list(self.table.mapped(iova, size)) if self.rules.drops_tables else []
+        mapped = list(self.table.mapped(iova, size)) if self.rules.drops_tables else None
         done = self._take_out(iova, size, gather)
         if not done:
             return 0
         stop = iova + done
-        ranges = [gap for start, end in mapped or [(iova, stop)] for gap in self._owned.gaps(start, min(end, stop))]
+        stretches = [(iova, stop)] if mapped is None else [(at, min(end, stop)) for at, end in mapped if at < stop]
+        ranges = [gap for start, end in stretches for gap in self._owned.gaps(start, end)]
         if into is not None and self.flush_queue is None:
             self._leave_to(gather, ranges)
         else:

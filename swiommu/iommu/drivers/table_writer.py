@@ -122,8 +122,9 @@ class TableWriter(Domain[A]):
             self._note_tables()  # the peak
             if at > iova:
                 table.unmap(iova, at - iova)
+                self._flush(iova, at - 1)  # a table that was there before, empty, may have gone: walks may be in it
             self._flush_replaced()
-            self._free_tables()  # no device was told of these addresses, so nothing has to wait for a flush
+            self._free_tables()
             self._note_tables()
             raise
         self._flush_replaced()
@@ -185,11 +186,21 @@ class TableWriter(Domain[A]):
             for run in runs:
                 gather.add_page(run.iova, run.pgsize, run.leaves)
         else:
-            for at, pgsize, count in chunks(self.pgsize_bitmap, iova, min(size, done)):
-                gather.add_page(at, pgsize * count)
+            reached = iova + min(size, done)
+            for at, pgsize, count in chunks(self.pgsize_bitmap, iova, reached - iova):
+                end = at + pgsize * count
+                # the last leaf may have gone whole, which its call gathers then
+                gather.add_page(at, (end if end < reached else iova + done) - at)
         if self.below is not None:
             self._note_unused(iova, done)
         return done
+
+    def _step(self, at: int, stop: int) -> int:
+        # The bytes from `at`, which can't be taken out, to what may be: over what was unmapped by hand.
+        following = at + self.granule
+        if following == stop:
+            return self.granule
+        return next((start for start, _ in self.table.mapped(following, stop - following)), stop) - at
 
     def _finish_unmap(self, gather: IotlbGather, cleared: int, ranges: list[tuple[int, int]]) -> None:
         # `ranges` of bus addresses, and the tables that became empty, go back when no stale entry can lead there.
