@@ -105,6 +105,7 @@ def _row(row: DumpRow, numbers: dict[DumpedTable, int]) -> dict[str, Any]:
         "size": hex(row.size),
         "number": row.number,
         "to": hex(row.to),
+        "advances": row.advances if row.kind is RowKind.LEAVES else None,
         "prot": _prot(row.prot) if row.kind is RowKind.LEAVES else None,
         "why": row.why or None,
         "table": numbers.get(row.below) if row.below is not None else None,

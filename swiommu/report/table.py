@@ -120,7 +120,8 @@ class _Words:
         if row.kind is RowKind.LEAVES:
             inside = f", in {counted(row.tables, 'table')}, the first {row.first:#x}" if row.tables else ""
             part = f", {row.why}" if row.why else ""
-            return f" -> {row.to:#x}  {row.number:,} x {_short(row.pgsize)} {self.prot(row.prot)}{part}{inside}"
+            same = "" if row.advances else ", all the same page"
+            return f" -> {row.to:#x}  {row.number:,} x {_short(row.pgsize)} {self.prot(row.prot)}{same}{part}{inside}"
         if row.kind is RowKind.TABLE:
             return f": {self._table(row, line.told)}"
         several = row.number > 1

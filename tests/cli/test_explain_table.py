@@ -146,6 +146,7 @@ def test_the_document(swiommu, dump):
         "size": "0x600000",
         "number": 1536,
         "to": "0x100000000",
+        "advances": True,
         "prot": ["READ", "WRITE", "CACHE"],
         "why": None,
         "table": None,

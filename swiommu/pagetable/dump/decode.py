@@ -7,6 +7,7 @@ Two things end the reading early, and are told: a table inside of itself, which 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -19,7 +20,7 @@ from swiommu.pagetable.walk import Narrowing
 
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from swiommu.pagetable.dump.memory import MemoryDump
     from swiommu.pagetable.format import Item
@@ -148,8 +149,8 @@ class _Reader:
         shift = self.form.levels[depth].shift
         prot, offset = seen.leaf(leaf).prot, index << shift
         if not leaf.order:
-            count = self._how_many(words, index, depth, leaf)
-            return DumpRow(RowKind.LEAVES, offset, count << shift, count, leaf.oa, prot), count
+            count, advances = self._how_many(words, index, depth, leaf)
+            return DumpRow(RowKind.LEAVES, offset, count << shift, count, leaf.oa, prot, advances=advances), count
         entries = 1 << leaf.order
         inside = index & entries - 1
         if not inside and self._all_alike(words[index : index + entries], depth, leaf):
@@ -157,18 +158,19 @@ class _Reader:
         why = _PART.format(entries << shift)
         return DumpRow(RowKind.LEAVES, offset, 1 << shift, 1, leaf.oa + (inside << shift), prot, why), 1
 
-    def _how_many(self, words: array[int], index: int, depth: int, leaf: Leaf) -> int:
-        # Entries from `index` on that lead one page further each, and differ in nothing else.
-        step = self.steps[depth]
-        most = min(len(words) - index, ((1 << self.form.output_width) - leaf.oa) >> self.form.levels[depth].shift)
-        if depth == 0 and self.border is not None:
-            half = self.border >> self.form.levels[0].shift
-            most = min(most, half - index if index < half else most)
-        if not step or most < 2:
-            return 1
+    def _how_many(self, words: array[int], index: int, depth: int, leaf: Leaf) -> tuple[int, bool]:
+        # Entries from `index` on that lead one page further each, or all to the same page (False), and differ in
+        # nothing else.
+        most, shift = len(words) - index, self.form.levels[depth].shift
+        if depth == 0 and self.border is not None and index < self.border >> shift:
+            most = min(most, (self.border >> shift) - index)
         found = words[index : index + most]
-        expected = range(found[0], found[0] + step * most, step)
-        return next((n for n, (is_, wanted) in enumerate(zip(found, expected, strict=True)) if is_ != wanted), most)
+        if most > 1 and found[1] == found[0]:
+            return _as_expected(found, repeat(found[0], most)), False
+        step, most = self.steps[depth], min(most, ((1 << self.form.output_width) - leaf.oa) >> shift)
+        if not step or most < 2:
+            return 1, True
+        return _as_expected(found[:most], range(found[0], found[0] + step * most, step)), True
 
     def _all_alike(self, words: array[int], depth: int, leaf: Item) -> bool:
         # Hardware may have marked some of them as accessed.
@@ -191,6 +193,11 @@ class _Reader:
                 return DumpRow(RowKind.MISSING, offset, pgsize, 1, item.oa)
             below = self.table(item.oa, words, depth + 1, narrowed)
         return DumpRow(RowKind.TABLE if below.rows else RowKind.EMPTY, offset, pgsize, 1, item.oa, below=below)
+
+
+def _as_expected(found: array[int], expected: Iterable[int]) -> int:
+    # How many there are before the first that is another one.
+    return next((n for n, (is_, wanted) in enumerate(zip(found, expected, strict=True)) if is_ != wanted), len(found))
 
 
 def _counted(rows: tuple[DumpRow, ...]) -> dict[int, int]:

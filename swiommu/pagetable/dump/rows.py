@@ -32,10 +32,12 @@ class DumpRow(NamedTuple):
 
     ``to`` is the output of the first leaf, the address of the (first) table, or the (first) refused word, and ``why``
     it is refused; of a leaf ``why`` says what it is a part of. ``tables`` are how many tables leaves were found in, if
-    these stand for whole tables, the first of them at ``first``.
+    these stand for whole tables, the first of them at ``first``; one that is met again counts again. ``advances``:
+    each leaf leads one page further than the one before it, not all of them to the same page.
 
-    >>> DumpRow(RowKind.LEAVES, 0, 0x3000, 3, 0x8000_0000, Prot.READ).pgsize
-    4096
+    >>> row = DumpRow(RowKind.LEAVES, 0, 0x3000, 3, 0x8000_0000, Prot.READ)
+    >>> row.pgsize, hex(row.output(2)), hex(row._replace(advances=False).output(2))
+    (4096, '0x80002000', '0x80000000')
     """
 
     kind: RowKind
@@ -48,11 +50,16 @@ class DumpRow(NamedTuple):
     below: DumpedTable | None = None
     tables: int = 0
     first: int = 0
+    advances: bool = True
 
     @property
     def pgsize(self) -> int:
         """Bytes of one leaf, or of what one entry covers."""
         return self.size // self.number
+
+    def output(self, place: int) -> int:
+        """Where the first byte of the leaf number ``place``, from 0 on, leads."""
+        return self.to + place * self.pgsize if self.advances else self.to
 
 
 @attrs.frozen(eq=False)
@@ -86,7 +93,8 @@ class DumpedTable:
 def append_row(rows: list[DumpRow], row: DumpRow, border: int | None) -> None:
     """Add what follows ``rows`` in a table: to the last of them if both say the same, but not across ``border``.
 
-    Leaves that go on where the last ones ended are one run, and so are whole tables full of such leaves.
+    Leaves that go on where the last ones ended are one run, or that all lead to the same page, and so are whole tables
+    full of such leaves.
 
     >>> rows = [DumpRow(RowKind.LEAVES, 0x1000, 0x2000, 2, 0x8000_0000, Prot.READ)]
     >>> append_row(rows, DumpRow(RowKind.LEAVES, 0x3000, 0x1000, 1, 0x8000_2000, Prot.READ), None)
@@ -97,15 +105,23 @@ def append_row(rows: list[DumpRow], row: DumpRow, border: int | None) -> None:
         rows.append(row)
         return
     last = rows[-1]
+    if last.kind is row.kind and _alike(last, row):
+        rows[-1] = _both(last, row)
+        return
     before, after = _solid(last), _solid(row)
     if before is not None and after is not None and _goes_on(before, after):
-        rows[-1] = before._replace(
-            size=before.size + after.size, number=before.number + after.number, tables=before.tables + after.tables
-        )
-    elif last.kind is row.kind and _alike(last, row):
-        rows[-1] = last._replace(size=last.size + row.size, number=last.number + row.number)
+        rows[-1] = _both(before, after)
     else:
         rows.append(row)
+
+
+def _both(last: DumpRow, row: DumpRow) -> DumpRow:
+    return last._replace(
+        size=last.size + row.size,
+        number=last.number + row.number,
+        tables=last.tables + row.tables,
+        advances=last.kind is not RowKind.LEAVES or last.to != row.to,
+    )
 
 
 def _alike(last: DumpRow, row: DumpRow) -> bool:
@@ -117,8 +133,11 @@ def _alike(last: DumpRow, row: DumpRow) -> bool:
 
 
 def _goes_on(last: DumpRow, row: DumpRow) -> bool:
-    same = (last.pgsize, last.prot, last.why) == (row.pgsize, row.prot, row.why)
-    return same and last.to + last.size == row.to
+    if (last.pgsize, last.prot, last.why) != (row.pgsize, row.prot, row.why):
+        return False
+    if last.to == row.to:
+        return all(each.number == 1 or not each.advances for each in (last, row))
+    return last.advances and row.advances and last.to + last.size == row.to
 
 
 def _solid(row: DumpRow) -> DumpRow | None:

@@ -25,25 +25,29 @@ maps = st.lists(
         st.sampled_from(PROTS),
         st.booleans(),
         st.integers(0, 3),
+        st.booleans(),  # each to the same page
     ),
     max_size=8,
 )
 
 
 def mapped(form, wanted):
-    """A table with as much of what is wanted as fits; outputs that follow one another are frequent."""
+    """A table with as much of what is wanted as fits; outputs that follow one another, or are equal, are frequent."""
     table = RadixTable(form, CountingTables())
     sizes = [size for level in form.levels for size in level.sizes.values() if size <= LARGEST]
-    for digits, which, count, prot, upper, to in wanted:
+    for digits, which, count, prot, upper, to, same in wanted:
         size = sizes[which % len(sizes)]
         at = sum(d << level.shift for d, level in zip(digits[::-1], form.levels[::-1], strict=False)) & -size
         at &= (1 << form.aperture_width) - 1
         if upper and form.sign_extended:
             at += (1 << 64) - (1 << form.aperture_width)
-        try:
-            table.map_run(at, (at + to * size) & (1 << form.output_width - 1) - 1, size, count, prot)
-        except SwiommuError:
-            continue
+        output = (at + to * size) & (1 << form.output_width - 1) - 1
+        runs = [(at + n * size, 1) for n in range(count)] if same else [(at, count)]
+        for start, number in runs:
+            try:
+                table.map_run(start, output, size, number, prot)
+            except SwiommuError:
+                break
     return table
 
 
@@ -54,7 +58,7 @@ def levels_of(table):
 def leaves(dump):
     for iova, run in dump.each_run():
         for n in range(run.number):
-            yield iova + n * run.pgsize, run.to + n * run.pgsize, run.prot, run.pgsize
+            yield iova + n * run.pgsize, run.output(n), run.prot, run.pgsize
 
 
 @settings(max_examples=25)
@@ -89,7 +93,8 @@ def test_memory_that_others_wrote_is_read_as_it_is_walked(form, wanted, seed):
             assert walk.output is None
             assert walk.steps[-1].word == 0
         elif row.kind is RowKind.LEAVES:
-            assert (walk.output, walk.outcome.prot) == (row.to + offset, row.prot)
+            place, inside = divmod(offset, row.pgsize)
+            assert (walk.output, walk.outcome.prot) == (row.output(place) + inside, row.prot)
             assert walk.pgsize == row.pgsize or row.why
         elif row.kind is RowKind.REFUSED:
             assert walk.output is None
