@@ -257,6 +257,35 @@ def test_leaves_of_any_two_sizes_side_by_side(form):
         assert not any(table.leaves.values())
 
 
+@every_format
+def test_a_leaf_of_any_size_is_split_into_what_says_the_same(form):
+    """At a high address, so that no table on the way is the first of its level; coherent, if that can be enforced."""
+    granule, both = form.granule, Prot.READ | Prot.CACHE
+    for size in sizes_of(form):
+        at = 1 << form.aperture_width - 1
+        if size == granule or at < 2 * size or form.output_width <= size.bit_length():
+            continue
+        table, fresh = RadixTable(form, CountingTables()), RadixTable(form, CountingTables())
+        table.enforce_coherency()
+        fresh.enforce_coherency()
+        table.map_run(at, size, size, 1, both)
+        fresh.map_run(at, size, granule, 1, both)
+        try:
+            table.split([at + granule, at + size])
+        except SwiommuError:
+            assert (table.leaves[size], sum(table.leaves.values())) == (1, 1)
+            continue
+        table.check()
+        assert sum(each * count for each, count in table.leaves.items()) == size
+        assert table.walk(at).steps[-1].entry == fresh.walk(at).steps[-1].entry
+        for place in (0, granule, size // 2, size - 1):
+            to, _, prot = table.lookup(at + place)
+            assert (to, prot) == (size + place, form.effective(both))
+        assert table.lookup(at + size) is None
+        assert sum(run.size for run in table.unmap(at, size)) == size
+        table.check()
+
+
 def standing(table, depth, at):
     return at >> table.nodes.shape[depth][1] in table.nodes.by_depth[depth]
 
