@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from swiommu.errors import Busy, InvalidArgument, NotPermitted, SwiommuError
 from swiommu.iommu.attaching import move
-from swiommu.iommu.groups.default_domain import Defaults, map_direct, setup_default_domain
+from swiommu.iommu.groups.default_domain import Defaults, follow_members, map_direct, setup_default_domain
 from swiommu.iommu.groups.events import GroupEvent
 from swiommu.iommu.groups.group import IommuGroup, Member, group_of
 from swiommu.iommu.groups.pci_groups import existing_group
@@ -73,6 +73,7 @@ class IommuCore:
         except SwiommuError:
             self._remove(group, member)
             raise
+        follow_members(group, self.defaults)
         return group
 
     def finish(self) -> None:
@@ -125,6 +126,7 @@ class IommuCore:
             member.pci.group = None
         group.tell(GroupEvent.remove(member.device.name, group.id))
         if group.members:
+            follow_members(group, self.defaults)
             return
         del self.groups[group.id]
         self._shared.pop(group.hardware, None)

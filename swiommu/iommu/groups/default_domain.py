@@ -16,6 +16,7 @@ from swiommu.iommu.drivers import PagedDomain
 from swiommu.iommu.groups.mapping import iova_to_phys, map_range
 from swiommu.iommu.groups.reserved_regions import host_bridge_holes
 from swiommu.iommu.groups.types import Cookie, DomainType, Hwpt
+from swiommu.iommu.groups.untracked_iova import UntrackedIova
 from swiommu.layer import ReservedKind
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from swiommu.iommu.groups.iommu_domain import IommuDomain
     from swiommu.layer import Reserved
 
-__all__ = ["Defaults", "default_type", "map_direct", "setup_default_domain"]
+__all__ = ["Defaults", "default_type", "follow_members", "map_direct", "setup_default_domain"]
 
 _DIRECT = (ReservedKind.DIRECT, ReservedKind.DIRECT_RELAXABLE)
 _log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 @attrs.define(kw_only=True)
 class Defaults:
     """The command line: ``iommu.passthrough``, ``iommu.strict``, ``iommu.forcedac``.
+
+    ``forcedac``: PCI devices are given the highest bus addresses that they can drive, not first those below 4 GiB.
 
     >>> Defaults(passthrough=True, strict=True).type.name, Defaults().type.name, Defaults(strict=True).type.name
     ('IDENTITY', 'DMA_FQ', 'DMA')
@@ -107,6 +110,7 @@ def setup_default_domain(group: IommuGroup, defaults: Defaults, wanted: DomainTy
             domain.free()
         raise
     _keep_clear(group, domain)
+    follow_members(group, defaults)
     if old is not None:
         _give_up(old)
 
@@ -172,6 +176,18 @@ def _unmapped(domain: IommuDomain, region: Reserved, page: int) -> list[tuple[in
         else:
             runs.append((at, page))
     return runs
+
+
+def follow_members(group: IommuGroup, defaults: Defaults) -> None:
+    """Let the DMA API choose addresses of the default domain for those who are in ``group`` now.
+
+    PCI devices try below 4 GiB first, unless ``defaults`` says otherwise; of a domain with one of them all do, since
+    nobody tells it who asks. Source: ``iommu_setup_dma_ops``, ``pci_32bit_workaround`` of ``struct dev_iommu``.
+    """
+    own = None if group.default_domain is None else group.default_domain.translation
+    if isinstance(own, PagedDomain) and isinstance(own.iova, UntrackedIova):
+        pci = any(member.pci is not None for member in group.members)
+        own.iova.asked_by(pci=pci, forcedac=defaults.forcedac)
 
 
 def _keep_clear(group: IommuGroup, domain: IommuDomain) -> None:

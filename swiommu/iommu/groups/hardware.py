@@ -50,8 +50,9 @@ class Hardware:
     ``hwpt``: what may be asked of a paging domain, ``knows_pasids``: whether PASIDs can have domains.
     ``capabilities``: see `capable`. ``grouping``: devices get groups by
     the rules of PCI, one each ("device"), or all the same ("iommu"). ``profile``: whose kernel's answers. ``policy``
-    makes what chooses addresses for the DMA API; by default that of Linux. ``sync_map``, ``attach_hook``: what the
-    hardware does beside, and may refuse by raising. Errors: `InvalidArgument` for a word that is none.
+    makes what chooses addresses for the DMA API; by default that of Linux, whose ``pci`` and ``forcedac`` are set by
+    who is in the group and by the command line. ``sync_map``, ``attach_hook``: what the hardware does beside, and may
+    refuse by raising. Errors: `InvalidArgument` for a word that is none.
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.memory import Frames

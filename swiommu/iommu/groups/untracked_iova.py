@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.errors import NotSupported
+from swiommu.iommu.iova import LinuxIova
 
 if TYPE_CHECKING:
     from swiommu.iommu.iova import IovaPolicy
@@ -61,6 +62,11 @@ class UntrackedIova:
         """See `IovaPolicy.reserve`."""
         if self.inner is not None:
             self.inner.reserve(low, high)
+
+    def asked_by(self, *, pci: bool, forcedac: bool) -> None:
+        """Whose devices ask, and what the command line says: only the policy of Linux makes a difference."""
+        if isinstance(self.inner, LinuxIova):
+            self.inner.pci, self.inner.forcedac = pci, forcedac
 
     def advance(self, now_ns: int) -> None:
         """See `IovaPolicy.advance`."""
