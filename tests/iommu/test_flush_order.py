@@ -9,8 +9,9 @@ from itertools import pairwise
 import pytest
 
 from swiommu.address import BusSpace, PhysRange, PhysSpace, Prot
-from swiommu.errors import NoMemory, NoSpace
+from swiommu.errors import AlreadyMapped, NoMemory, NoSpace
 from swiommu.iommu import PagedDomain, TopDownIova
+from swiommu.iommu.deferred_tables import DeferredTables
 from swiommu.memory import Frames
 from swiommu.pagetable import CountingTables, RadixTable
 from swiommu.pagetable.formats import AMD_V1, MOCK, amd_v1, arm_lpae, riscv, vtd_ss, x86_64
@@ -113,8 +114,9 @@ def test_a_release_flushes_first(form):
 def test_lazily_nothing_goes_before_everything_was_flushed(form):
     world = World(form, flush="lazy")
     world.map(M2, 0x4000_1000, M2)
+    world.map(2 * M2, 0x4000_0000, M2)  # leaves of two sizes, which a strict unmap may have to flush apart
     pages = world.domain.stats.table_pages
-    assert world.unmap(M2, M2) == M2
+    assert world.unmap(M2, 2 * M2) == 2 * M2
     assert (world.told, world.domain.stats.table_pages) == ([], pages)
     world.domain.check()
     world.domain.advance(10_000_000)
@@ -233,6 +235,35 @@ def test_a_leaf_that_goes_whole_is_flushed_whole(form):
     world.domain.check()
 
 
+def test_a_map_that_can_not_have_all_its_bus_addresses_takes_none():
+    world = World(OLD_ARM)
+    world.map(M2 + K4, 0x4000_0000, K4)
+    world.domain.iova.take(M2 + 8 * K4, K4)
+    with pytest.raises(AlreadyMapped):
+        world.map(M2, 0x4000_0000, M2)
+    assert world.told == [("iova", M2, M2 + K4 - 1)]
+    assert world.unmap(M2 + K4, K4) == K4
+
+
+def test_a_block_that_is_refused_keeps_its_bus_addresses():
+    world = World(NEW_ARM)
+    world.map(M2 - K4, 0x4000_0000 - K4, K4 + M2)
+    assert world.unmap(M2 - K4, 2 * K4) == K4
+    assert world.told == [("flush", M2 - K4, M2 - 1), ("iova", M2 - K4, M2 - 1)]
+
+
+@every_form
+def test_a_short_unmap_flushes_what_went(form):
+    world = World(form)
+    world.map(M2, 0x4000_1000, 2 * K4)
+    if not form.rules.drops_tables:
+        assert world.unmap(M2, M2 + K4) == 2 * K4
+        assert [each for each in world.told if each[0] == "flush"] == [("flush", M2, M2 + 2 * K4 - 1)]
+    else:
+        assert world.unmap(M2, M2 + K4) == M2, "with the table, which is flushed as a whole"
+        assert world.told[0] == ("flush", M2, 2 * M2 - 1)
+
+
 @pytest.mark.parametrize("flush", ["strict", "lazy"])
 def test_a_map_on_hardware_that_remembers_holes_is_flushed_once_and_whole(flush):
     world = World(vtd_ss(), caching_mode=True, flush=flush)
@@ -285,3 +316,13 @@ def test_what_is_mapped_is_found_table_by_table(form):
     table.nodes.deepest = lambda at: (asked.append(at), plain(at))[1]
     assert list(table.mapped(0, 1 << 30)) == [(M2 + 3 * K4, M2 + 703 * K4), (8 * M2, 10 * M2)]
     assert len(asked) <= 12
+
+
+def test_pages_of_large_tables_wait_one_by_one():
+    tables = DeferredTables(CountingTables())
+    small, large = tables.alloc(), tables.alloc(1 << 16)
+    tables.free(small)
+    tables.free(large)
+    assert len(tables) == 17
+    tables.free_now(tables.collect())
+    assert len(tables) == 0
