@@ -23,6 +23,7 @@ from swiommu.pagetable import MOCK, CountingTables, Format, Level, RadixTable
 from swiommu.testing import laws
 from swiommu.testing.case import Case
 from swiommu.testing.domain_cases import domain_cases_of
+from swiommu.testing.format_cases import format_cases_of
 from swiommu.testing.formats import DRAWN, LAW_FORMATS, SIGNED, TINY, leaves_empty_tables
 from swiommu.testing.probes import Probe
 from swiommu.testing.stacks import BASES, DATA, SLOT, TABLES, Patch, Recipe, Stack, Stage, chained
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["CASES", "cases_of"]
 
 _OPEN = st.just(0)
-_FULL = st.just(TABLES + 4 * SLOT)
 _SOLID = st.sampled_from((0, TABLES + 4 * SLOT, TABLES + 4 * SLOT))
 _PLACED = ("paged", "paged", "paged", "window", "flat", "router", "shadow")  # no identity: each space lies elsewhere
 _UPPER = (1 << 64) - (1 << 25)  # an input of the upper half of every format that has one
@@ -350,7 +350,7 @@ def cases_of(formats: Sequence[str] = DRAWN) -> list[Case]:
     ['domains']
     >>> next(case for case in cases_of(["vtd-ss-4"]) if case.number == 5).hold(examples=3)
     """
-    return [*_cases(formats), *domain_cases_of(formats)]
+    return [*_cases(formats), *domain_cases_of(formats), *format_cases_of(formats)]
 
 
 CASES = cases_of()

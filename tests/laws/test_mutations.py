@@ -6,6 +6,7 @@ tried as everywhere else, has to fail with a message that names the law and what
 
 import re
 
+import attrs
 import pytest
 
 import swiommu.layer.cache.answers as answers_module
@@ -31,11 +32,15 @@ from swiommu.layer import (
 from swiommu.layer.attributes import meet_prot
 from swiommu.layer.extents import pieces
 from swiommu.layer.path import Reach
-from swiommu.pagetable import RadixTable
+from swiommu.pagetable import Leaf, RadixTable, Table
+from swiommu.pagetable.door import TableDoor
 from swiommu.pagetable.nodes import Nodes
+from swiommu.pagetable.tables import TablePages
+from swiommu.pagetable.walk import Narrowing
 from swiommu.region import Region
 from swiommu.testing import LAWS
-from swiommu.testing.cases import CASES
+from swiommu.testing.cases import CASES, cases_of
+from swiommu.testing.formats import LAW_FORMATS
 
 EXAMPLES = 600  # none needs nearly as many
 
@@ -166,10 +171,11 @@ def runs_are_not_cut_below(patch):
 
 
 def outputs_are_one_page_low(patch):
-    real = RadixTable.map_run
+    # Those of small pages of the memory that is bound: tables lie elsewhere, and stay what they are.
+    real, bound = RadixTable.map_run, range(0x48_0000, 0x80_0000)
 
     def map_run(self, iova, paddr, pgsize, count, prot):
-        low = paddr - PAGE_SIZE if pgsize == PAGE_SIZE and paddr >= PAGE_SIZE else paddr
+        low = paddr - PAGE_SIZE if pgsize == PAGE_SIZE and paddr in bound else paddr
         return real(self, iova, low, pgsize, count, prot)
 
     patch.setattr(RadixTable, "map_run", map_run)
@@ -335,6 +341,96 @@ MUTATIONS = [
 ]
 
 
+# -- of formats: each is looked for where only tables of the formats named are drawn
+
+
+def format_with(patch, name, **functions):
+    patch.setitem(LAW_FORMATS, name, attrs.evolve(LAW_FORMATS[name], **functions))
+
+
+def decoded_as(patch, name, change):
+    # The format, with what its decoder says of an entry changed.
+    real = LAW_FORMATS[name].decode
+    format_with(patch, name, decode=lambda word, depth: change(real(word, depth), depth))
+
+
+def table_entries_take_nothing_off(patch):
+    patch.setattr(Narrowing, "through", lambda self, table: self)
+
+
+def table_entries_are_not_decoded_for_rights(patch):
+    decoded_as(patch, "vtd-ss-4", lambda item, _: Table(item.oa) if isinstance(item, Table) else item)
+
+
+def only_the_last_table_entry_counts(patch):
+    patch.setattr(Narrowing, "through", lambda self, table: Narrowing(table.allows, table.prot))
+
+
+def no_execution_below_is_overlooked(patch):
+    decoded_as(patch, "x86-64-4", lambda item, _: Table(item.oa, item.allows) if isinstance(item, Table) else item)
+
+
+def size_of_a_leaf_is_one_bit_short(patch):
+    def change(item, depth):
+        return attrs.evolve(item, order=item.order - 1) if isinstance(item, Leaf) and item.order > 1 else item
+
+    decoded_as(patch, "amd-v1", change)
+
+
+def size_of_a_leaf_is_written_one_bit_long(patch):
+    real = LAW_FORMATS["amd-v1"].leaf_entry
+    format_with(
+        patch, "amd-v1", leaf_entry=lambda oa, depth, prot, order: real(oa, depth, prot, order + 1 if order else 0)
+    )
+
+
+def pages_of_64k_begin_at_each_of_their_words(patch):
+    # As if the bits of the size were a part of the address, which is 32 KiB further then.
+    def change(item, depth):
+        return attrs.evolve(item, oa=item.oa + 0x8000, order=0) if isinstance(item, Leaf) and item.order else item
+
+    decoded_as(patch, "riscv-sv48-napot", change)
+
+
+def root_grows_without_its_old_half(patch):
+    real = Nodes.grow
+
+    def grow(self, depth, last):
+        former = self.root
+        real(self, depth, last)
+        if former.above is not None:
+            former.above.words[0] = 0
+
+    patch.setattr(Nodes, "grow", grow)
+
+
+def upper_half_is_taken_for_the_lower(patch):
+    patch.setattr(TableDoor, "outer", lambda self, at: at)
+
+
+def large_tables_are_their_first_page(patch):
+    def word(self, address):
+        page = address & -PAGE_SIZE
+        return self.entries(self._inside.get(page, page))[address - page >> 3]
+
+    patch.setattr(TablePages, "word", word)
+
+
+TABLES_OF_RIGHTS = ["vtd-ss-4", "x86-64-4", "amd-v1", "arm-lpae-4k-s1", "arm-lpae-64k-s1"]
+FORMAT_MUTATIONS = [
+    (9, TABLES_OF_RIGHTS, table_entries_take_nothing_off),
+    (9, ["vtd-ss-4"], table_entries_are_not_decoded_for_rights),
+    (9, TABLES_OF_RIGHTS, only_the_last_table_entry_counts),
+    (9, ["x86-64-4"], no_execution_below_is_overlooked),
+    (14, ["amd-v1"], size_of_a_leaf_is_one_bit_short),
+    (14, ["amd-v1"], size_of_a_leaf_is_written_one_bit_long),
+    (14, ["riscv-sv48-napot"], pages_of_64k_begin_at_each_of_their_words),
+    (19, ["amd-v1"], root_grows_without_its_old_half),
+    (11, ["x86-64-4", "riscv-sv39"], upper_half_is_taken_for_the_lower),
+    (11, ["arm-lpae-16k-s1"], large_tables_are_their_first_page),
+]
+
+
 def test_every_law_has_a_mutation():
     assert {number for number, _ in MUTATIONS} == set(LAWS)
 
@@ -342,7 +438,21 @@ def test_every_law_has_a_mutation():
 @pytest.mark.parametrize(("number", "plant"), MUTATIONS, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_law_finds_the_planted_bug(number, plant, monkeypatch):
     plant(monkeypatch)
-    said = next(filter(None, (broken_by(case) for case in CASES if case.number == number)), None)
+    found(number, plant, CASES)
+
+
+@pytest.mark.parametrize(
+    ("number", "formats", "plant"),
+    FORMAT_MUTATIONS,
+    ids=[f"{number}-{plant.__name__}" for number, _, plant in FORMAT_MUTATIONS],
+)
+def test_law_finds_the_bug_planted_in_formats(number, formats, plant, monkeypatch):
+    plant(monkeypatch)
+    found(number, plant, reversed(cases_of(formats)))  # what is tried on formats alone comes late, and is cheap
+
+
+def found(number, plant, cases):
+    said = next(filter(None, (broken_by(case) for case in cases if case.number == number)), None)
     assert said is not None, f"law {number} holds with {plant.__name__} planted"
     # One line, which begins with the law and shows an address or a number.
     assert re.match(rf"law {number} \({LAWS[number].name}\): [^\n]*\d[^\n]*$", said)

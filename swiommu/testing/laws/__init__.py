@@ -12,7 +12,7 @@ import attrs
 
 from swiommu.layer import Identity, Node, Span, Window
 from swiommu.testing.laws.algebra import associativity, identity, pipeline, renaming, window_algebra, zero
-from swiommu.testing.laws.blame import Without, attribution, permission
+from swiommu.testing.laws.blame import Without, attribution, permission, taken_off
 from swiommu.testing.laws.conservation import (
     Grant,
     Holdings,
@@ -64,6 +64,7 @@ __all__ = [
     "segments",
     "shadow",
     "split_merge",
+    "taken_off",
     "window_algebra",
     "zero",
 ]

@@ -13,11 +13,11 @@ from swiommu.testing.stacks import chained
 from swiommu.testing.statements import broken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from swiommu.layer import Path, Read
 
-__all__ = ["Without", "attribution", "permission"]
+__all__ = ["Without", "attribution", "permission", "taken_off"]
 
 _ACCESSES = (Access.READ, Access.WRITE, Access.EXEC, Access.READ | Access.WRITE)
 
@@ -111,6 +111,41 @@ def _never_more(path: Path, less: Path, probe: Probe) -> None:
     if before.reach is None or before.reach.to(probe.start) != seen.reach.to(probe.start):
         told = f"{tell_glance(before, probe.start)}, with less allowed: {tell_glance(seen, probe.start)}"
         raise broken(9, f"{probe}: {told}")
+
+
+def taken_off(
+    path: Path | Layer, probes: Sequence[Probe], take: Callable[[], object], bits: Prot, below: Sequence[Probe]
+) -> None:
+    """Law 9, of one table entry: ``take`` takes ``bits`` off all that is ``below`` it, and off nothing else.
+
+    READ and WRITE are taken off, with NOEXEC executing is. What does not lose by it answers as before.
+
+    >>> from swiommu.layer import Paged
+    >>> from swiommu.pagetable import CountingTables, RadixTable
+    >>> from swiommu.pagetable.formats import vtd_ss
+    >>> table = RadixTable(vtd_ss(), CountingTables())
+    >>> table.map_run(0x1000, 0x5000, 0x1000, 1, 3)
+    >>> step = table.walk(0x1000).steps[0]
+    >>> def take():
+    ...     table.nodes.memory.entries(step.table)[step.slot] &= ~2
+    >>> taken_off(Paged("iommu", table), [Probe(0x1000)], take, Prot.WRITE, [Probe(0x1000)])
+    """
+    gone = int(bits & (Prot.READ | Prot.WRITE)) | (int(Access.EXEC) if bits & Prot.NOEXEC else 0)
+    places = [(probe, wanted) for probe in probes for wanted in (*_ACCESSES, probe.access)]
+    before = [glance(path, probe.start, wanted) for probe, wanted in places]
+    take()
+    for (probe, wanted), old in zip(places, before, strict=True):
+        now, at = glance(path, probe.start, wanted), probe.start
+        told = (
+            f"{wanted!r} at {at:#x}: {tell_glance(old, at)}, without {bits!r} in a table entry: {tell_glance(now, at)}"
+        )
+        if now.reach is not None and (old.reach is None or (probe in below and int(wanted) & gone)):
+            raise broken(9, told)
+        if old.reach is not None and not (probe in below and int(wanted) & gone):
+            if now.reach is None or now.reach.to(at) != old.reach.to(at):
+                raise broken(9, told)
+            if probe not in below and now != old:
+                raise broken(9, told)
 
 
 def attribution(nodes: Sequence[Node | Layer], probes: Sequence[Probe]) -> None:
