@@ -326,3 +326,12 @@ def test_pages_of_large_tables_wait_one_by_one():
     assert len(tables) == 17
     tables.free_now(tables.collect())
     assert len(tables) == 0
+
+
+@every_form
+def test_lazily_leaves_of_two_sizes_are_not_flushed_apart(form):
+    world = World(form, flush="lazy")
+    world.map(M2 + K4, 0x4000_0000, M2 - K4)
+    world.map(2 * M2, 0x5000_0000, M2)
+    assert world.unmap(M2 + K4, 2 * M2 - K4) == 2 * M2 - K4
+    assert world.told == []
