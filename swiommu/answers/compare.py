@@ -15,20 +15,17 @@ from swiommu.answers.verdict import best_designs, verdict_of
 from swiommu.replay import (
     AS_RECORDED,
     DEFAULT_DESIGNS,
-    GENERATED,
     Design,
     Knobs,
     MemoryPlan,
     Outcome,
-    RequestKind,
-    Workload,
     bytes_needed,
     equal_plan,
     find_design,
     machine_plan,
     replay,
-    workload_of,
 )
+from swiommu.requests import GENERATED, RequestKind, Workload, workload_of
 from swiommu.trace import Account
 
 if TYPE_CHECKING:

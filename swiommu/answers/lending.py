@@ -10,7 +10,8 @@ from swiommu.replay.pins import MILLION, RECORDED
 from swiommu.words import counted, mib
 
 if TYPE_CHECKING:
-    from swiommu.replay import Outcome, Workload
+    from swiommu.replay import Outcome
+    from swiommu.requests import Workload
 
 __all__ = ["lending_notes", "lending_of"]
 

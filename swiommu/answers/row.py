@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swiommu.answers.lending import lending_of
-from swiommu.replay import AS_RECORDED, Outcome, RequestKind, Workload
+from swiommu.replay import AS_RECORDED, Outcome
 from swiommu.replay.as_recorded import recorded
+from swiommu.requests import RequestKind, Workload
 
 if TYPE_CHECKING:
     from swiommu.replay.ledger import Waste

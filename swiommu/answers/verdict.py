@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.answers.cost import BAND
-from swiommu.replay import AS_RECORDED, GENERATED, RequestKind
+from swiommu.replay import AS_RECORDED
+from swiommu.requests import GENERATED, RequestKind
 from swiommu.words import counted, mib
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
     from swiommu.answers.cost import CostVector
     from swiommu.answers.row import Row
-    from swiommu.replay import MemoryPlan, Workload
+    from swiommu.replay import MemoryPlan
+    from swiommu.requests import Workload
 
 __all__ = ["best_designs", "verdict_of"]
 

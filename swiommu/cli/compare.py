@@ -11,14 +11,14 @@ import click
 from swiommu.answers import Comparison, Comparisons, compare, read_cost_vector
 from swiommu.cli.common import DEFAULT_TRACE, print_json, progress, progress_done, show, traces_argument, write_page
 from swiommu.replay import AS_RECORDED, DEFAULT_DESIGNS, PRESETS, Design, Knobs, find_design, read_designs
-from swiommu.replay.workloads import generate, workload_names
 from swiommu.report import PlotlyJs, comparison_html, print_comparison
+from swiommu.requests.generated import generate, workload_names
 from swiommu.trace import read_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from swiommu.replay import Workload
+    from swiommu.requests import Workload
     from swiommu.trace import Trace
 
 __all__ = ["command"]

@@ -1,6 +1,6 @@
-"""From a recording to numbers: requests out of events, designs, the replay itself, checks against the recording.
+"""From requests to numbers: designs, the replay itself, checks against the recording.
 
-`workload_of` pairs events into requests, `replay` runs them through a `Design` over a `MemoryPlan`, `bytes_needed`
+`replay` runs the requests of a `swiommu.requests.Workload` through a `Design` over a `MemoryPlan`, `bytes_needed`
 finds the smallest memory, `recorded_history` and `design_history` tell where buffers lay, `verify_cma`, `verify_iova`
 and `verify_swiotlb` check predictions against what the kernel did. What the numbers mean is fixed by "What compare
 means" in the docs. No printing and no verdicts here: those are answers.
@@ -22,34 +22,23 @@ from swiommu.replay.history import (
 )
 from swiommu.replay.memory_plan import MemoryPlan, equal_plan, machine_plan, peak_live_bytes, plan_of_size
 from swiommu.replay.need import Need, bytes_needed
-from swiommu.replay.pairing import workload_of
 from swiommu.replay.pins import pinned_share, recorded_share
-from swiommu.replay.requests import GENERATED, Area, Occupancy, OpCode, Request, RequestKind, Served, Unused, Workload
 from swiommu.replay.verify import verify_cma, verify_iova, verify_swiotlb
 
 __all__ = [
     "AS_RECORDED",
     "DEFAULT_DESIGNS",
-    "GENERATED",
     "NOBODY",
     "PRESETS",
-    "Area",
     "AreaHistory",
     "Design",
     "Knobs",
     "MemoryPlan",
     "Need",
-    "Occupancy",
-    "OpCode",
     "Outcome",
     "Rectangle",
     "Refusal",
-    "Request",
-    "RequestKind",
-    "Served",
     "Status",
-    "Unused",
-    "Workload",
     "bytes_needed",
     "design_history",
     "equal_plan",
@@ -67,5 +56,4 @@ __all__ = [
     "verify_cma",
     "verify_iova",
     "verify_swiotlb",
-    "workload_of",
 ]

@@ -8,7 +8,7 @@ import attrs
 
 from swiommu.address import PAGE_SIZE, align_up, order_of
 from swiommu.replay.ledger import Waste
-from swiommu.replay.requests import OpCode, Request, RequestKind, Served, Workload
+from swiommu.requests import OpCode, Request, RequestKind, Served, Workload
 
 __all__ = ["Recorded", "recorded"]
 

@@ -17,7 +17,7 @@ from swiommu.errors import InputError, SwiommuError
 from swiommu.replay.backends import Backend, Counters, Exposure, Extent, make_backend
 from swiommu.replay.designs import Design, Knobs
 from swiommu.replay.ledger import Ledger
-from swiommu.replay.requests import OpCode, Request, RequestKind, Workload
+from swiommu.requests import OpCode, Request, RequestKind, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -66,7 +66,8 @@ def replay(
     `InputError` with the line where so many requests are to be probed (rule 4), while so many live, that it would take
     hours.
 
-    >>> from swiommu.replay import find_design, machine_plan, workload_of
+    >>> from swiommu.replay import find_design, machine_plan
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> workload = workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))
     >>> outcome = replay(workload, find_design("cma-bitmap"), machine_plan(workload))
@@ -103,7 +104,8 @@ def loses_nothing(
 
     Only requests of ``kinds`` are made.
 
-    >>> from swiommu.replay import find_design, plan_of_size, workload_of
+    >>> from swiommu.replay import find_design, plan_of_size
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> workload = workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))
     >>> [loses_nothing(workload, find_design("cma-bitmap"), plan_of_size(workload, size << 20)) for size in (80, 82)]

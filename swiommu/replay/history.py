@@ -16,7 +16,7 @@ from swiommu.address import PAGE_SIZE, align_down, align_up
 from swiommu.replay.designs import AS_RECORDED
 from swiommu.replay.engine import Outcome, Status
 from swiommu.replay.memory_plan import STEP, MemoryPlan
-from swiommu.replay.requests import Occupancy, OpCode, RequestKind, Workload
+from swiommu.requests import Occupancy, OpCode, RequestKind, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -66,7 +66,7 @@ class AreaHistory:
     ``elsewhere`` counts served ALLOCs that lay outside of it, ``unmeasured`` refusals beyond the first thousand.
     ``is_part``: there is more memory than this, and nobody can say how much was free; then no refusal is measured.
 
-    >>> from swiommu.replay import workload_of
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> history = recorded_history(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")))
     >>> history.check()
@@ -108,7 +108,7 @@ class AreaHistory:
 def recorded_history(workload: Workload) -> AreaHistory | None:
     """The recorded contiguous area; None if the recording has none.
 
-    >>> from swiommu.replay import workload_of
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> first = recorded_history(workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))).refusals[0]
     >>> first.free >> 20, first.hole >> 20
@@ -135,7 +135,8 @@ def recorded_history(workload: Workload) -> AreaHistory | None:
 def design_history(workload: Workload, outcome: Outcome) -> AreaHistory | None:
     """A run's memory, from an outcome that kept its places; None if it placed nothing that could be drawn.
 
-    >>> from swiommu.replay import equal_plan, find_design, replay, workload_of
+    >>> from swiommu.replay import equal_plan, find_design, replay
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> workload = workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))
     >>> outcome = replay(workload, find_design("cma-bitmap"), equal_plan(workload), keep_places=True)
@@ -176,7 +177,7 @@ def design_history(workload: Workload, outcome: Outcome) -> AreaHistory | None:
 def failure_times(workload: Workload, outcome: Outcome | None) -> list[int]:
     """When each request failed (ns), in the recording or in a run.
 
-    >>> from swiommu.replay import workload_of
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> len(failure_times(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")), None))
     27

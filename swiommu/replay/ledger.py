@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swiommu.replay.requests import Request, RequestKind
+from swiommu.requests import Request, RequestKind
 
 if TYPE_CHECKING:
     from swiommu.replay.backends import Usage

@@ -12,12 +12,12 @@ import attrs
 
 from swiommu.address import PAGE_SIZE, align_down, align_up, order_of
 from swiommu.errors import InputError
-from swiommu.replay.requests import OpCode, RequestKind, Workload
+from swiommu.requests import OpCode, RequestKind, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from swiommu.replay.requests import Request
+    from swiommu.requests import Request
 
 __all__ = ["BLOCK_LIMIT", "MOST", "STEP", "MemoryPlan", "equal_plan", "machine_plan", "peak_live_bytes", "plan_of_size"]
 
@@ -45,7 +45,7 @@ class MemoryPlan:
 def peak_live_bytes(workload: Workload) -> int:
     """The true peak: requested bytes of the ALLOCs that the recorded kernel had served and not yet freed.
 
-    >>> from swiommu.replay import workload_of
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> peak_live_bytes(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")))
     79740928
@@ -79,7 +79,7 @@ def _fallback_peak(workload: Workload) -> int:
 def equal_plan(workload: Workload) -> MemoryPlan:
     """B by rule 8: the area and what fell back out of it, else 1.25 times the true peak; at least 2 MiB.
 
-    >>> from swiommu.replay import workload_of
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> equal_plan(workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))).bytes >> 20
     84
@@ -109,7 +109,7 @@ def _require_no_more_than_most(size: int, workload: Workload, line: int | None) 
 def plan_of_size(workload: Workload, size: int, source: str = "asked for") -> MemoryPlan:
     """Equal memory of ``size`` bytes (a multiple of 2 MiB).
 
-    >>> from swiommu.replay import workload_of
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> plan_of_size(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")), 100 << 20).mode
     'equal'
@@ -120,7 +120,7 @@ def plan_of_size(workload: Workload, size: int, source: str = "asked for") -> Me
 def machine_plan(workload: Workload) -> MemoryPlan:
     """What the machine had: the area as it lay, or none at all, and RAM behind it.
 
-    >>> from swiommu.replay import workload_of
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> plan = machine_plan(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")))
     >>> plan.bytes >> 20, hex(plan.base), plan.start_extents

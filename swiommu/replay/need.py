@@ -17,13 +17,13 @@ from swiommu.replay.backends import make_backend
 from swiommu.replay.designs import Knobs
 from swiommu.replay.engine import loses_nothing, nothing_is_lost
 from swiommu.replay.memory_plan import BLOCK_LIMIT, MOST, STEP, peak_live_bytes, plan_of_size
-from swiommu.replay.requests import RequestKind
+from swiommu.requests import RequestKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from swiommu.replay.designs import Design
-    from swiommu.replay.requests import Workload
+    from swiommu.requests import Workload
 
 __all__ = ["Need", "bytes_needed", "smallest"]
 
@@ -43,7 +43,8 @@ class Need:
 def bytes_needed(workload: Workload, design: Design, knobs: Knobs | None = None) -> Need:
     """The smallest B, a multiple of 2 MiB, at which the design loses nothing.
 
-    >>> from swiommu.replay import find_design, workload_of
+    >>> from swiommu.replay import find_design
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> bytes_needed(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")), find_design("iommu-strict")).bytes >> 20
     78
@@ -70,7 +71,8 @@ def bytes_needed(workload: Workload, design: Design, knobs: Knobs | None = None)
 def least_bytes(workload: Workload, design: Design) -> int:
     """Where the search begins: the true peak, and in a design with an area what is occupied in it from the start.
 
-    >>> from swiommu.replay import find_design, workload_of
+    >>> from swiommu.replay import find_design
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> workload = workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))
     >>> least_bytes(workload, find_design("cma-bitmap")) >> 20

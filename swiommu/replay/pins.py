@@ -6,12 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE
-from swiommu.replay.requests import RequestKind
+from swiommu.requests import RequestKind
 
 if TYPE_CHECKING:
     from swiommu.replay.designs import Design
     from swiommu.replay.memory_plan import MemoryPlan
-    from swiommu.replay.requests import Workload
+    from swiommu.requests import Workload
 
 __all__ = ["MILLION", "RECORDED", "pinned_share", "recorded_share"]
 
@@ -24,7 +24,8 @@ def pinned_share(design: Design, plan: MemoryPlan, workload: Workload) -> float:
 
     0 for droppable pages, and in mode ``machine`` where the recording is asked: its own busy ranges hold then.
 
-    >>> from swiommu.replay import equal_plan, find_design, workload_of
+    >>> from swiommu.replay import equal_plan, find_design
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> workload = workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))
     >>> pinned_share(find_design("cma-lending"), equal_plan(workload), workload)
@@ -43,7 +44,7 @@ def recorded_share(workload: Workload) -> float:
     A try of n pages succeeds with (1 - q)^n; the recording tells the pages of every try that succeeded, and of every
     one that was busy. 0 where none was.
 
-    >>> from swiommu.replay import workload_of
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> recorded_share(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")))
     0.0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from swiommu.replay import AS_RECORDED, NOBODY, AreaHistory, Rectangle, RequestKind, Workload
+from swiommu.replay import AS_RECORDED, NOBODY, AreaHistory, Rectangle
 from swiommu.report.drawing import drawing_of
 from swiommu.report.figures import COLOURS, DARK_GREY, GREY, RED, Figure, Key, label, seconds, time_axis
+from swiommu.requests import RequestKind, Workload
 from swiommu.words import counted, mib
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ class Drawing(NamedTuple):
 def drawing_of(history: AreaHistory, limit: int) -> Drawing:
     """At most ``limit`` rectangles (480 or more): the largest as they are, the others merged over a grid.
 
-    >>> from swiommu.replay import recorded_history, workload_of
+    >>> from swiommu.replay import recorded_history
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> drawing = drawing_of(recorded_history(workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))), 600)
     >>> len(drawing.rectangles), drawing.small

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 
-from swiommu.replay import AS_RECORDED, OpCode, RequestKind, Workload, failure_times
+from swiommu.replay import AS_RECORDED, failure_times
+from swiommu.requests import OpCode, RequestKind, Workload
 from swiommu.words import clean, mib
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from swiommu.replay import AS_RECORDED, GENERATED, RequestKind, peak_live_bytes
+from swiommu.replay import AS_RECORDED, peak_live_bytes
 from swiommu.report.columns import count
+from swiommu.requests import GENERATED, RequestKind
 from swiommu.words import counted, mib
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 What lives here: the event table and the meaning of its columns (`table`), the readers of event texts (`texts`)
 and of lines (`reading`), the account, the sidecar, the bundled recordings. What may not: deciding what a request
-is, pairing begin and end, or any model of a kernel; that is `swiommu.replay`. Nothing here guesses: what can't be
-read is counted and named.
+is, pairing begin and end, or any model of a kernel; that is `swiommu.requests` and what stands on it. Nothing here
+guesses: what can't be read is counted and named.
 """
 
 from swiommu.trace.account import Account, Malformed

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from swiommu.answers import compare
 from swiommu.replay import DEFAULT_DESIGNS, Knobs, find_design
-from swiommu.replay.workloads import generate
 from swiommu.report import comparison_html, print_comparison, read_comparison
+from swiommu.requests.generated import generate
 from swiommu.trace import read_trace
 
 CAMERA = "arm64-6.12-cam-cma64M-s81"

@@ -6,7 +6,7 @@ import pytest
 
 from swiommu.answers.row import Row
 from swiommu.answers.verdict import best_designs, verdict_of
-from swiommu.replay import RequestKind
+from swiommu.requests import RequestKind
 
 MIB = 1 << 20
 EQUAL = SimpleNamespace(mode="equal", bytes=100 * MIB)

@@ -19,7 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swiommu.replay import DEFAULT_DESIGNS, equal_plan, find_design, replay, workload_of
+from swiommu.replay import DEFAULT_DESIGNS, equal_plan, find_design, replay
+from swiommu.requests import workload_of
 from swiommu.trace import bundled_names, bundled_path, read_trace
 
 if TYPE_CHECKING:

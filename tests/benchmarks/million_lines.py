@@ -15,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from swiommu.replay import PRESETS, equal_plan, find_design, replay, workload_of
+from swiommu.replay import PRESETS, equal_plan, find_design, replay
+from swiommu.requests import workload_of
 from swiommu.trace import bundled_path, read_trace
 
 RECORDING = "arm64-6.12-smmu-camnvme-cma128M-s89"

@@ -4,7 +4,7 @@ import pytest
 
 from swiommu.answers import compare, verify
 from swiommu.errors import InputError
-from swiommu.replay import workload_of
+from swiommu.requests import workload_of
 from swiommu.trace import read_trace
 
 HEAD = "# tracer: nop\n#\n"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from swiommu.answers import compare
 from swiommu.errors import InputError
-from swiommu.replay import workload_of
+from swiommu.requests import workload_of
 from swiommu.trace import read_trace
 
 LINES = [

@@ -1,89 +1,12 @@
-"""What the tests of the replay share: recordings and their requests, workloads made by hand, the fake kernel."""
+"""What the tests of the replay share: workloads made by hand."""
 
-import functools
-import importlib.util
-import itertools
-import json
 import random
-from pathlib import Path
 
 import pytest
 
-from swiommu.replay import Area, Occupancy, OpCode, Request, RequestKind, Served, Workload, workload_of
-from swiommu.trace import Sidecar, read_trace
+from swiommu.requests import Area, Occupancy, OpCode, Request, RequestKind, Served, Workload
 
 PAGE = 4096
-BIG = 700_000  # compressed bytes of a recording whose replay takes more than a moment here
-
-
-# -- recordings -------------------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=2)
-def _recording(path):
-    trace = read_trace(path)
-    return trace, workload_of(trace)
-
-
-@pytest.fixture(scope="session")
-def recording():
-    """Path -> (trace, workload); the last two are kept."""
-    return _recording
-
-
-@pytest.fixture(scope="session")
-def facts_of():
-    """Path of a recording -> its sidecar's JSON."""
-    return lambda path: json.loads(_beside(path).read_text())
-
-
-def _beside(path):
-    return path.with_name(path.name.removesuffix(".gz").removesuffix(".trace") + ".json")
-
-
-def pytest_generate_tests(metafunc):
-    """``quick_trace_path``: every recording, the big ones marked slow; ``strict_trace_path``: of these, mode strict."""
-    folder = metafunc.config.getoption("--trace-dir")
-    paths = sorted([*folder.rglob("*.trace.gz"), *folder.rglob("*.trace")])
-    chosen = {
-        "quick_trace_path": lambda: paths,
-        "strict_trace_path": lambda: [
-            path
-            for path in paths
-            if _beside(path).exists() and json.loads(_beside(path).read_text())["iommu"]["mode"] == "strict"
-        ],
-    }
-    for name in chosen.keys() & set(metafunc.fixturenames):
-        params = [
-            pytest.param(path, marks=[pytest.mark.slow] * (path.stat().st_size > BIG), id=path.name.removesuffix(".gz"))
-            for path in chosen[name]()
-        ]
-        metafunc.parametrize(name, params)
-
-
-@pytest.fixture(scope="session")
-def trace_of(tmp_path_factory):
-    """ftrace text (and a sidecar's JSON) -> trace."""
-    folder, number = tmp_path_factory.mktemp("traces"), itertools.count()
-
-    def read(text, sidecar=None):
-        path = Path(folder, f"t{next(number)}.trace")
-        path.write_text(text)
-        if sidecar is not None:
-            path.with_suffix(".json").write_text(json.dumps({"name": path.stem, "kernel": "6.12.107"} | sidecar))
-        try:
-            return read_trace(path)
-        finally:
-            path.unlink()
-            path.with_suffix(".json").unlink(missing_ok=True)
-
-    return read
-
-
-@pytest.fixture(scope="session")
-def sidecar_of():
-    """A `Sidecar` of the recorded machine's shape with other facts."""
-    return lambda **facts: Sidecar(**{"path": "", "name": "t", "kernel": "6.12.107", "version": (6, 12)} | facts)
 
 
 # -- workloads made by hand -------------------------------------------------------------------------------------------
@@ -180,15 +103,3 @@ def random_request(randomly, make_request, index, time):
 
 def random_served(randomly, base, pages):
     return Served(busy_pfns=tuple(base + randomly.randrange(pages) for _ in range(randomly.choice([0, 0, 0, 2]))))
-
-
-# -- the fake kernel --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def fake_kernel():
-    """The class `FakeKernel`; test folders are no packages, so it is loaded by its path."""
-    spec = importlib.util.spec_from_file_location("fake_kernel", Path(__file__).with_name("fake_kernel.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.FakeKernel

@@ -6,8 +6,6 @@ import pytest
 from swiommu.answers import compare
 from swiommu.replay import (
     DEFAULT_DESIGNS,
-    OpCode,
-    RequestKind,
     Status,
     equal_plan,
     find_design,
@@ -15,8 +13,8 @@ from swiommu.replay import (
     peak_live_bytes,
     plan_of_size,
     replay,
-    workload_of,
 )
+from swiommu.requests import OpCode, RequestKind, workload_of
 from swiommu.trace import read_trace
 
 PAGE = 4096

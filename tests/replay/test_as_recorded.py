@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swiommu.replay import Area, Occupancy, OpCode, RequestKind, Served, workload_of
 from swiommu.replay.as_recorded import recorded
+from swiommu.requests import Area, Occupancy, OpCode, RequestKind, Served, workload_of
 from swiommu.trace import Kind
 
 PAGE = 4096

@@ -4,8 +4,9 @@ import attrs
 import pytest
 
 from swiommu.errors import NoMemory, NotSupported, OutOfRange, SwiommuError
-from swiommu.replay import PRESETS, Area, Knobs, Occupancy, equal_plan, find_design, machine_plan, plan_of_size
+from swiommu.replay import PRESETS, Knobs, equal_plan, find_design, machine_plan, plan_of_size
 from swiommu.replay.backends import make_backend
+from swiommu.requests import Area, Occupancy
 
 PAGE = 4096
 MIB = 1 << 20

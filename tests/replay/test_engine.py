@@ -8,10 +8,7 @@ from hypothesis import strategies as st
 from swiommu.errors import SwiommuError
 from swiommu.replay import (
     DEFAULT_DESIGNS,
-    Area,
     Knobs,
-    OpCode,
-    RequestKind,
     Status,
     equal_plan,
     find_design,
@@ -21,6 +18,7 @@ from swiommu.replay import (
     replay,
 )
 from swiommu.replay.backends import make_backend
+from swiommu.requests import Area, OpCode, RequestKind
 
 PAGE = 4096
 MIB = 1 << 20

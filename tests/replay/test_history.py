@@ -7,7 +7,6 @@ from swiommu.replay import (
     DEFAULT_DESIGNS,
     NOBODY,
     AreaHistory,
-    OpCode,
     Rectangle,
     design_history,
     equal_plan,
@@ -16,8 +15,8 @@ from swiommu.replay import (
     machine_plan,
     recorded_history,
     replay,
-    workload_of,
 )
+from swiommu.requests import OpCode, workload_of
 from swiommu.trace import read_trace
 
 CAMERA = "arm64-6.12-cam-cma64M-s81"

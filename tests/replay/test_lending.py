@@ -10,13 +10,8 @@ from hypothesis import strategies as st
 from swiommu.errors import InputError, SwiommuError
 from swiommu.region import Returns
 from swiommu.replay import (
-    Area,
     Design,
     Knobs,
-    Occupancy,
-    OpCode,
-    RequestKind,
-    Served,
     Status,
     equal_plan,
     find_design,
@@ -24,9 +19,9 @@ from swiommu.replay import (
     pinned_share,
     recorded_share,
     replay,
-    workload_of,
 )
 from swiommu.replay.backends import make_backend
+from swiommu.requests import Area, Occupancy, OpCode, RequestKind, Served, workload_of
 from swiommu.trace import read_trace
 
 PAGE = 4096

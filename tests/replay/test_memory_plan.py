@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from swiommu.address import PhysSpace
 from swiommu.memory import SystemMap
-from swiommu.replay import Area, OpCode, RequestKind, Served, equal_plan, machine_plan, peak_live_bytes, plan_of_size
+from swiommu.replay import equal_plan, machine_plan, peak_live_bytes, plan_of_size
+from swiommu.requests import Area, OpCode, RequestKind, Served
 
 PAGE = 4096
 MIB = 1 << 20

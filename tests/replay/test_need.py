@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swiommu.replay import bytes_needed, find_design, loses_nothing, need, plan_of_size, workload_of
+from swiommu.replay import bytes_needed, find_design, loses_nothing, need, plan_of_size
 from swiommu.replay.engine import nothing_is_lost
 from swiommu.replay.memory_plan import STEP
 from swiommu.replay.need import least_bytes, smallest
+from swiommu.requests import workload_of
 from swiommu.trace import read_trace
 
 MIB = 1 << 20

@@ -12,7 +12,7 @@ from swiommu.replay.backends.base import Backend, Counters, Exposure, Extent, Us
 if TYPE_CHECKING:
     from swiommu.replay.designs import Design, Knobs
     from swiommu.replay.memory_plan import MemoryPlan
-    from swiommu.replay.requests import Workload
+    from swiommu.requests import Workload
 
 __all__ = ["Backend", "Counters", "Exposure", "Extent", "Usage", "make_backend"]
 
@@ -20,7 +20,8 @@ __all__ = ["Backend", "Counters", "Exposure", "Extent", "Usage", "make_backend"]
 def make_backend(design: Design, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> Backend:
     """The machinery of one design over one memory, empty and ready for a replay.
 
-    >>> from swiommu.replay import Knobs, equal_plan, find_design, workload_of
+    >>> from swiommu.replay import Knobs, equal_plan, find_design
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> workload = workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))
     >>> make_backend(find_design("cma-bitmap"), equal_plan(workload), workload, Knobs()).room() >> 20

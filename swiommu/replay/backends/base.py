@@ -9,7 +9,7 @@ import attrs
 from swiommu.region import Returns
 
 if TYPE_CHECKING:
-    from swiommu.replay.requests import Occupancy, Request
+    from swiommu.requests import Occupancy, Request
 
 __all__ = ["Backend", "Counters", "Exposure", "Extent", "Usage"]
 

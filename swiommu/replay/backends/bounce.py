@@ -10,7 +10,7 @@ from swiommu.errors import SwiommuError
 if TYPE_CHECKING:
     from swiommu.replay.backends.base import Counters
     from swiommu.replay.designs import Design
-    from swiommu.replay.requests import Request, Workload
+    from swiommu.requests import Request, Workload
 
 __all__ = ["Bouncer"]
 

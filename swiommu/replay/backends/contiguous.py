@@ -11,7 +11,7 @@ from swiommu.errors import NoMemory, OutOfRange, SwiommuError
 from swiommu.region import Bitmap, Chunk, Region
 from swiommu.replay.backends.direct import DirectBackend, block_of
 from swiommu.replay.memory_plan import BLOCK_LIMIT, MemoryPlan
-from swiommu.replay.requests import Occupancy, Request, Workload, may_block
+from swiommu.requests import Occupancy, Request, Workload, may_block
 
 if TYPE_CHECKING:
     from swiommu.replay.backends.base import Extent

@@ -11,7 +11,7 @@ from swiommu.errors import NoMemory, NotSupported, OutOfRange
 from swiommu.replay.backends.base import Counters, Exposure, Extent, Usage
 from swiommu.replay.backends.bounce import Bouncer
 from swiommu.replay.memory_plan import BLOCK_LIMIT, MemoryPlan
-from swiommu.replay.requests import Occupancy, Request, RequestKind, Workload
+from swiommu.requests import Occupancy, Request, RequestKind, Workload
 
 if TYPE_CHECKING:
     from swiommu.replay.designs import Design

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from swiommu.address import PhysAddr
     from swiommu.replay.designs import Design, Knobs
     from swiommu.replay.memory_plan import MemoryPlan
-    from swiommu.replay.requests import Occupancy, Request, Workload
+    from swiommu.requests import Occupancy, Request, Workload
 
 __all__ = ["LendingBackend"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from swiommu.replay.backends.base import Extent
     from swiommu.replay.designs import Design, Knobs
     from swiommu.replay.memory_plan import MemoryPlan
-    from swiommu.replay.requests import Request, Workload
+    from swiommu.requests import Request, Workload
 
 __all__ = ["LinearBackend"]
 

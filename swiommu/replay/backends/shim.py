@@ -14,7 +14,7 @@ from swiommu.replay.backends.translated import LARGE, Frontier, PagedBackend
 if TYPE_CHECKING:
     from swiommu.iommu import PagedDomain
     from swiommu.replay.backends.base import Extent
-    from swiommu.replay.requests import Request
+    from swiommu.requests import Request
 
 __all__ = ["ShimBackend"]
 

@@ -26,7 +26,7 @@ from swiommu.memory import Frames
 from swiommu.pagetable.formats import FORMATS
 from swiommu.replay.backends.base import Counters, Exposure, Extent, Usage
 from swiommu.replay.backends.random_frames import RandomFrames
-from swiommu.replay.requests import Occupancy, Request, RequestKind, Workload
+from swiommu.requests import Occupancy, Request, RequestKind, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

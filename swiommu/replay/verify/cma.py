@@ -27,7 +27,7 @@ from swiommu.trace import Event, Kind, Sidecar, Trace
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
-    from swiommu.replay.service import Context
+    from swiommu.requests.waiting import Context
 
 __all__ = ["verify_cma"]
 

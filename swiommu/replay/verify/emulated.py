@@ -46,7 +46,7 @@ from swiommu.trace.emulator import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swiommu.replay.service import Context
+    from swiommu.requests.waiting import Context
 
 __all__ = ["Emulated", "Noted", "expected_of_vtd", "lazy_owners", "noted_in_trace", "read_emulated"]
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from swiommu.pagetable import Format
-    from swiommu.replay.service import Context
     from swiommu.replay.verify.timeline import Op, Timeline
+    from swiommu.requests.waiting import Context
 
 __all__ = [
     "ALL_SIZES",

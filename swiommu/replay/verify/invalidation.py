@@ -17,7 +17,7 @@ from swiommu.trace import Kind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swiommu.replay.service import Context
+    from swiommu.requests.waiting import Context
     from swiommu.trace import Trace
 
 __all__ = ["judge_commands", "verify_invalidation"]

@@ -25,7 +25,7 @@ from swiommu.trace import Kind, Sidecar, Trace
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from swiommu.replay.service import Context
+    from swiommu.requests.waiting import Context
 
 __all__ = ["verify_iova"]
 

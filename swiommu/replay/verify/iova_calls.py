@@ -21,7 +21,7 @@ from swiommu.trace import Event, EventTable, Kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swiommu.replay.service import Context
+    from swiommu.requests.waiting import Context
 
 __all__ = ["IovaCall", "read_calls"]
 

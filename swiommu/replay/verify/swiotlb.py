@@ -28,7 +28,7 @@ from swiommu.trace import Event, Kind, Sidecar, Trace
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from swiommu.replay.service import Context
+    from swiommu.requests.waiting import Context
 
 __all__ = ["verify_swiotlb"]
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from swiommu.address import PAGE_SIZE, Prot, align_down
-from swiommu.replay.machine import Machine
+from swiommu.requests.machine import Machine
 from swiommu.trace import Event, Kind, Trace
 
 if TYPE_CHECKING:
-    from swiommu.replay.service import Context
+    from swiommu.requests.waiting import Context
 
 __all__ = ["DOORBELL", "NOBODY", "Op", "Timeline", "is_flush_all", "prot_of", "read_timeline"]
 

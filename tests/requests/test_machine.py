@@ -3,8 +3,8 @@
 import pytest
 
 from swiommu.errors import InputError
-from swiommu.replay import Area
-from swiommu.replay.machine import Machine
+from swiommu.requests import Area
+from swiommu.requests.machine import Machine
 from swiommu.trace import CmaArea, DeviceFacts, GroupFacts
 
 PAGE = 4096

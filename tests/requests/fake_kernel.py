@@ -5,7 +5,7 @@ import random
 
 import attrs
 
-from swiommu.replay import OpCode
+from swiommu.requests import OpCode
 
 PAGE = 4096
 RAM = (0x4000_0000, 0xC000_0000)

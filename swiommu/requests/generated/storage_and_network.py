@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE
-from swiommu.replay.workloads.script import MASK_64, SECOND
+from swiommu.requests.generated.script import MASK_64, SECOND
 
 if TYPE_CHECKING:
-    from swiommu.replay.workloads.script import Script
+    from swiommu.requests.generated.script import Script
 
 __all__ = ["nic", "nvme"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.replay.workloads.script import SECOND
+from swiommu.requests.generated.script import SECOND
 
 if TYPE_CHECKING:
-    from swiommu.replay.workloads.script import Script
+    from swiommu.requests.generated.script import Script
 
 __all__ = ["camera", "codec", "display"]
 

@@ -201,7 +201,7 @@ class Workload:
     ``served`` runs parallel to ``requests``. ``ops`` is in trace order. ``bounce_pool`` is the recorded pool's size in
     bytes, None if there was none. ``notes`` are sentences for the reader.
 
-    >>> from swiommu.replay import workload_of
+    >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> workload = workload_of(read_trace("arm64-6.12-smmu-camnvme-cma128M-s89"))
     >>> workload.count(RequestKind.MAP), workload.censored, workload.unused.msi_maps

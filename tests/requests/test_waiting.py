@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from swiommu.replay.service import AreaLedger, BounceLedger, MapLedger, MapLine
+from swiommu.requests.waiting import AreaLedger, BounceLedger, MapLedger, MapLine
 
 PAGE = 4096
 TASK, OTHER = (0, 7, 0), (1, 8, 0)

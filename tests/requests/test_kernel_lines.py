@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swiommu.replay import OpCode, RequestKind, workload_of
+from swiommu.requests import OpCode, RequestKind, workload_of
 
 PAGE = 4096
 RAM = {"system_ram": ["40000000-bfffffff : System RAM"]}

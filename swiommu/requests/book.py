@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.replay.live import LiveRequests
-from swiommu.replay.requests import Occupancy, Op, OpCode, Request, RequestKind, Served, Sync, Unused
+from swiommu.requests.live import LiveRequests
+from swiommu.requests.workload import Occupancy, Op, OpCode, Request, RequestKind, Served, Sync, Unused
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from swiommu.replay.machine import Machine
+    from swiommu.requests.machine import Machine
     from swiommu.trace import Event
 
 __all__ = ["Book"]

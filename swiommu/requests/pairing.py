@@ -2,7 +2,7 @@
 
 `workload_of` makes one pass over a trace's events. Ends are paired with begins by (device, address), and where several
 are live, by size and direction too, oldest first. Lines that tell how the kernel *served* a call are handled in
-`swiommu.replay.kernel_lines`. What cannot be paired is counted, never guessed.
+`swiommu.requests.kernel_lines`. What cannot be paired is counted, never guessed.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.address import align_down, align_up
-from swiommu.replay.book import Book
-from swiommu.replay.kernel_lines import AreaLines, MapLines
-from swiommu.replay.machine import Machine
-from swiommu.replay.requests import OpCode, RequestKind, Served, Sync, Workload, may_block
-from swiommu.replay.service import BounceLedger
-from swiommu.replay.usermaps import UserMaps, parse_mark
+from swiommu.requests.book import Book
+from swiommu.requests.kernel_lines import AreaLines, MapLines
+from swiommu.requests.machine import Machine
+from swiommu.requests.usermaps import UserMaps, parse_mark
+from swiommu.requests.waiting import BounceLedger
+from swiommu.requests.workload import OpCode, RequestKind, Served, Sync, Workload, may_block
 from swiommu.trace import DMA_MAPPING_ERROR, Event, Kind, ScatterList, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swiommu.replay.service import Context, MapLine
+    from swiommu.requests.waiting import Context, MapLine
 
 __all__ = ["workload_of"]
 

@@ -6,8 +6,8 @@ import pytest
 
 from swiommu.answers import compare
 from swiommu.errors import InputError
-from swiommu.replay import GENERATED, OpCode, RequestKind
-from swiommu.replay.workloads import generate, workload_names
+from swiommu.requests import GENERATED, OpCode, RequestKind
+from swiommu.requests.generated import generate, workload_names
 
 
 def fingerprint(workload):

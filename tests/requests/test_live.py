@@ -5,7 +5,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swiommu.replay.live import LiveRequests
+from swiommu.requests.live import LiveRequests
 
 KEYS, DIRECTIONS, SIZES = st.sampled_from("ab"), st.sampled_from(["TO", "FROM"]), st.sampled_from([0, 512, 4096])
 STEPS = st.lists(

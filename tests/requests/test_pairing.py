@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swiommu.replay import OpCode, RequestKind, workload_of
+from swiommu.requests import OpCode, RequestKind, workload_of
 from swiommu.trace import Kind
 
 PAGE = 4096

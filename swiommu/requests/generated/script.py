@@ -6,7 +6,7 @@ import random
 
 from swiommu.address import PAGE_SIZE, PhysSpace
 from swiommu.memory import SystemMap
-from swiommu.replay.requests import GENERATED, Op, OpCode, Request, RequestKind, Served, Workload
+from swiommu.requests.workload import GENERATED, Op, OpCode, Request, RequestKind, Served, Workload
 
 __all__ = ["MASK_32", "MASK_64", "SECOND", "Script"]
 

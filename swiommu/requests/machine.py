@@ -14,7 +14,7 @@ import attrs
 from swiommu.address import PAGE_SIZE, PhysSpace
 from swiommu.errors import InputError
 from swiommu.memory import SystemMap
-from swiommu.replay.requests import Area
+from swiommu.requests.workload import Area
 
 if TYPE_CHECKING:
     from swiommu.trace import Sidecar

@@ -10,14 +10,14 @@ import difflib
 from typing import TYPE_CHECKING
 
 from swiommu.errors import InputError
-from swiommu.replay.workloads.media import camera, codec, display
-from swiommu.replay.workloads.script import Script
-from swiommu.replay.workloads.storage_and_network import nic, nvme
+from swiommu.requests.generated.media import camera, codec, display
+from swiommu.requests.generated.script import Script
+from swiommu.requests.generated.storage_and_network import nic, nvme
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from swiommu.replay.requests import Workload
+    from swiommu.requests.workload import Workload
 
 __all__ = ["Script", "generate", "workload_names"]
 

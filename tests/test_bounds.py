@@ -5,8 +5,9 @@ import time
 import pytest
 
 from swiommu.errors import InputError
-from swiommu.replay import DEFAULT_DESIGNS, find_design, machine_plan, replay, verify_iova, workload_of
+from swiommu.replay import DEFAULT_DESIGNS, find_design, machine_plan, replay, verify_iova
 from swiommu.replay.verify.iova_calls import read_calls
+from swiommu.requests import workload_of
 
 MANY = 10_000  # a step that looks at all the others takes longer than ENOUGH, one that does not a second
 ENOUGH = 6
@@ -86,7 +87,7 @@ def test_pairing_takes_no_longer_for_each_line(aimed, trace_of):
 
 
 def test_user_mappings_that_overlap_beyond_reason_are_refused(trace_of, monkeypatch):
-    monkeypatch.setattr("swiommu.replay.usermaps._PATIENCE", 1000)
+    monkeypatch.setattr("swiommu.requests.usermaps._PATIENCE", 1000)
     log = Log()
     for at in range(60):
         log.say(f"tracing_mark_write: VFIO MAP iova=0x{at:x}000 size=0x{1 << 40:x} rc=0")

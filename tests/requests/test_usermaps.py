@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swiommu.replay.usermaps import Mark, UserMaps, parse_mark
+from swiommu.requests.usermaps import Mark, UserMaps, parse_mark
 
 
 @pytest.mark.parametrize(

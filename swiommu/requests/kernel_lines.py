@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.replay.requests import Occupancy, OpCode, RequestKind, Served
-from swiommu.replay.service import AreaCall, AreaLedger, Context, MapLedger, MapLine
+from swiommu.requests.waiting import AreaCall, AreaLedger, Context, MapLedger, MapLine
+from swiommu.requests.workload import Occupancy, OpCode, RequestKind, Served
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swiommu.replay.book import Book
+    from swiommu.requests.book import Book
     from swiommu.trace import Event
 
 __all__ = ["AreaLines", "MapLines"]
