@@ -6,7 +6,7 @@ import pytest
 
 from swiommu.address import Access, BusSpace, PhysSpace, Prot
 from swiommu.device import BusDevice
-from swiommu.errors import AddressInUse, AlreadyMapped, DeviceFault, NoMemory, SwiommuError
+from swiommu.errors import AddressInUse, AlreadyMapped, Busy, DeviceFault, NoMemory, SwiommuError
 from swiommu.iommu import PagedDomain, TopDownIova
 from swiommu.layer import Reserved, ReservedKind
 from swiommu.memory import Frames, SparseRam
@@ -208,6 +208,22 @@ def test_live_pages_are_not_replaced_in_a_stack_unless_asked():
             assert str(error) == "0x200000 bytes at 0x200000 to 0x40000000 would replace live pages from 0x205000 on"
         assert (world.where(M2) is not None) == replaced
         assert upper.table.table_pages == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "iova", "size"),
+    [(OLD_ARM, M2 + 8 * K4, K4), (OLD_ARM, M2 + 4 * K4, 8 * K4), (NEW_VTD, M2, K4), (MOCK, M2, K4)],
+    ids=["split", "split around", "whole", "whole too"],
+)
+def test_what_a_domain_above_uses_of_a_leaf_keeps_what_would_go_with_it(form, iova, size):
+    world = World(form, partial="kernel", in_use="refuse")
+    upper = PagedDomain(BusSpace("upper", width=40), below=world.domain)
+    world.map(M2, 0x7000_0000, M2)
+    upper.map(upper.input_space.at(K4), world.bus.at(M2 + 8 * K4), K4)
+    assert isinstance(refusal(world.unmap, iova, size), Busy)
+    assert world.where(M2 + 8 * K4) == 0x7000_8000
+    assert upper.unmap(upper.input_space.at(K4), K4) == K4
+    assert world.unmap(iova, size) == (size if form is OLD_ARM else M2)
 
 
 def test_an_unmap_of_arm_takes_a_table_whole():

@@ -261,7 +261,8 @@ def test_leaves_of_any_two_sizes_side_by_side(form):
 def test_a_leaf_of_any_size_is_split_into_what_says_the_same(form):
     """At a high address, so that no table on the way is the first of its level; coherent, if that can be enforced."""
     granule, both = form.granule, Prot.READ | Prot.CACHE
-    for size in sizes_of(form):
+    smallest = (min(level.sizes.values()) for level in form.levels if level.sizes)
+    for size in sorted({*sizes_of(form), *smallest}):
         at = 1 << form.aperture_width - 1
         if size == granule or at < 2 * size or form.output_width <= size.bit_length():
             continue
