@@ -258,6 +258,35 @@ def test_leaves_of_any_two_sizes_side_by_side(form):
 
 
 @every_format
+def test_a_leaf_that_is_taken_in_part_goes_by_the_rules_and_its_neighbour_goes(form):
+    large, granule = form.levels[-2].pgsize, form.granule
+    if form.rules.drops_tables or not form.levels[-2].can_leaf:
+        return
+    table = RadixTable(form, CountingTables())
+    table.map_run(2 * large, 0, large, 2, Prot.READ)
+    expected = {"whole": 2 * large, "refuse": large, "split": large + granule}[form.rules.short_unmap]
+    assert sum(run.size for run in table.unmap(2 * large, large + granule)) == expected
+    table.check()
+
+
+@every_format
+def test_a_leaf_far_above_does_not_replace_live_pages_unless_the_rules_say_so(form):
+    for level in form.levels[:-1]:
+        size = level.pgsize
+        if not level.can_leaf or 2 * size > 1 << min(form.aperture_width, form.output_width):
+            continue
+        table = RadixTable(form, CountingTables())
+        table.map_run(size + form.granule, 0, form.granule, 1, Prot.READ)
+        if form.rules.replaces_live:
+            table.map_run(size, 0, size, 1, Prot.READ)
+        else:
+            with pytest.raises(AddressInUse):
+                table.map_run(size, 0, size, 1, Prot.READ)
+        assert table.leaves[form.granule] == (not form.rules.replaces_live)
+        table.check()
+
+
+@every_format
 def test_a_leaf_of_any_size_is_split_into_what_says_the_same(form):
     """At a high address, so that no table on the way is the first of its level; coherent, if that can be enforced."""
     granule, both = form.granule, Prot.READ | Prot.CACHE
