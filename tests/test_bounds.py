@@ -5,9 +5,10 @@ import time
 import pytest
 
 from swiommu.errors import InputError
-from swiommu.replay import DEFAULT_DESIGNS, find_design, machine_plan, replay, verify_iova
-from swiommu.replay.verify.iova_calls import read_calls
+from swiommu.replay import DEFAULT_DESIGNS, find_design, machine_plan, replay
 from swiommu.requests import workload_of
+from swiommu.verify import verify_iova
+from swiommu.verify.iova.calls import read_calls
 
 MANY = 10_000  # a step that looks at all the others takes longer than ENOUGH, one that does not a second
 ENOUGH = 6
@@ -158,7 +159,7 @@ def test_unmaps_among_many_allocators(trace_of):
 
 
 def test_more_allocators_and_cpus_than_memory_holds(trace_of, monkeypatch):
-    monkeypatch.setattr("swiommu.replay.verify.iova._RECORDS", 3 * (8192 + 12))
+    monkeypatch.setattr("swiommu.verify.iova.allocators._RECORDS", 3 * (8192 + 12))
     log = Log()
     for iovad in range(1, 6):
         log.say(f"iova_alloc: (alloc_iova_fast+0x0/0x378) iovad=0x{iovad:x} size=1 limit=0xfffff flush=0", cpu="8191")

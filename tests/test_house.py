@@ -187,6 +187,12 @@ def test_import_is_light():
     assert [name for name in out.split() if name.split(".")[0] not in sys.stdlib_module_names] == ["swiommu"]
 
 
+def test_a_comparison_does_not_load_the_checks():
+    code = "import sys, swiommu.cli.compare, swiommu.answers, swiommu.report; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [name for name in out.split() if name.startswith("swiommu.verify")] == []
+
+
 # Absolute paths of somebody's machine, and settings that name somebody's package index. Spelled so that this line is
 # not a find itself.
 PLACES = re.compile(r"(?<![\w.$}~-])[/](?:work|root|home|Users|mnt|opt)/|index[-_]url\b|trusted[-]host")

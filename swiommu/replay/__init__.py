@@ -1,9 +1,9 @@
-"""From requests to numbers: designs, the replay itself, checks against the recording.
+"""From requests to numbers: designs, and the replay itself.
 
 `replay` runs the requests of a `swiommu.requests.Workload` through a `Design` over a `MemoryPlan`, `bytes_needed`
-finds the smallest memory, `recorded_history` and `design_history` tell where buffers lay, `verify_cma`, `verify_iova`
-and `verify_swiotlb` check predictions against what the kernel did. What the numbers mean is fixed by "What compare
-means" in the docs. No printing and no verdicts here: those are answers.
+finds the smallest memory, `recorded_history` and `design_history` tell where buffers lay. What the numbers mean is
+fixed by "What compare means" in the docs. No printing and no verdicts here: those are answers. Whether the models
+decide what a kernel decided is checked by `swiommu.verify`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from swiommu.replay.history import (
 from swiommu.replay.memory_plan import MemoryPlan, equal_plan, machine_plan, peak_live_bytes, plan_of_size
 from swiommu.replay.need import Need, bytes_needed
 from swiommu.replay.pins import pinned_share, recorded_share
-from swiommu.replay.verify import verify_cma, verify_iova, verify_swiotlb
 
 __all__ = [
     "AS_RECORDED",
@@ -53,7 +52,4 @@ __all__ = [
     "recorded_history",
     "recorded_share",
     "replay",
-    "verify_cma",
-    "verify_iova",
-    "verify_swiotlb",
 ]

@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from swiommu.answers import Verification, compare
-from swiommu.replay.verify import DecisionClass
 from swiommu.report import print_comparison, print_verification
 from swiommu.trace import read_trace
+from swiommu.verify import Tally
 
 
 def shown(printer, answer, width=100):
@@ -115,7 +115,7 @@ def test_columns_stand_below_their_headings(camera):
 
 
 def tally(matched, mismatched, undetermined=()):
-    made = DecisionClass("cma", matched=matched, undetermined=Counter(dict(undetermined)))
+    made = Tally("cma", matched=matched, undetermined=Counter(dict(undetermined)))
     for line in range(mismatched):
         made.judge("alloc", line, predicted="pfn 0x10", recorded="\x1b[31m[bold]")
     return made

@@ -2,7 +2,7 @@
 
 Such a log has no time stamps and begins before the kernel's own record. Here its lines are told apart and read
 (`records`), one at a time (`reading`). What may not be here: bringing its order together with that of a trace, or any
-judgement; that is `swiommu.replay.verify`.
+judgement; that is `swiommu.verify`.
 """
 
 from swiommu.trace.emulator.reading import EmulatorLog, find_emulator_log

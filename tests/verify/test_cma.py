@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swiommu.region import Bitmap
-from swiommu.replay import verify_cma
-from swiommu.replay.verify.cma import _World
 from swiommu.trace import CmaArea, read_trace
+from swiommu.verify import verify_cma
+from swiommu.verify.cma import _World
 
 DECISION = re.compile(r"cma_alloc_(finish|busy_retry): name=\S+ pfn=0x([0-9a-f]+) page=\S+ count=(\d+) align=(\d+)(.*)")
 ERRNO = re.compile(r"errorno=(-?\d+)")

@@ -6,7 +6,7 @@ from collections import Counter
 
 import attrs
 
-__all__ = ["KEPT_MISMATCHES", "DecisionClass", "Mismatch"]
+__all__ = ["KEPT_MISMATCHES", "Mismatch", "Tally"]
 
 KEPT_MISMATCHES = 20
 
@@ -22,10 +22,10 @@ class Mismatch:
 
 
 @attrs.define
-class DecisionClass:
+class Tally:
     """The tally of one class of decisions; ``total`` is matched + mismatched, undetermined stands apart.
 
-    >>> tally = DecisionClass("cma")
+    >>> tally = Tally("cma")
     >>> tally.judge("alloc", 7, predicted="pfn 0x10", recorded="pfn 0x10")
     >>> tally.total, tally.matched, tally.mismatched
     (1, 1, 0)
@@ -53,9 +53,9 @@ class DecisionClass:
         if len(self.mismatches) < KEPT_MISMATCHES:
             self.mismatches.append(Mismatch(kind, line, predicted, recorded))
 
-    def copy(self) -> DecisionClass:
+    def copy(self) -> Tally:
         """The same tally, to be gone on with apart."""
-        return DecisionClass(
+        return Tally(
             self.name,
             self.matched,
             self.mismatched,

@@ -8,9 +8,9 @@ import shutil
 import pytest
 
 from swiommu.iommu import commands
-from swiommu.replay.verify import expected as expecting
-from swiommu.replay.verify import verify_invalidation, verify_prot, verify_pte
 from swiommu.trace import read_trace
+from swiommu.verify import expected as expecting
+from swiommu.verify import verify_invalidation, verify_prot, verify_pte
 
 SMMU = "arm64-6.12-smmu-qtrace-s103"
 AMD = "x86-6.12-amd-qtrace-s107"

@@ -2,8 +2,8 @@
 
 Where another call to the same allocator falls between a call and its answer (an interrupt, or another CPU), the trace
 does not tell which of the two came first: both histories are carried on, as after a mismatch (see
-`swiommu.replay.verify.worlds`), until an answer rules one of them out. Frees that the probes missed are put back first
-(`swiommu.replay.verify.iova_calls`).
+`swiommu.verify.worlds`), until an answer rules one of them out. Frees that the probes missed are put back first
+(`swiommu.verify.iova.calls`).
 
 Source: drivers/iommu/iova.c; the specification's decision class ``iova``.
 """
@@ -17,10 +17,10 @@ import attrs
 from swiommu.address import PAGE_SIZE
 from swiommu.errors import NoSpace, NotFound
 from swiommu.iommu import IovaDomain
-from swiommu.replay.verify.iova_calls import IovaCall, read_calls
-from swiommu.replay.verify.tally import DecisionClass
-from swiommu.replay.verify.worlds import DOUBTS
 from swiommu.trace import Kind, Sidecar, Trace
+from swiommu.verify.iova.calls import IovaCall, read_calls
+from swiommu.verify.tally import Tally
+from swiommu.verify.worlds import DOUBTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +38,7 @@ _WORLDS = 8  # how many histories are carried at most; a recording that needs mo
 _HOST_BRIDGE: Final = ((0xA0, 0xBF), (0x80000, 0xAFFFF), (0xC0000, 0xFEBFF), (0x100000, 0x8FFFFF))
 
 
-def verify_iova(trace: Trace) -> DecisionClass | None:
+def verify_iova(trace: Trace) -> Tally | None:
     """Predict every answer of every allocator; None if the trace has no probe lines of them.
 
     Undetermined: answers whose call is not in the trace, allocators whose reservations nobody tells, allocators that
@@ -52,7 +52,7 @@ def verify_iova(trace: Trace) -> DecisionClass | None:
     calls = read_calls(trace.table)
     if not calls:
         return None
-    tally = DecisionClass("iova")
+    tally = Tally("iova")
     lost = min((event.line for event in trace.table if event.kind is Kind.LOST), default=None)
     cpus = max(trace.table.cpu) + 1
     allocators: dict[int, _Allocator] = {}
@@ -73,7 +73,7 @@ def verify_iova(trace: Trace) -> DecisionClass | None:
     return tally
 
 
-def _unseen(tally: DecisionClass, first: IovaCall, sidecar: Sidecar | None, cpus: int) -> _Allocator:
+def _unseen(tally: Tally, first: IovaCall, sidecar: Sidecar | None, cpus: int) -> _Allocator:
     """An allocator that was made before the probes were: its reservations are known from elsewhere, or not at all."""
     domain = _Recorded(PAGE_SIZE, 1, cpus=cpus)
     cause = None
@@ -212,7 +212,7 @@ class _World:
 class _Allocator:
     """One ``iovad``: its possible states, and the calls that have not been answered yet."""
 
-    def __init__(self, tally: DecisionClass, domain: _Recorded, cause: str | None) -> None:
+    def __init__(self, tally: Tally, domain: _Recorded, cause: str | None) -> None:
         self.tally = tally
         self.worlds = [_World(domain)]
         self.cause = cause

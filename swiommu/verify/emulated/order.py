@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from swiommu.replay.verify.worlds import DOUBTS
+from swiommu.verify.worlds import DOUBTS
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 from swiommu.address import Prot
-from swiommu.replay.verify.tally import DecisionClass
-from swiommu.replay.verify.timeline import DOORBELL, prot_of, read_timeline
 from swiommu.trace import Kind, Trace
+from swiommu.verify.tally import Tally
+from swiommu.verify.timeline import DOORBELL, prot_of, read_timeline
 
 __all__ = ["verify_prot"]
 
 _CALLS: Final = frozenset({Kind.IOMMU_MAP_CALL, Kind.IOMMU_MAP_NOSYNC_CALL, Kind.IOMMU_MAP_SG_CALL})
 
 
-def verify_prot(trace: Trace) -> DecisionClass | None:
+def verify_prot(trace: Trace) -> Tally | None:
     """Predict ``prot`` of every call that mapped something; None if the trace has no probe lines of such calls.
 
     Undetermined: calls beside which no dma event tells the direction.
@@ -25,7 +25,7 @@ def verify_prot(trace: Trace) -> DecisionClass | None:
     """
     if _CALLS.isdisjoint(trace.table.kinds()):
         return None
-    tally = DecisionClass("prot")
+    tally = Tally("prot")
     calls = {op.call: op for op in reversed(read_timeline(trace).ops) if op.told is not None}
     for op in reversed(calls.values()):
         predicted = DOORBELL if op.doorbell else prot_of(op.direction)

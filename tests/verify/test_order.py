@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swiommu.replay.verify.order import align
+from swiommu.verify.emulated.order import align
 
 ITEMS = [random.Random(n).randrange(60) for n in range(300)]
 

@@ -10,22 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swiommu.replay.verify.expected import (
-    ALL_SIZES,
-    BARRIER,
-    DOMAIN,
-    Expected,
-    amd_commands,
-    pages,
-    request,
-    smmu_commands_of,
-    smmu_pages,
-    virtio_requests,
-    vtd_commands,
-    vtd_name,
-)
-from swiommu.replay.verify.order import Order, align
-from swiommu.replay.verify.timeline import NOBODY, Timeline, read_timeline
 from swiommu.trace import Kind, Trace
 from swiommu.trace.emulator import (
     Attached,
@@ -42,6 +26,22 @@ from swiommu.trace.emulator import (
     Step,
     Translated,
 )
+from swiommu.verify.emulated.order import Order, align
+from swiommu.verify.expected import (
+    ALL_SIZES,
+    BARRIER,
+    DOMAIN,
+    Expected,
+    amd_commands,
+    pages,
+    request,
+    smmu_commands_of,
+    smmu_pages,
+    virtio_requests,
+    vtd_commands,
+    vtd_name,
+)
+from swiommu.verify.timeline import NOBODY, Timeline, read_timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable

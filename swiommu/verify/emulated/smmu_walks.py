@@ -14,14 +14,14 @@ import attrs
 from swiommu.address import Prot
 from swiommu.pagetable import Leaf
 from swiommu.pagetable.formats import arm_lpae
-from swiommu.replay.verify.windows import Beliefs, Windows
 from swiommu.trace.emulator import Command, LeafWord, Lookup, Step, Translated
+from swiommu.verify.emulated.windows import Beliefs, Windows
 
 if TYPE_CHECKING:
-    from swiommu.replay.verify.emulated import Emulated
-    from swiommu.replay.verify.tally import DecisionClass
-    from swiommu.replay.verify.timeline import Op
     from swiommu.trace.emulator import Record
+    from swiommu.verify.emulated.log import Emulated
+    from swiommu.verify.tally import Tally
+    from swiommu.verify.timeline import Op
 
 __all__ = ["Walks"]
 
@@ -50,7 +50,7 @@ class _Table:
 class Walks:
     """The walk under way, the tables known, and a tally of all that was noted of them."""
 
-    def __init__(self, tally: DecisionClass, emulated: Emulated) -> None:
+    def __init__(self, tally: Tally, emulated: Emulated) -> None:
         self.tally = tally
         self.emulated = emulated
         self.top = min(emulated.top_level, len(_IAS) - 1)

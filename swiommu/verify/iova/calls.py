@@ -15,8 +15,8 @@ import attrs
 
 from swiommu.address import PAGE_SIZE
 from swiommu.iommu import FlushQueue
-from swiommu.replay.verify.timeline import is_flush_all
 from swiommu.trace import Event, EventTable, Kind
+from swiommu.verify.timeline import is_flush_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable

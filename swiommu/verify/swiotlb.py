@@ -6,7 +6,7 @@ what it had is given back at once, and the place of the next search has moved al
 unmap.
 
 A record that contradicts the prediction is carried on as two histories, with it and without it
-(`swiommu.replay.verify.worlds`).
+(`swiommu.verify.worlds`).
 
 Source: kernel/dma/swiotlb.c; the specification's decision class ``swiotlb``.
 """
@@ -21,9 +21,9 @@ import attrs
 from swiommu.address import align_up
 from swiommu.dma import IO_TLB_SEGSIZE, IO_TLB_SHIFT, SwiotlbPool
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory
-from swiommu.replay.verify.tally import DecisionClass
-from swiommu.replay.verify.worlds import DOUBTS, likely
 from swiommu.trace import Event, Kind, Sidecar, Trace
+from swiommu.verify.tally import Tally
+from swiommu.verify.worlds import DOUBTS, likely
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -38,7 +38,7 @@ _NVME_CLASS = 0x010802
 _NVME_ALIGN = 0xFFF  # an NVMe page: its PRP entries keep the offset
 
 
-def verify_swiotlb(trace: Trace) -> DecisionClass | None:
+def verify_swiotlb(trace: Trace) -> Tally | None:
     """Predict the slots of every bounce; None if the trace has none.
 
     Undetermined: everything when the sidecar doesn't tell where the pool lies; what comes after lost events; elements
@@ -53,7 +53,7 @@ def verify_swiotlb(trace: Trace) -> DecisionClass | None:
     sidecar = trace.sidecar
     pool = None if sidecar is None else sidecar.bounce_pool
     if sidecar is None or pool is None or pool.lowest_seen is None:
-        tally = DecisionClass("swiotlb")
+        tally = Tally("swiotlb")
         for event in trace.table:
             if event.kind == Kind.BOUNCED:
                 tally.leave("the sidecar doesn't tell where the pool lies")
@@ -103,7 +103,7 @@ class _World:
         self.pool = pool
         self.waiting: dict[Context, list[_Bounce]] = {}
         self.lists: dict[tuple[str, tuple[int, ...]], list[list[int]]] = {}
-        self.tally = DecisionClass("swiotlb")
+        self.tally = Tally("swiotlb")
         self.impossible = 0
 
     @property
@@ -172,7 +172,7 @@ class _Checker:
         self.nvme = nvme
         self.worlds = [_World(pool)]
 
-    def run(self) -> DecisionClass:
+    def run(self) -> Tally:
         handlers: dict[Kind, Callable[[_World, Event, Context], list[_World]]] = {
             Kind.BOUNCED: self.bounced,
             Kind.DMA_MAP: self.mapped,
@@ -194,7 +194,7 @@ class _Checker:
             self.worlds = likely([after for world in self.worlds for after in handler(world, event, context)])
         return self.answer(lost)
 
-    def answer(self, lost: int) -> DecisionClass:
+    def answer(self, lost: int) -> Tally:
         world = self.worlds[0]
         for waiting in world.waiting.values():
             if waiting and waiting[-1].place is None:

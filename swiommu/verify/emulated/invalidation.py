@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.replay.verify.emulated import Noted, expected_of_vtd, noted_in_trace, read_emulated
-from swiommu.replay.verify.expected import BARRIER, Expected, vtd_name
-from swiommu.replay.verify.order import Order, align
-from swiommu.replay.verify.tally import DecisionClass
-from swiommu.replay.verify.timeline import read_timeline
 from swiommu.trace import Kind
+from swiommu.verify.emulated.log import Noted, expected_of_vtd, noted_in_trace, read_emulated
+from swiommu.verify.emulated.order import Order, align
+from swiommu.verify.expected import BARRIER, Expected, vtd_name
+from swiommu.verify.tally import Tally
+from swiommu.verify.timeline import read_timeline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["judge_commands", "verify_invalidation"]
 
 
-def verify_invalidation(trace: Trace) -> DecisionClass | None:
+def verify_invalidation(trace: Trace) -> Tally | None:
     """Predict every command that an unmap causes; None if neither a log nor the trace tells of commands.
 
     A mismatch's line is that of the emulator's log where there is one. Undetermined: commands before the trace begins
@@ -34,7 +34,7 @@ def verify_invalidation(trace: Trace) -> DecisionClass | None:
     >>> verify_invalidation(open_bundled("arm64-6.12-smmu-camnvme-cma128M-s89")) is None
     True
     """
-    tally = DecisionClass("invalidation")
+    tally = Tally("invalidation")
     if trace.emulator is not None:
         emulated = read_emulated(trace, trace.emulator)
         if trace.emulator.hardware == "virtio-iommu":
@@ -51,7 +51,7 @@ def verify_invalidation(trace: Trace) -> DecisionClass | None:
     return tally if tally.total or tally.undetermined else None
 
 
-def _judge_trace(tally: DecisionClass, trace: Trace) -> None:
+def _judge_trace(tally: Tally, trace: Trace) -> None:
     """Each line of execution for itself: its commands follow its unmaps."""
     timeline = read_timeline(trace)
     told = {vtd_name(number) for number in timeline.told_numbers}
@@ -69,7 +69,7 @@ def _judge_trace(tally: DecisionClass, trace: Trace) -> None:
         judge_commands(tally, "command", wanted, known, order)
 
 
-def _judge_boot(tally: DecisionClass, boot: Sequence[Noted], last: int | None) -> None:
+def _judge_boot(tally: Tally, boot: Sequence[Noted], last: int | None) -> None:
     """AMD-Vi's driver begins with a flush of domains up to its last device's number (``amd_iommu_flush_tlb_all``)."""
     if last is None:
         for _ in boot:
@@ -85,7 +85,7 @@ def _judge_boot(tally: DecisionClass, boot: Sequence[Noted], last: int | None) -
 
 
 def judge_commands(
-    tally: DecisionClass,
+    tally: Tally,
     kind: str,
     expected: Sequence[Expected],
     noted: Sequence[Noted],
@@ -97,8 +97,8 @@ def judge_commands(
 
     ``behind``: why commands behind the last that is expected are not determined; empty if they are.
 
-    >>> from swiommu.replay.verify.order import align
-    >>> tally = DecisionClass("invalidation")
+    >>> from swiommu.verify.emulated.order import align
+    >>> tally = Tally("invalidation")
     >>> expected = [Expected(0, "group 1", "0x1000 + 0x1000", (0, 0, 0))]
     >>> noted = [Noted(7, 2, "0x2000 + 0x1000", "group 1")]
     >>> judge_commands(tally, "command", expected, noted, align(["a"], ["b"]))

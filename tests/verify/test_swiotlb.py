@@ -8,8 +8,8 @@ import re
 import pytest
 
 from swiommu.dma import SwiotlbPool
-from swiommu.replay import verify_swiotlb
 from swiommu.trace import read_trace
+from swiommu.verify import verify_swiotlb
 
 SINGLE = re.compile(r"dma_map_(?:page|phys): .* dma_addr=([0-9a-f]+) ")
 BASE = 0x7800_0000

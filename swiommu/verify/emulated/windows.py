@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.replay.verify.expected import Leaf, Mapped, leaf_at
-from swiommu.replay.verify.timeline import NOBODY
-from swiommu.replay.verify.worlds import DOUBTS
 from swiommu.trace import Kind
+from swiommu.verify.expected import Leaf, Mapped, leaf_at
+from swiommu.verify.timeline import NOBODY
+from swiommu.verify.worlds import DOUBTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swiommu.replay.verify.emulated import Emulated
-    from swiommu.replay.verify.tally import DecisionClass
-    from swiommu.replay.verify.timeline import Op
+    from swiommu.verify.emulated.log import Emulated
+    from swiommu.verify.tally import Tally
+    from swiommu.verify.timeline import Op
 
 __all__ = ["Beliefs", "Windows"]
 
@@ -22,12 +22,12 @@ __all__ = ["Beliefs", "Windows"]
 class Beliefs:
     """Judges numbers that follow from what the trace says was mapped.
 
-    A record that contradicts the trace leaves two histories (`swiommu.replay.verify.worlds`): of that mapping, either
+    A record that contradicts the trace leaves two histories (`swiommu.verify.worlds`): of that mapping, either
     this record is wrong or the trace's line is, and then all that follows is off by as much. Both are gone on with,
     until the next record of it tells.
 
-    >>> from swiommu.replay.verify.tally import DecisionClass
-    >>> tally = DecisionClass("pte")
+    >>> from swiommu.verify.tally import Tally
+    >>> tally = Tally("pte")
     >>> beliefs = Beliefs(tally)
     >>> for predicted, recorded in ((0x1000, 0x1000), (0x2000, 0xa000), (0x3000, 0xb000)):
     ...     beliefs.judge("leaf", 7, "this mapping", predicted, recorded)
@@ -35,7 +35,7 @@ class Beliefs:
     (2, 1)
     """
 
-    def __init__(self, tally: DecisionClass) -> None:
+    def __init__(self, tally: Tally) -> None:
         self.tally = tally
         self.off: dict[tuple[str, object], int] = {}
 
@@ -65,7 +65,7 @@ class Windows:
     """
 
     def __init__(
-        self, tally: DecisionClass, emulated: Emulated, unmapped: Callable[[str, int, int], None] | None = None
+        self, tally: Tally, emulated: Emulated, unmapped: Callable[[str, int, int], None] | None = None
     ) -> None:
         self.tally = tally
         self.emulated = emulated

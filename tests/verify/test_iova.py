@@ -9,9 +9,9 @@ import pytest
 
 from swiommu.iommu import IovaDomain
 from swiommu.iommu.iova import IovaRcache
-from swiommu.replay import verify_iova
-from swiommu.replay.verify.iova_calls import read_calls
 from swiommu.trace import Kind
+from swiommu.verify import verify_iova
+from swiommu.verify.iova.calls import read_calls
 
 ANSWER = re.compile(r"(iova_alloc_ret: .* ret=0x)([0-9a-f]+)")
 SMALL = 100_000  # bytes, compressed: others take more than three seconds

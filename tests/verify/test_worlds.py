@@ -3,7 +3,7 @@
 import attrs
 import pytest
 
-from swiommu.replay.verify.worlds import likely
+from swiommu.verify.worlds import likely
 
 
 @attrs.frozen

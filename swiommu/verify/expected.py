@@ -15,15 +15,15 @@ from swiommu.errors import InvalidArgument
 from swiommu.iommu.commands import VTD_MAX_MASK, aligned_pieces, amd_pieces, smmu_unmap, vtd_block, vtd_unmap
 from swiommu.pagetable import page_size_choice
 from swiommu.pagetable.formats import AMD_V1, arm_lpae, vtd_ss
-from swiommu.replay.verify.timeline import NOBODY
 from swiommu.trace import Kind
+from swiommu.verify.timeline import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from swiommu.pagetable import Format
-    from swiommu.replay.verify.timeline import Op, Timeline
     from swiommu.requests.waiting import Context
+    from swiommu.verify.timeline import Op, Timeline
 
 __all__ = [
     "ALL_SIZES",
@@ -121,7 +121,7 @@ class Leaf(NamedTuple):
 def leaf_at(op: Op, iova: int, bitmap: int) -> Leaf | None:
     """The leaf at ``iova`` of a range that was mapped in one go; None if no page sizes of ``bitmap`` fit it.
 
-    >>> from swiommu.replay.verify.timeline import Op
+    >>> from swiommu.verify.timeline import Op
     >>> op = Op(Kind.IOMMU_MAP, 1, (0, 0, 0), 0x1ff000, 0x202000, paddr=0x5ff000)
     >>> [hex(number) for number in leaf_at(op, 0x234000, 0x40201000)]
     ['0x200000', '0x600000', '0x200000']
@@ -185,7 +185,7 @@ class Mapped:
 def calls(timeline: Timeline) -> Iterator[tuple[int, int, Op]]:
     """Place, first address and last operation of everything that was done in one go.
 
-    >>> from swiommu.replay.verify.timeline import Op, Timeline
+    >>> from swiommu.verify.timeline import Op, Timeline
     >>> ops = [Op(Kind.IOMMU_MAP, n, (0, 0, 0), 0x1000 * n, 0x1000, call=7) for n in (1, 2)]
     >>> [(place, hex(start), hex(op.stop)) for place, start, op in calls(Timeline(ops))]
     [(1, '0x1000', '0x3000')]

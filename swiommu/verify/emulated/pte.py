@@ -1,6 +1,6 @@
 """Are the page tables as the model writes them? Every leaf and every translation that an emulated IOMMU noted.
 
-The log is brought into the order of the trace (`swiommu.replay.verify.emulated`), and each line is judged by what is
+The log is brought into the order of the trace (`swiommu.verify.emulated.log`), and each line is judged by what is
 mapped in its window. A virtio-iommu has no tables: its requests are judged instead, and what they make of accesses.
 """
 
@@ -8,28 +8,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from swiommu.replay.verify.emulated import read_emulated
-from swiommu.replay.verify.expected import ALL_SIZES, FORMAT_OF
-from swiommu.replay.verify.invalidation import judge_commands
-from swiommu.replay.verify.smmu_walks import Walks
-from swiommu.replay.verify.tally import DecisionClass
-from swiommu.replay.verify.windows import Beliefs, Windows
 from swiommu.trace.emulator import Entry, Found, LeafWord, Step, Translated
+from swiommu.verify.emulated.invalidation import judge_commands
+from swiommu.verify.emulated.log import read_emulated
+from swiommu.verify.emulated.smmu_walks import Walks
+from swiommu.verify.emulated.windows import Beliefs, Windows
+from swiommu.verify.expected import ALL_SIZES, FORMAT_OF
+from swiommu.verify.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swiommu.replay.verify.emulated import Emulated
-    from swiommu.replay.verify.expected import Leaf
-    from swiommu.replay.verify.timeline import Op
     from swiommu.trace import Trace
+    from swiommu.verify.emulated.log import Emulated
+    from swiommu.verify.expected import Leaf
+    from swiommu.verify.timeline import Op
 
 __all__ = ["verify_pte"]
 
 _JUDGED: Final = (Entry, Found, Translated, Step, LeafWord)
 
 
-def verify_pte(trace: Trace) -> DecisionClass | None:
+def verify_pte(trace: Trace) -> Tally | None:
     """Predict what every walk and every access comes to; None if no emulator's log lies beside the trace.
 
     A mismatch's line is that of the log. Undetermined: what was mapped before the trace began, accesses of devices that
@@ -43,7 +43,7 @@ def verify_pte(trace: Trace) -> DecisionClass | None:
     if trace.emulator is None:
         return None
     emulated = read_emulated(trace, trace.emulator)
-    tally = DecisionClass("pte")
+    tally = Tally("pte")
     if emulated.log.hardware == "virtio-iommu":
         judge_commands(tally, "request", emulated.expected, emulated.noted, emulated.order, behind=emulated.behind)
     if emulated.unordered:
@@ -57,7 +57,7 @@ def verify_pte(trace: Trace) -> DecisionClass | None:
     return tally if tally.total or tally.undetermined else None
 
 
-def _judge_walks(tally: DecisionClass, emulated: Emulated) -> None:
+def _judge_walks(tally: Tally, emulated: Emulated) -> None:
     walks = Walks(tally, emulated)
     for record in emulated.log:
         walks.windows.reach(record.line)
@@ -67,7 +67,7 @@ def _judge_walks(tally: DecisionClass, emulated: Emulated) -> None:
 class _Second:
     """The second pass over a log of VT-d, AMD-Vi or virtio-iommu: each of its lines tells device and address."""
 
-    def __init__(self, tally: DecisionClass, emulated: Emulated) -> None:
+    def __init__(self, tally: Tally, emulated: Emulated) -> None:
         self.tally = tally
         self.emulated = emulated
         self.windows = Windows(tally, emulated)

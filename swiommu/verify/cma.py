@@ -5,7 +5,7 @@ retry, which names the range that was given up) and its pages are taken from tha
 CPUs interleave as they did. Only then is the result read, and the recorded state adopted.
 
 A record that contradicts the prediction is carried on as two histories, with it and without it
-(`swiommu.replay.verify.worlds`).
+(`swiommu.verify.worlds`).
 
 Source: mm/cma.c (``cma_alloc``, ``cma_release``); the specification's decision class ``cma``.
 """
@@ -20,9 +20,9 @@ import attrs
 
 from swiommu.address import PAGE_SIZE
 from swiommu.region import Bitmap
-from swiommu.replay.verify.tally import DecisionClass
-from swiommu.replay.verify.worlds import DOUBTS, likely
 from swiommu.trace import Event, Kind, Sidecar, Trace
+from swiommu.verify.tally import Tally
+from swiommu.verify.worlds import DOUBTS, likely
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -34,7 +34,7 @@ __all__ = ["verify_cma"]
 _NO_ROOM = (-errno.ENOMEM, -errno.EBUSY)
 
 
-def verify_cma(trace: Trace) -> DecisionClass | None:
+def verify_cma(trace: Trace) -> Tally | None:
     """Predict every decision of the recorded area; None if the trace has no CMA events at all.
 
     Undetermined: decisions of an area that the sidecar does not describe, whose start is not in the trace, that come
@@ -50,7 +50,7 @@ def verify_cma(trace: Trace) -> DecisionClass | None:
     cause = _undescribed(trace.sidecar)
     if cause is None and trace.sidecar is not None:
         return _Checker(_World.of(trace.sidecar), _area_name(trace)).run(trace)
-    tally = DecisionClass("cma")
+    tally = Tally("cma")
     for event in trace.table:
         if event.kind in {Kind.CMA_FINISH, Kind.CMA_BUSY_RETRY}:
             tally.leave(cause or "")
@@ -92,7 +92,7 @@ class _World:
     def __init__(self, area: Bitmap) -> None:
         self.area = area
         self.calls: dict[Context, _Call] = {}
-        self.tally = DecisionClass("cma")
+        self.tally = Tally("cma")
         self.adopted = self.doubted = self.impossible = 0
 
     @classmethod
@@ -207,7 +207,7 @@ class _Checker:
         self.name = name
         self.lost = False
 
-    def run(self, trace: Trace) -> DecisionClass:
+    def run(self, trace: Trace) -> Tally:
         handlers: dict[Kind, Callable[[Event, Context], None]] = {
             Kind.CMA_START: self.start,
             Kind.CMA_BUSY_RETRY: self.retry,

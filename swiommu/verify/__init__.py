@@ -1,0 +1,47 @@
+"""Checks of predictions against what the recorded kernel decided: one module, or room, for each class of decisions.
+
+A check predicts before it reads the result, then goes on from what was recorded (rule 25 of "What compare means"); what
+it answers is a `Tally`. All use `tally` and `worlds`; those of page tables use `timeline` (who mapped what) and
+`expected` (what that should cause). Nothing here replays a design or counts what one costs, and no model lives here:
+the allocator, the bounce pool, the page tables and the rules for commands that are checked are those that the replays
+use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from swiommu.verify.cma import verify_cma
+from swiommu.verify.emulated import verify_invalidation, verify_pte
+from swiommu.verify.iova import verify_iova
+from swiommu.verify.prot import verify_prot
+from swiommu.verify.swiotlb import verify_swiotlb
+from swiommu.verify.tally import KEPT_MISMATCHES, Mismatch, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swiommu.trace import Trace
+
+__all__ = [
+    "CHECKS",
+    "KEPT_MISMATCHES",
+    "Mismatch",
+    "Tally",
+    "verify_cma",
+    "verify_invalidation",
+    "verify_iova",
+    "verify_prot",
+    "verify_pte",
+    "verify_swiotlb",
+]
+
+CHECKS: Final[dict[str, Callable[[Trace], Tally | None]]] = {
+    "cma": verify_cma,
+    "iova": verify_iova,
+    "swiotlb": verify_swiotlb,
+    "prot": verify_prot,
+    "invalidation": verify_invalidation,
+    "pte": verify_pte,
+}
+"""Every check by the name of its class, in the order of an answer; None: the trace has no decisions of that class."""
