@@ -32,3 +32,15 @@ def test_the_halves_meet_in_the_table_and_nowhere_else(form):
         assert table.met(at, page) == [LeafRun(at, page, 1)]
         assert table.unmap(at, page) == [LeafRun(at, page, 1)]
     table.check()
+
+
+@pytest.mark.parametrize("form", SIGNED, ids=lambda form: form.name)
+def test_a_table_of_the_upper_half_is_replaced_at_its_address(form):
+    table, told = RadixTable(form, CountingTables()), []
+    table.on_replace = lambda iova, size: told.append((iova, size))
+    page, large = form.granule, form.levels[-2].pgsize
+    at = (1 << 64) - 2 * large
+    table.map_run(at + page, 0, page, 1, RW)
+    table.unmap(at + page, page)
+    table.map_run(at, 0, large, 1, RW)
+    assert told == [(at, large)]

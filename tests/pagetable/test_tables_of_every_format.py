@@ -265,8 +265,31 @@ def test_a_leaf_that_is_taken_in_part_goes_by_the_rules_and_its_neighbour_goes(f
     table = RadixTable(form, CountingTables())
     table.map_run(2 * large, 0, large, 2, Prot.READ)
     expected = {"whole": 2 * large, "refuse": large, "split": large + granule}[form.rules.short_unmap]
+    assert list(table.mapped(2 * large + granule, granule)) == [(2 * large + granule, 2 * large + 2 * granule)]
     assert sum(run.size for run in table.unmap(2 * large, large + granule)) == expected
     table.check()
+
+
+@every_format
+def test_leaves_of_many_entries_are_taken_back_whole(form):
+    for depth, level in enumerate(form.levels[1:], 1):
+        for order in level.orders[-1:]:
+            size = level.pgsize << order
+            span = level.pgsize << level.bits
+            if 3 * span > 1 << min(form.aperture_width, form.output_width):
+                continue
+            tables = CountingTables()
+            table = RadixTable(form, tables)
+            table.map_run(2 * span - size, 0, form.granule, 1, Prot.READ)
+            with pytest.raises(AddressInUse):
+                table.map_run(span, 0, size, span // size, Prot.READ)
+            table.map_run(span - size, 0, size, 1, Prot.READ)
+            assert table.unmap(span - size, size) == [LeafRun(span - size, size, 1)]
+            tables.fail_nth(1 if standing(table, depth, span) else 2)
+            with pytest.raises(SwiommuError):
+                table.map_run(span - size, 0, size, 2 + span // size, Prot.READ)
+            assert sum(table.leaves.values()) == 1
+            table.check()
 
 
 @every_format
