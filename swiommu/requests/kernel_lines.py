@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.requests.waiting import AreaCall, AreaLedger, Context, MapLedger, MapLine
+from swiommu.requests.waiting import AreaCall, AreaLedger, MapLedger, MapLine
 from swiommu.requests.workload import Occupancy, OpCode, RequestKind, Served
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swiommu.requests.book import Book
-    from swiommu.trace import Event
+    from swiommu.trace import Context, Event
 
 __all__ = ["AreaLines", "MapLines"]
 

@@ -16,12 +16,12 @@ from swiommu.requests.machine import Machine
 from swiommu.requests.usermaps import UserMaps, parse_mark
 from swiommu.requests.waiting import BounceLedger
 from swiommu.requests.workload import OpCode, RequestKind, Served, Sync, Workload, may_block
-from swiommu.trace import DMA_MAPPING_ERROR, Event, Kind, ScatterList, Trace
+from swiommu.trace import DMA_MAPPING_ERROR, Context, Event, Kind, ScatterList, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swiommu.requests.waiting import Context, MapLine
+    from swiommu.requests.waiting import MapLine
 
 __all__ = ["workload_of"]
 
@@ -99,7 +99,7 @@ class _Pairing:
             if handler is None:
                 self.book.unused.other_events += event.kind is not Kind.LOST  # which the account of the lines has
                 continue
-            context = (event.cpu, event.pid, event.context)
+            context = event.context
             if event.kind is not Kind.DMA_UNMAP:  # which may be what a held unmap waits for
                 self.maps.settle(context)
             handler(event, context)

@@ -17,10 +17,9 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["AreaCall", "AreaLedger", "BounceLedger", "Context", "MapLedger", "MapLine"]
+    from swiommu.trace import Context
 
-Context = tuple[int, int, int]
-"""(CPU, PID, interrupt level): one line of execution."""
+__all__ = ["AreaCall", "AreaLedger", "BounceLedger", "MapLedger", "MapLine"]
 
 
 @attrs.define(eq=False)

@@ -8,7 +8,7 @@ guesses: what can't be read is counted and named.
 
 from swiommu.trace.account import Account, Malformed
 from swiommu.trace.bundled import bundled_names, bundled_path
-from swiommu.trace.events import CONTEXTS, DMA_MAPPING_ERROR, KIND_OF, Context, Event, Kind, ScatterList
+from swiommu.trace.events import DMA_MAPPING_ERROR, KIND_OF, LEVELS, Context, Event, InterruptLevel, Kind, ScatterList
 from swiommu.trace.ftrace import RECORD_COMMAND, Trace, open_bundled, read_trace
 from swiommu.trace.sidecar import (
     BouncePool,
@@ -24,9 +24,9 @@ from swiommu.trace.sidecar import (
 from swiommu.trace.table import EventTable
 
 __all__ = [
-    "CONTEXTS",
     "DMA_MAPPING_ERROR",
     "KIND_OF",
+    "LEVELS",
     "RECORD_COMMAND",
     "Account",
     "BouncePool",
@@ -36,6 +36,7 @@ __all__ = [
     "Event",
     "EventTable",
     "GroupFacts",
+    "InterruptLevel",
     "Kind",
     "Malformed",
     "ReservedRegion",

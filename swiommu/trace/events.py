@@ -8,12 +8,15 @@ told in `swiommu.trace.table`.
 from __future__ import annotations
 
 import enum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
-__all__ = ["CONTEXTS", "DMA_MAPPING_ERROR", "KIND_OF", "Context", "Event", "Kind", "ScatterList"]
+__all__ = ["DMA_MAPPING_ERROR", "KIND_OF", "LEVELS", "Context", "Event", "InterruptLevel", "Kind", "ScatterList"]
 
 DMA_MAPPING_ERROR: Final = (1 << 64) - 1
 """The bus address of a `Kind.DMA_MAP` that failed."""
+
+Context: TypeAlias = tuple[int, int, int]
+"""One line of execution: (CPU, PID, `InterruptLevel`). Its events follow each other as its calls do."""
 
 
 class Kind(enum.IntEnum):
@@ -64,10 +67,10 @@ class Kind(enum.IntEnum):
     LOST = 38
 
 
-class Context(enum.IntEnum):
-    """Where the CPU was when the event fired: the third flag character of the line (`CONTEXTS`).
+class InterruptLevel(enum.IntEnum):
+    """Where the CPU was when the event fired: the third flag character of the line (`LEVELS`).
 
-    An interrupt may come between two events of one task, so pairs are made by (CPU, PID, context).
+    An interrupt may come between two events of one task, so pairs are made by `Context`, not by task.
     """
 
     TASK = 0
@@ -77,13 +80,13 @@ class Context(enum.IntEnum):
     NMI = 4
 
 
-CONTEXTS: Final = {
-    ".": Context.TASK,
-    "s": Context.SOFTIRQ,
-    "h": Context.HARDIRQ,
-    "H": Context.HARDIRQ_IN_SOFTIRQ,
-    "z": Context.NMI,
-    "Z": Context.NMI,
+LEVELS: Final = {
+    ".": InterruptLevel.TASK,
+    "s": InterruptLevel.SOFTIRQ,
+    "h": InterruptLevel.HARDIRQ,
+    "H": InterruptLevel.HARDIRQ_IN_SOFTIRQ,
+    "z": InterruptLevel.NMI,
+    "Z": InterruptLevel.NMI,
 }
 
 KIND_OF: Final = {
@@ -147,7 +150,7 @@ class Event(NamedTuple):
     time: int
     cpu: int
     pid: int
-    context: int
+    level: int
     kind: Kind
     device: str
     name: str
@@ -158,6 +161,16 @@ class Event(NamedTuple):
     err: int
     flags: str
     sg: int
+
+    @property
+    def context(self) -> Context:
+        """The line of execution that the event belongs to.
+
+        >>> from swiommu.trace import open_bundled
+        >>> next(iter(open_bundled("arm64-6.12-cam-cma64M-s81").table)).context
+        (0, 1, 0)
+        """
+        return self.cpu, self.pid, self.level
 
 
 class ScatterList(NamedTuple):

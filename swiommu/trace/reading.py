@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Final, NamedTuple
 
 from swiommu.trace.account import Account
-from swiommu.trace.events import CONTEXTS, KIND_OF, Kind
+from swiommu.trace.events import KIND_OF, LEVELS, Kind
 from swiommu.trace.source import OVERLONG, Source
 from swiommu.trace.table import EventTable, Row
 from swiommu.trace.texts import TextReaders, why_unreadable
@@ -42,7 +42,7 @@ class _Head(NamedTuple):
     time: int
     cpu: int
     pid: int
-    context: int
+    level: int
 
 
 def _columns_head(text: str, bracket: int) -> _Head | None:
@@ -51,11 +51,11 @@ def _columns_head(text: str, bracket: int) -> _Head | None:
         return None
     pid, cpu, flags = text[17:25].rstrip(" "), text[bracket + 1 : bracket + 4], text[bracket + 6 : bracket + 11]
     seconds = text[bracket + 12 : bracket + 17].lstrip(" ")
-    if not (pid.isdecimal() and cpu.isdecimal() and seconds.isdecimal()) or flags[2] not in CONTEXTS:
+    if not (pid.isdecimal() and cpu.isdecimal() and seconds.isdecimal()) or flags[2] not in LEVELS:
         return None
     if text[bracket + 4 : bracket + 6] != "] " or text[bracket + 11] != " " or text[-1] != "." or " " in flags:
         return None
-    return _Head(int(seconds) * SECOND, int(cpu), int(pid), CONTEXTS[flags[2]])
+    return _Head(int(seconds) * SECOND, int(cpu), int(pid), LEVELS[flags[2]])
 
 
 def _stamp(text: str) -> int:
@@ -116,13 +116,13 @@ class Reading:
             if fields is None:
                 self._slow(number, line)
                 continue
-            second, cpu, pid, context = head
+            second, cpu, pid, level = head
             time = second + int(fraction) * 1000
             if time < self._last:
                 self._back(self._last - time)
             self._last = time
             seen.append(event)
-            append((number, time, cpu, pid, context, KIND_OF[event], *fields))
+            append((number, time, cpu, pid, level, KIND_OF[event], *fields))
         self._number += len(lines)
         self._count(seen)
 
@@ -181,8 +181,8 @@ class Reading:
             flags, stamp = found["flags"], found["stamp"]
             self.flagless |= flags is None
             self.ticks |= "." not in stamp
-            context = CONTEXTS[flags[2]] if flags else 0
-            return _Head(_stamp(stamp), int(found["cpu"]), int(found["pid"]), context), line[found.end() :]
+            level = LEVELS[flags[2]] if flags else 0
+            return _Head(_stamp(stamp), int(found["cpu"]), int(found["pid"]), level), line[found.end() :]
         return None
 
     def _event(self, number: int, head: _Head, rest: str) -> None:
@@ -205,4 +205,4 @@ class Reading:
             self._back(self._last - head.time)
         self._last = head.time
         self.account.events[name] = self.account.events.get(name, 0) + 1
-        self._rows.append((number, head.time, head.cpu, head.pid, head.context, KIND_OF[name], *fields))
+        self._rows.append((number, head.time, head.cpu, head.pid, head.level, KIND_OF[name], *fields))

@@ -1,7 +1,7 @@
 """The event table: one column a field, one row an event, strings interned.
 
-Columns and what they hold in general: ``line`` (from 1), ``time`` (ns), ``cpu``, ``pid``, ``context``
-(`Context`), ``kind`` (`Kind`), ``device``/``name``/``flags`` (ids into ``names``; id 0 is the empty string),
+Columns and what they hold in general: ``line`` (from 1), ``time`` (ns), ``cpu``, ``pid``, ``level``
+(`InterruptLevel`), ``kind`` (`Kind`), ``device``/``name``/``flags`` (ids into ``names``; id 0 is the empty string),
 ``addr``/``phys``/``size``/``extra`` (unsigned 64 bits), ``err`` (signed), ``sg`` (scatter list or -1).
 What is not listed for a kind is 0, empty or -1.
 
@@ -70,7 +70,7 @@ COLUMNS: Final = (
     ("time", "q"),
     ("cpu", "i"),
     ("pid", "i"),
-    ("context", "b"),
+    ("level", "b"),
     ("kind", "b"),
     ("device", "i"),
     ("name", "i"),
@@ -110,7 +110,6 @@ class EventTable:
     __slots__ = (
         "_sg",
         "addr",
-        "context",
         "cpu",
         "device",
         "err",
@@ -118,6 +117,7 @@ class EventTable:
         "flags",
         "ids",
         "kind",
+        "level",
         "line",
         "name",
         "names",
@@ -133,7 +133,7 @@ class EventTable:
         self.time = array("q")
         self.cpu = array("i")
         self.pid = array("i")
-        self.context = array("b")
+        self.level = array("b")
         self.kind = array("b")
         self.device = array("i")
         self.name = array("i")
@@ -176,7 +176,7 @@ class EventTable:
             self.time,
             self.cpu,
             self.pid,
-            self.context,
+            self.level,
             self.kind,
             self.device,
             self.name,
@@ -205,7 +205,7 @@ class EventTable:
     def __iter__(self) -> Iterator[Event]:
         # A chain of C iterators: reading a million events costs no Python call per field.
         text = self.names.__getitem__
-        line, time, cpu, pid, context, kind, device, name, addr, phys, size, extra, err, flags, sg = self.columns
+        line, time, cpu, pid, level, kind, device, name, addr, phys, size, extra, err, flags, sg = self.columns
         return map(
             Event._make,
             zip(
@@ -213,7 +213,7 @@ class EventTable:
                 time,
                 cpu,
                 pid,
-                context,
+                level,
                 map(_KINDS.__getitem__, kind),
                 map(text, device),
                 map(text, name),

@@ -20,14 +20,13 @@ import attrs
 
 from swiommu.address import PAGE_SIZE
 from swiommu.region import Bitmap
-from swiommu.trace import Event, Kind, Sidecar, Trace
+from swiommu.trace import Context, Event, Kind, Sidecar, Trace
 from swiommu.verify.tally import Tally
 from swiommu.verify.worlds import DOUBTS, likely
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
-    from swiommu.requests.waiting import Context
 
 __all__ = ["verify_cma"]
 
@@ -223,7 +222,7 @@ class _Checker:
             if self.lost or event.name != self.name:
                 self.set_aside(event)
             else:
-                handler(event, (event.cpu, event.pid, event.context))
+                handler(event, event.context)
         tally = self.worlds[0].tally
         tally.undetermined = self.undetermined
         return tally

@@ -15,14 +15,13 @@ from swiommu.errors import InvalidArgument
 from swiommu.iommu.commands import VTD_MAX_MASK, aligned_pieces, amd_pieces, smmu_unmap, vtd_block, vtd_unmap
 from swiommu.pagetable import page_size_choice
 from swiommu.pagetable.formats import AMD_V1, arm_lpae, vtd_ss
-from swiommu.trace import Kind
+from swiommu.trace import Context, Kind
 from swiommu.verify.timeline import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from swiommu.pagetable import Format
-    from swiommu.requests.waiting import Context
     from swiommu.verify.timeline import Op, Timeline
 
 __all__ = [

@@ -21,14 +21,13 @@ import attrs
 from swiommu.address import align_up
 from swiommu.dma import IO_TLB_SEGSIZE, IO_TLB_SHIFT, SwiotlbPool
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory
-from swiommu.trace import Event, Kind, Sidecar, Trace
+from swiommu.trace import Context, Event, Kind, Sidecar, Trace
 from swiommu.verify.tally import Tally
 from swiommu.verify.worlds import DOUBTS, likely
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from swiommu.requests.waiting import Context
 
 __all__ = ["verify_swiotlb"]
 
@@ -190,7 +189,7 @@ class _Checker:
             if losing:
                 lost += event.kind == Kind.BOUNCED
                 continue
-            context = (event.cpu, event.pid, event.context)
+            context = event.context
             self.worlds = likely([after for world in self.worlds for after in handler(world, event, context)])
         return self.answer(lost)
 

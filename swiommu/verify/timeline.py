@@ -8,16 +8,13 @@ steps). What is left belongs to whoever has that range mapped.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 
 from swiommu.address import PAGE_SIZE, Prot, align_down
 from swiommu.requests.machine import Machine
-from swiommu.trace import Event, Kind, Trace
-
-if TYPE_CHECKING:
-    from swiommu.requests.waiting import Context
+from swiommu.trace import Context, Event, Kind, Trace
 
 __all__ = ["DOORBELL", "NOBODY", "Op", "Timeline", "is_flush_all", "prot_of", "read_timeline"]
 
@@ -174,10 +171,10 @@ class _Reader:
             if event.kind is Kind.LOST:
                 self.timeline.lost = event.line
                 break
-            where = event.cpu, event.pid, event.context
-            state = self.contexts.get(where)
+            context = event.context
+            state = self.contexts.get(context)
             if state is None:
-                state = self.contexts[where] = _Context()
+                state = self.contexts[context] = _Context()
             handler = handlers.get(event.kind)
             if state.unmap is not None and event.kind not in _BETWEEN and event.kind is not Kind.DMA_UNMAP:
                 self.close(state)
@@ -196,7 +193,7 @@ class _Reader:
     def map(self, event: Event, state: _Context) -> None:
         if not _is_range(event.addr, event.size):
             return
-        op = Op(Kind.IOMMU_MAP, event.line, (event.cpu, event.pid, event.context), event.addr, event.size, event.phys)
+        op = Op(Kind.IOMMU_MAP, event.line, event.context, event.addr, event.size, event.phys)
         if not (state.maps and state.maps[-1].stop == op.iova):
             self.calls += 1
         op.call = self.calls
@@ -237,7 +234,7 @@ class _Reader:
         state.unmap_call = event
 
     def unmap(self, event: Event, state: _Context) -> None:
-        op = Op(Kind.IOMMU_UNMAP, event.line, (event.cpu, event.pid, event.context), event.addr, event.extra)
+        op = Op(Kind.IOMMU_UNMAP, event.line, event.context, event.addr, event.extra)
         call, state.unmap_call = state.unmap_call, None
         if not _is_range(event.addr, event.extra):
             return
@@ -284,8 +281,7 @@ class _Reader:
         if event.flags != "iotlb":
             return
         if is_flush_all(event):
-            where = event.cpu, event.pid, event.context
-            self.timeline.ops.append(Op(Kind.FLUSH_ALL, event.line, where, 0, 0, number=event.extra))
+            self.timeline.ops.append(Op(Kind.FLUSH_ALL, event.line, event.context, 0, 0, number=event.extra))
         elif state.unmap is not None and event.addr <= state.unmap.iova and state.unmap.stop - 1 <= event.phys:
             state.unmap.number = event.extra
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from swiommu.trace import Context, Kind, read_trace
+from swiommu.trace import InterruptLevel, Kind, read_trace
 from swiommu.trace.account import MAX_NAMES, OTHER_NAMES
 from swiommu.trace.source import MAX_LINE
 
@@ -47,30 +47,30 @@ def read(tmp_path):
 @pytest.mark.parametrize("tgid", ["", "(    185) ", "(-------) "], ids=["plain", "tgid", "notgid"])
 def test_task_names_may_hold_anything(read, task, pid, tgid):
     event = list(read(f"{task:>16}-{pid:<7} {tgid}[003] d.h2. 12345.678901: {RELEASE}").table)[1]
-    assert (event.cpu, event.pid, event.context, event.time) == (3, pid, Context.HARDIRQ, 12345_678901000)
+    assert (event.cpu, event.pid, event.level, event.time) == (3, pid, InterruptLevel.HARDIRQ, 12345_678901000)
     assert event.addr == 0xB6000
 
 
 @pytest.mark.parametrize(
-    ("flags", "context"),
+    ("flags", "level"),
     [
-        (".....", Context.TASK),
-        (".l...", Context.TASK),
-        ("d.s1.", Context.SOFTIRQ),
-        ("dNh..", Context.HARDIRQ),
-        ("d.Hf1", Context.HARDIRQ_IN_SOFTIRQ),
-        ("D.z..", Context.NMI),
-        ("D.Z..", Context.NMI),
-        ("d.h.", Context.HARDIRQ),
+        (".....", InterruptLevel.TASK),
+        (".l...", InterruptLevel.TASK),
+        ("d.s1.", InterruptLevel.SOFTIRQ),
+        ("dNh..", InterruptLevel.HARDIRQ),
+        ("d.Hf1", InterruptLevel.HARDIRQ_IN_SOFTIRQ),
+        ("D.z..", InterruptLevel.NMI),
+        ("D.Z..", InterruptLevel.NMI),
+        ("d.h.", InterruptLevel.HARDIRQ),
     ],
 )
-def test_flags_give_the_context(read, flags, context):
-    assert list(read(f"           v4l-185     [000] {flags}     9.000001: {RELEASE}").table)[1].context == context
+def test_flags_give_the_interrupt_level(read, flags, level):
+    assert list(read(f"           v4l-185     [000] {flags}     9.000001: {RELEASE}").table)[1].level == level
 
 
 def test_lines_without_flags_are_read_and_noted(read):
     trace = read(f"           v4l-185   [000]     9.000001: cma_release:          {RELEASE.partition(': ')[2]}")
-    assert list(trace.table)[1].context == Context.TASK
+    assert list(trace.table)[1].level == InterruptLevel.TASK
     assert trace.notes == ["some lines have no flags: what happened in interrupts is taken for the task's"]
 
 

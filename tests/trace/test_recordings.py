@@ -64,7 +64,7 @@ def test_a_stupid_reading_of_every_line_agrees(trace_path):
         line = lines[event.line - 1]
         head = re.search(r"-(\d+) +\[(\d+)\] (\S+) +(\d+)\.(\d+): (\w+): ", line)
         assert (event.pid, event.cpu) == (int(head[1]), int(head[2]))
-        assert event.context == flags[head[3][2]]
+        assert event.level == flags[head[3][2]]
         assert event.time == int(head[4] + head[5]) * 1000
         tokens = dict(token.split("=", 1) for token in line.split() if "=" in token)
         for column, (key, base) in TWIN.get(event.kind, {}).items():

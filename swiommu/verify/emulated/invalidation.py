@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.trace import Kind
+from swiommu.trace import Context, Kind
 from swiommu.verify.emulated.log import Noted, expected_of_vtd, noted_in_trace, read_emulated
 from swiommu.verify.emulated.order import Order, align
 from swiommu.verify.expected import BARRIER, Expected, vtd_name
@@ -17,7 +17,6 @@ from swiommu.verify.timeline import read_timeline
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swiommu.requests.waiting import Context
     from swiommu.trace import Trace
 
 __all__ = ["judge_commands", "verify_invalidation"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swiommu.trace import Kind, Trace
+from swiommu.trace import Context, Kind, Trace
 from swiommu.trace.emulator import (
     Attached,
     Command,
@@ -46,7 +46,6 @@ from swiommu.verify.timeline import NOBODY, Timeline, read_timeline
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swiommu.requests.waiting import Context
 
 __all__ = ["Emulated", "Noted", "expected_of_vtd", "lazy_owners", "noted_in_trace", "read_emulated"]
 
@@ -314,5 +313,5 @@ def noted_in_trace(trace: Trace) -> dict[Context, list[Noted]]:
         if granularity in {_DOMAIN, _PAGES}:
             block = pages(event.phys & ~0xFFF, 1 << 12 + (event.phys & 0x3F))
             told = Noted(event.line, number, block if granularity == _PAGES else DOMAIN, vtd_name(number))
-            noted.setdefault((event.cpu, event.pid, event.context), []).append(told)
+            noted.setdefault(event.context, []).append(told)
     return noted

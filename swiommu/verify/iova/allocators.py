@@ -17,7 +17,7 @@ import attrs
 from swiommu.address import PAGE_SIZE
 from swiommu.errors import NoSpace, NotFound
 from swiommu.iommu import IovaDomain
-from swiommu.trace import Kind, Sidecar, Trace
+from swiommu.trace import Context, Kind, Sidecar, Trace
 from swiommu.verify.iova.calls import IovaCall, read_calls
 from swiommu.verify.tally import Tally
 from swiommu.verify.worlds import DOUBTS
@@ -25,7 +25,6 @@ from swiommu.verify.worlds import DOUBTS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from swiommu.requests.waiting import Context
 
 __all__ = ["verify_iova"]
 

@@ -15,13 +15,12 @@ import attrs
 
 from swiommu.address import PAGE_SIZE
 from swiommu.iommu import FlushQueue
-from swiommu.trace import Event, EventTable, Kind
+from swiommu.trace import Context, Event, EventTable, Kind
 from swiommu.verify.timeline import is_flush_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swiommu.requests.waiting import Context
 
 __all__ = ["IovaCall", "read_calls"]
 
@@ -68,7 +67,7 @@ def _survey(table: EventTable) -> tuple[bool, dict[int, int]]:
     following, frees = 0, 0
     allocator_of: dict[int, int] = {}
     for event in table:
-        context = (event.cpu, event.pid, event.context)
+        context = event.context
         if event.kind is Kind.IOVA_FREE:
             frees += 1
             before = last.pop(context, None)
@@ -168,7 +167,7 @@ class _Reader:
             **dict.fromkeys(_DMA_MAPS, self.learn_device),
         }
         for event in self.table:
-            context = (event.cpu, event.pid, event.context)
+            context = event.context
             if is_flush_all(event):
                 self.flush_all(event, context)
             elif event.kind not in _IN_BETWEEN:
