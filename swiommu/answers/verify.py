@@ -94,13 +94,13 @@ class Verification:
 def verify(trace: Trace) -> Verification:
     """Predict before reading, then adopt what was recorded (rule 25).
 
-    A class that the trace has no decisions of is not in the answer; there may be none at all.
+    A class that the trace has no decisions of is not in the answer; there may be none at all. `InputError` for pages of
+    another size than 4 KiB.
 
     >>> from swiommu.trace import read_trace
     >>> verify(read_trace("arm64-6.12-cam-cma64M-s81")).to_json()["decisions"]["cma"]["matched"]
     740
     """
-    from swiommu.verify import CHECKS
+    from swiommu.verify import verify_all
 
-    classes = [tally for check in CHECKS.values() if (tally := check(trace)) is not None]
-    return Verification(trace.name, classes, trace.emulator)
+    return Verification(trace.name, verify_all(trace), trace.emulator)

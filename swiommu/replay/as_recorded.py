@@ -37,7 +37,7 @@ def recorded(workload: Workload) -> Recorded:
     translated = any(request.translated for request in workload.requests)
     failed = [request for request in workload.requests if request.censored]
     why: dict[str, str] = {}
-    tour = _Tour(workload)
+    tour = _Life(workload)
     pool = workload.bounce_pool or 0
     tour.run()
     row = Recorded(
@@ -76,7 +76,7 @@ def _enforces(workload: Workload) -> str:
     )
 
 
-class _Tour:
+class _Life:
     """One walk over the operations, as the kernel lived them."""
 
     def __init__(self, workload: Workload) -> None:

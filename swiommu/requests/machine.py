@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Endpoint", "Machine"]
 
 _PCI_NAME = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII)
-_CLASS_NVME = 0x010802
-_NVME_PAGE = 4096  # the nvme driver's min_align_mask: page lists keep the offset in a page
 _EVERYWHERE = (1 << 64) - 1  # a device that the trace doesn't name: nothing is known that would stop it
 _MOST_DEVICES = 1 << 12  # each has page tables and an allocator of its own in three designs
 _DEFAULT_MASK = (1 << 32) - 1  # dma_get_mask() of a device that set none
@@ -121,7 +119,7 @@ class Machine:
             translated=in_dma_group or name in self._learned,
             is_iommu=_is_iommu(name) or bool(listed and listed.is_iommu),
             is_pci=_PCI_NAME.fullmatch(name) is not None,
-            min_align_mask=_NVME_PAGE - 1 if listed and listed.pci_class == _CLASS_NVME else 0,
+            min_align_mask=listed.min_align_mask if listed else 0,
         )
 
 

@@ -32,7 +32,7 @@ class Trace:
 
     ``name`` is the file's name without folder and endings; ``entries_in_buffer``/``entries_written`` and ``cpus``
     come from the header (None without one). ``clock`` is ``"ns"``, or ``"ticks"`` if the recording's clock printed
-    whole numbers of an unknown unit. ``boot_rows`` has the row at which each boot begins, so ``boots`` is its length.
+    whole numbers of an unknown unit.
     ``emulator`` is the log of the emulated IOMMU beside the trace, None if there is none; it is read when it is asked.
     ``notes`` are sentences about what is odd but was read all the same.
 
@@ -51,7 +51,6 @@ class Trace:
     entries_written: int | None = None
     cpus: int | None = None
     clock: str = "ns"
-    boot_rows: tuple[int, ...] = (0,)
     notes: list[str] = field(factory=list)
 
     @property
@@ -77,7 +76,6 @@ def read_trace(path: str | Path, *, name: str | None = None) -> Trace:
     reading.run()
     _refuse_useless(reading)
     trace = Trace(reading.table, reading.account, path=where, name=name or trace_name(where))
-    trace.boot_rows = tuple(reading.boot_rows)
     trace.clock = "ticks" if reading.ticks else "ns"
     if reading.entries:
         trace.entries_in_buffer, trace.entries_written, trace.cpus = reading.entries

@@ -67,15 +67,13 @@ def _stamp(text: str) -> int:
 class Reading:
     """One pass over a `Source`: fills ``table`` and ``account``, and remembers what the header said.
 
-    ``ticks`` tells that time stamps were whole numbers, ``flagless`` that some lines had no flags; ``boot_rows``
-    are the rows at which a boot begins.
+    ``ticks`` tells that time stamps were whole numbers, ``flagless`` that some lines had no flags.
     """
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.table = EventTable()
         self.account = Account()
-        self.boot_rows = [0]
         self.ticks = False
         self.flagless = False
         self.entries: tuple[int, int, int] | None = None
@@ -143,7 +141,6 @@ class Reading:
         """The clock went back: a little is disorder between CPUs, more than a second is another boot."""
         if by > SECOND:
             self.account.boots += 1
-            self.boot_rows.append(len(self.table) + len(self._rows))
         else:
             self.account.out_of_order += 1
 

@@ -42,6 +42,8 @@ _RESERVED: Final = re.compile(r"\s+resv 0x(?P<lo>[0-9a-f]{1,16}) 0x(?P<hi>[0-9a-
 _SLOTS: Final = re.compile(r"(?:^|\s)swiotlb=(?:[a-z]+,)*(\d{1,9})", re.ASCII)
 _SLOT_BYTES: Final = 2048
 _CLASS_IOMMU: Final = 0x080600
+_CLASS_NVME: Final = 0x010802
+_NVME_PAGE: Final = 4096
 _VIRTIO_IOMMU: Final = (0x1AF4, 0x1057)
 _POOL_MAPPED: Final = re.compile(r"software IO TLB: mapped \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]", re.ASCII)
 _DEFAULT_POOL: Final = 64 << 20
@@ -89,6 +91,11 @@ class DeviceFacts:
         """Whether the function is an IOMMU itself: by class (AMD-Vi), or a virtio-iommu by its id."""
         return self.pci_class == _CLASS_IOMMU or self.pci_id == _VIRTIO_IOMMU
 
+    @property
+    def min_align_mask(self) -> int:
+        """Which bits of an address a bounce buffer must keep: for NVMe the offset in a page, as its page lists do."""
+        return _NVME_PAGE - 1 if self.pci_class == _CLASS_NVME else 0
+
 
 @frozen
 class ReservedRegion:
@@ -113,13 +120,12 @@ class GroupFacts:
 class BouncePool:
     """The bounce pool: ``size`` in bytes, told by ``source``: ``log``, ``boot parameter`` or ``default``.
 
-    ``lowest_seen`` and ``highest_end_seen`` bound the addresses that the trace shows; None where it shows none.
+    ``lowest_seen`` is the lowest of its addresses that the trace shows; None where it shows none.
     """
 
     size: int
     source: str
     lowest_seen: int | None = None
-    highest_end_seen: int | None = None
 
 
 @frozen
@@ -127,7 +133,7 @@ class Sidecar:
     """What is known about a recording besides its events; `read_sidecar` makes one.
 
     ``profile`` is ``"6.12"`` or ``"7.3"``: how the kernel behaves where versions differ (a full CMA area answers
-    -ENOMEM before 6.15 and -EBUSY since). ``event_counts`` are lines by event name, counted when it was recorded.
+    -ENOMEM before 6.15 and -EBUSY since).
 
     >>> Sidecar("a.json", "a", "6.18.3", (6, 18)).profile
     '7.3'
@@ -140,20 +146,12 @@ class Sidecar:
     arch: str = ""
     page_size: int = 4096
     cpus: int | None = None
-    memory: str = ""
-    boot_parameters: str = ""
-    iommu_kind: str = "none"
     iommu_mode: str = ""
-    address_width_bits: int | None = None
     cma_area: CmaArea | None = None
     system_ram: tuple[str, ...] = ()
     devices: Mapping[str, DeviceFacts] = field(factory=dict)
     groups: tuple[GroupFacts, ...] = ()
     bounce_pool: BouncePool | None = None
-    workload: str = ""
-    workload_id: str = ""
-    seed: int | None = None
-    event_counts: Mapping[str, int] = field(factory=dict)
     text_bytes: int | None = None
 
     @property
@@ -170,12 +168,12 @@ class Sidecar:
 def trace_name(path: str) -> str:
     """The name of a trace: its file's name without folder and endings.
 
-    >>> trace_name("/tmp/x86-6.12-direct-s1.trace.gz"), trace_name("-")
-    ('x86-6.12-direct-s1', '-')
+    >>> trace_name("/tmp/x86-6.12-direct-s1.trace.gz"), trace_name("a.trace.txt"), trace_name("-")
+    ('x86-6.12-direct-s1', 'a', '-')
     """
     name = Path(path).name
-    for ending in _ENDINGS:
-        name = name.removesuffix(ending)
+    while name.endswith(_ENDINGS):
+        name = name.rpartition(".")[0]
     return name or "-"
 
 
@@ -243,14 +241,6 @@ class _Checked:
             raise self.bad(key, value, "a list of texts")
         return value
 
-    def counts(self, key: str) -> dict[str, int]:
-        value = self.get(key)
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise self.bad(key, value, "a table of counts")
-        return {name: self.whole(f"{key}.{name}", count, 0, _U64) for name, count in value.items()}
-
 
 def read_sidecar(path: str | Path, *, trace: str = "") -> Sidecar:
     """Read a sidecar; ``trace`` is the trace's file name, to look up what is told about that file.
@@ -287,20 +277,12 @@ def read_sidecar(path: str | Path, *, trace: str = "") -> Sidecar:
         arch=get.text("arch"),
         page_size=page_size,
         cpus=get.number("cpus", 1, 1 << 20),
-        memory=get.text("memory"),
-        boot_parameters=get.text("boot_parameters"),
-        iommu_kind=get.text("iommu.kind") or "none",
         iommu_mode=get.text("iommu.mode"),
-        address_width_bits=get.number("iommu.address_width_bits", 1, 64),
         cma_area=_cma_area(get, page_size),
         system_ram=tuple(get.lines("system_ram")),
         devices=_devices(get),
         groups=_groups(get),
         bounce_pool=_bounce_pool(get),
-        workload=get.text("workload"),
-        workload_id=get.text("workload_id"),
-        seed=get.number("seed", 0, _U64),
-        event_counts=get.counts("figures.events"),
         text_bytes=_text_bytes(get, trace),
     )
 
@@ -375,9 +357,8 @@ def _groups(get: _Checked) -> tuple[GroupFacts, ...]:
 
 def _bounce_pool(get: _Checked) -> BouncePool | None:
     lowest = get.number("bounce_pool_addresses_seen.lowest", 0, _U64 - 1)
-    highest = get.number("bounce_pool_addresses_seen.highest_end", 0, _U64)
     if found := _POOL_MAPPED.search("\n".join(get.lines("dmesg_excerpt"))):
-        return BouncePool(int(found[2], 16) - int(found[1], 16), "log", lowest, highest)
+        return BouncePool(int(found[2], 16) - int(found[1], 16), "log", lowest)
     if found := _SLOTS.search(get.text("boot_parameters")):
-        return BouncePool(int(found[1]) * _SLOT_BYTES, "boot parameter", lowest, highest)
-    return None if lowest is None else BouncePool(_DEFAULT_POOL, "default", lowest, highest)
+        return BouncePool(int(found[1]) * _SLOT_BYTES, "boot parameter", lowest)
+    return None if lowest is None else BouncePool(_DEFAULT_POOL, "default", lowest)

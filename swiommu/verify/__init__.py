@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from swiommu.address import PAGE_SIZE
+from swiommu.errors import InputError
 from swiommu.verify.cma import verify_cma
 from swiommu.verify.emulated import verify_invalidation, verify_pte
 from swiommu.verify.iova import verify_iova
@@ -28,6 +30,7 @@ __all__ = [
     "KEPT_MISMATCHES",
     "Mismatch",
     "Tally",
+    "verify_all",
     "verify_cma",
     "verify_invalidation",
     "verify_iova",
@@ -45,3 +48,22 @@ CHECKS: Final[dict[str, Callable[[Trace], Tally | None]]] = {
     "pte": verify_pte,
 }
 """Every check by the name of its class, in the order of an answer; None: the trace has no decisions of that class."""
+
+
+def verify_all(trace: Trace) -> list[Tally]:
+    """The tallies of all classes that the trace has decisions of, in their order.
+
+    `InputError` for a recording with pages of another size than 4 KiB, which no check knows.
+
+    >>> from swiommu.trace import read_trace
+    >>> [(tally.name, tally.matched) for tally in verify_all(read_trace("arm64-6.12-cam-cma64M-s81"))]
+    [('cma', 740)]
+    """
+    sidecar = trace.sidecar
+    if sidecar and sidecar.page_size != PAGE_SIZE:
+        raise InputError(
+            f"recorded with pages of {sidecar.page_size} bytes; checks know pages of {PAGE_SIZE} bytes only, so it "
+            "can't be verified",
+            path=sidecar.path,
+        )
+    return [tally for check in CHECKS.values() if (tally := check(trace)) is not None]

@@ -21,7 +21,7 @@ import attrs
 from swiommu.address import align_up
 from swiommu.dma import IO_TLB_SEGSIZE, IO_TLB_SHIFT, SwiotlbPool
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory
-from swiommu.trace import Context, Event, Kind, Sidecar, Trace
+from swiommu.trace import DMA_MAPPING_ERROR, Context, Event, Kind, Sidecar, Trace
 from swiommu.verify.tally import Tally
 from swiommu.verify.worlds import DOUBTS, likely
 
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["verify_swiotlb"]
 
-_FAILED = (1 << 64) - 1
 _BOUNDARY = (1 << 32) - 1
-_NVME_CLASS = 0x010802
-_NVME_ALIGN = 0xFFF  # an NVMe page: its PRP entries keep the offset
 
 
 def verify_swiotlb(trace: Trace) -> Tally | None:
@@ -59,7 +56,7 @@ def verify_swiotlb(trace: Trace) -> Tally | None:
         return tally
     slots = align_up(pool.size >> IO_TLB_SHIFT, IO_TLB_SEGSIZE)  # as the kernel rounds its boot parameter
     found = SwiotlbPool(pool.lowest_seen, slots, areas=_areas(slots, sidecar.cpus or 1))
-    return _Checker(trace, found, _nvme(sidecar)).run()
+    return _Checker(trace, found, sidecar).run()
 
 
 def _areas(slots: int, cpus: int) -> int:
@@ -68,10 +65,6 @@ def _areas(slots: int, cpus: int) -> int:
     while areas > 1 and slots % (areas * IO_TLB_SEGSIZE):
         areas //= 2
     return areas
-
-
-def _nvme(sidecar: Sidecar) -> frozenset[str]:
-    return frozenset(name for name, device in sidecar.devices.items() if device.pci_class == _NVME_CLASS)
 
 
 @attrs.define(eq=False)
@@ -166,9 +159,9 @@ class _World:
 class _Checker:
     """Walks the events; every possible history predicts, is judged, and goes on."""
 
-    def __init__(self, trace: Trace, pool: SwiotlbPool, nvme: frozenset[str]) -> None:
+    def __init__(self, trace: Trace, pool: SwiotlbPool, sidecar: Sidecar) -> None:
         self.trace = trace
-        self.nvme = nvme
+        self.devices = sidecar.devices
         self.worlds = [_World(pool)]
 
     def run(self) -> Tally:
@@ -213,7 +206,8 @@ class _Checker:
             # A failure without a map line of its own ended a list.
             self.list_failed(world, waiting)
             waiting.clear()
-        align = _NVME_ALIGN if event.device in self.nvme else 0
+        device = self.devices.get(event.device)
+        align = device.min_align_mask if device else 0
         place = None
         with contextlib.suppress(NoMemory):
             place = world.pool.find_slots(
@@ -246,7 +240,9 @@ class _Checker:
             return [world]  # not bounced at all
         *others, bounce = world.waiting.pop(context)
         self.before(world, others)
-        return world.settle([bounce], [None if event.addr == _FAILED else event.addr], kind="single", line=event.line)
+        return world.settle(
+            [bounce], [None if event.addr == DMA_MAPPING_ERROR else event.addr], kind="single", line=event.line
+        )
 
     def mapped_list(self, world: _World, event: Event, context: Context) -> list[_World]:
         printed = self.trace.table.sg(event.sg)

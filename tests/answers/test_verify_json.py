@@ -6,6 +6,7 @@ import json
 import pytest
 
 from swiommu.answers import verify
+from swiommu.errors import InputError
 from swiommu.trace import read_trace
 
 CAMERA = "arm64-6.12-cam-cma64M-s81"
@@ -92,3 +93,17 @@ def test_nothing_to_check(data_dir):
     assert answer.to_json()["decisions"] == {}
     sentence = "the trace holds none of the decisions that can be checked: cma, iova, swiotlb, prot, invalidation, pte"
     assert answer.nothing == sentence
+
+
+@pytest.mark.parametrize("size", [16384, 65536])
+def test_other_pages_are_refused(size, trace_of):
+    trace = trace_of(
+        "# tracer: nop\n            v-1     [000] ..... 1.000001: cma_release: name=a pfn=0x1 page=0 count=1\n",
+        {"page_size": size},
+    )
+    with pytest.raises(InputError) as caught:
+        verify(trace)
+    assert str(caught.value) == (
+        f"{trace.sidecar.path}: recorded with pages of {size} bytes; checks know pages of 4096 bytes only, so it can't "
+        "be verified"
+    )

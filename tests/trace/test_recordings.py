@@ -20,7 +20,7 @@ def text_of(path):
 read_once = functools.lru_cache(maxsize=1)(read_trace)
 
 
-def test_the_account_adds_up_and_the_counts_are_the_sidecars(trace_path):
+def test_the_account_adds_up_and_the_counts_are_the_sidecars(trace_path, facts_of):
     trace = read_once(trace_path)
     trace.account.check()
     trace.table.check()
@@ -29,7 +29,7 @@ def test_the_account_adds_up_and_the_counts_are_the_sidecars(trace_path):
     assert trace.notes == []
     assert len(trace.table) == trace.account.used == trace.entries_in_buffer
     if trace.sidecar:
-        assert trace.account.events == trace.sidecar.event_counts
+        assert trace.account.events == facts_of(trace_path)["figures"]["events"]
         assert trace.account.total_lines == text_of(trace_path).count("\n")
         assert trace.sidecar.profile == ("7.3" if "-7.3-" in trace_path.name else "6.12")
 

@@ -54,12 +54,11 @@ def bundled_sidecar(name):
 def test_the_camera_recording():
     sidecar = bundled_sidecar("arm64-6.12-cam-cma64M-s81")
     assert (sidecar.version, sidecar.profile, sidecar.arch) == ((6, 12), "6.12", "aarch64")
-    assert (sidecar.iommu_kind, sidecar.iommu_mode, sidecar.cpus, sidecar.seed) == ("none", "direct", 1, 81)
+    assert (sidecar.iommu_mode, sidecar.cpus) == ("direct", 1)
     assert sidecar.cma_area == CmaArea(0xB9A00, 16384, ((0, 192),))
     assert sidecar.system_ram == ("40000000-bfffffff : System RAM",)
     assert sidecar.groups == ()
     assert sidecar.bounce_pool == BouncePool(2 << 20, "log")
-    assert sidecar.event_counts["cma_alloc_finish"] == 740
 
 
 def test_the_iommu_recording():
@@ -68,6 +67,9 @@ def test_the_iommu_recording():
     nvme = sidecar.devices["0000:00:01.0"]
     assert nvme == DeviceFacts("0000:00:01.0", "nvme", 64, 64, 0x010802, (0x1B36, 0x0010))
     assert (nvme.dma_mask, nvme.coherent_mask, nvme.is_iommu) == ((1 << 64) - 1, (1 << 64) - 1, False)
+    assert {name: each.min_align_mask for name, each in sidecar.devices.items() if each.min_align_mask} == {
+        "0000:00:01.0": 0xFFF
+    }
     msi = (ReservedRegion(0x8000000, 0x80FFFFF, "msi"),)
     assert sidecar.groups[1] == GroupFacts(1, "DMA", ("0000:00:01.0",), msi)
     assert sidecar.group_of == {"0000:00:03.0": 0, "0000:00:01.0": 1, "0000:00:02.0": 2}
@@ -100,8 +102,8 @@ def test_an_area_whose_start_is_unknown_is_not_an_empty_one(read):
         ({"boot_parameters": "swiotlb=force,512"}, BouncePool(1 << 20, "boot parameter")),
         ({"boot_parameters": "xswiotlb=512"}, None),
         (
-            {"bounce_pool_addresses_seen": {"lowest": "0x1000", "highest_end": "0x3000"}},
-            BouncePool(64 << 20, "default", 0x1000, 0x3000),
+            {"bounce_pool_addresses_seen": {"lowest": "0x1000"}},
+            BouncePool(64 << 20, "default", 0x1000),
         ),
     ],
 )
@@ -143,11 +145,6 @@ FUNCTION = "a PCI function with its ids, class, driver and masks of up to 64 bit
         (MINIMAL | {"page_size": 0}, "page_size is 0, not a whole number from 4096 to 65536"),
         (MINIMAL | {"cpus": True}, "cpus is True, not a whole number from 1 to 1048576"),
         (MINIMAL | {"cpus": 1.5}, "cpus is 1.5, not a whole number from 1 to 1048576"),
-        (MINIMAL | {"seed": -1}, "seed is -1, not a whole number from 0 to 18446744073709551616"),
-        (
-            MINIMAL | {"iommu": {"address_width_bits": 65}},
-            "iommu.address_width_bits is 65, not a whole number from 1 to 64",
-        ),
         (
             MINIMAL | {"cma_area": {}},
             "cma_area is {}, not an area with base_pfn and total_pages in the address space",
@@ -196,11 +193,6 @@ FUNCTION = "a PCI function with its ids, class, driver and masks of up to 64 bit
         (
             MINIMAL | {"iommu_groups": ["group 0 type=DMA devices=a ", "  resv 0x2 0x1 msi"]},
             "iommu_groups is '  resv 0x2 0x1 msi', not a region that ends after its start",
-        ),
-        (MINIMAL | {"figures": {"events": [1]}}, "figures.events is [1], not a table of counts"),
-        (
-            MINIMAL | {"figures": {"events": {"map": "many"}}},
-            "figures.events.map is 'many', not a whole number from 0 to 18446744073709551616",
         ),
     ],
 )
