@@ -3,8 +3,8 @@
 The rooms, from the ground up: `swiommu.errors`, `swiommu.words`, `swiommu.address`, `swiommu.ranges`,
 `swiommu.toml_file`, `swiommu.memory`, `swiommu.region`, `swiommu.pagetable`, `swiommu.layer`, `swiommu.iommu`,
 `swiommu.linux`, `swiommu.dma`, `swiommu.device`, `swiommu.trace`, `swiommu.requests`, `swiommu.replay`,
-`swiommu.verify`, `swiommu.answers`, `swiommu.report`, `swiommu.cli`, `swiommu.testing`. Importing the package loads none
-of them.
+`swiommu.verify`, `swiommu.answers`, `swiommu.report`, `swiommu.cli`, `swiommu.testing`. Importing the package loads
+none of them.
 """
 
 __all__ = ["__version__"]

@@ -27,10 +27,10 @@ def refusal(path):
 
 CONTENTS = [
     (b"", "is empty, not a trace"),
-    (gzip.compress(b""), "is empty, not a trace"),
+    (gzip.compress(b"", mtime=0), "is empty, not a trace"),
     (b"\0\1\2" * 100, "is a binary file, not an ftrace text"),
     (b"\x7fELF\2\1\1\0\0\0", "is a binary file, not an ftrace text"),
-    (gzip.compress(b"\0" * 100), "is a binary file, not an ftrace text"),
+    (gzip.compress(b"\0" * 100, mtime=0), "is a binary file, not an ftrace text"),
     (
         b"\x17\x08\x44tracing6\0\0\1",
         "is a trace-cmd recording (trace.dat): run `trace-cmd report` on it and read its output",
