@@ -15,29 +15,32 @@ __all__ = ["DeferredTables"]
 class DeferredTables:
     """A `TableMemory` over ``tables`` that holds back what is freed until its owner asks for it.
 
+    ``pages`` counts, in pages of 4 KiB, what was not given back yet, ``waiting`` what of that the table has freed.
     Source: the ``freelist`` of ``struct iommu_iotlb_gather``.
 
     >>> from swiommu.pagetable import CountingTables
     >>> tables = DeferredTables(CountingTables())
     >>> page = tables.alloc(); tables.free(page)
-    >>> freelist = tables.collect(); len(freelist), len(tables)
-    (1, 1)
-    >>> tables.free_now(freelist); len(tables)
-    0
+    >>> freelist = tables.collect(); len(freelist), len(tables), tables.pages
+    (1, 1, 1)
+    >>> tables.free_now(freelist); len(tables), tables.pages
+    (0, 0)
     """
 
     def __init__(self, tables: TableMemory) -> None:
         self._tables = tables
         self._freelist: list[int] = []
-        self._waiting = 0
+        self.pages = self.waiting = 0
 
     def __len__(self) -> int:
         """How many pages of 4 KiB were freed by the table, but not yet given back."""
-        return self._waiting
+        return self.waiting
 
     def alloc(self, size: int = PAGE_SIZE) -> int:
         """See `TableMemory.alloc`."""
-        return self._tables.alloc(size)
+        phys = self._tables.alloc(size)
+        self.pages += size // PAGE_SIZE
+        return phys
 
     def entries(self, phys: int) -> Words:
         """See `TableMemory.entries`."""
@@ -50,7 +53,7 @@ class DeferredTables:
     def free(self, phys: int) -> None:
         """Hold the page for `collect`."""
         self._freelist.append(phys)
-        self._waiting += self._pages(phys)
+        self.waiting += self._size(phys)
 
     def collect(self) -> list[int]:
         """What was freed since the last call; it belongs to the caller, who ends with `free_now`."""
@@ -60,8 +63,10 @@ class DeferredTables:
     def free_now(self, freelist: list[int]) -> None:
         """Give these pages back."""
         for phys in freelist:
-            self._waiting -= self._pages(phys)
+            size = self._size(phys)
             self._tables.free(phys)
+            self.waiting -= size
+            self.pages -= size
 
-    def _pages(self, phys: int) -> int:
+    def _size(self, phys: int) -> int:
         return 8 * len(self._tables.entries(phys)) // PAGE_SIZE

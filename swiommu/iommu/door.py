@@ -61,14 +61,15 @@ class Door(Generic[A]):
             raise SpaceMismatch(f"{iova!r} is no address of the domain's bus space {self.input_space.name!r}")
 
     def _input(self, iova: BusAddr, size: int) -> int:
+        space = self.input_space
+        if size > 0 and getattr(iova, "space", None) is space and iova.value + size <= space.limit:
+            return iova.value  # nearly always: what follows finds the words for the other cases
         self._require_input(iova)
         if size < 1:
             raise InvalidArgument(f"a range of {size} bytes at {iova!r}: at least 1 is needed", size=size)
-        if iova.value + size > self.input_space.limit:
-            raise AddressOverflow(
-                f"{size:#x} bytes at {iova!r} leave the {self.input_space.width}-bit space", iova=iova.value, size=size
-            )
-        return iova.value
+        raise AddressOverflow(
+            f"{size:#x} bytes at {iova!r} leave the {space.width}-bit space", iova=iova.value, size=size
+        )
 
     def _output(self, paddr: A) -> int:
         if getattr(paddr, "space", None) is not self.output_space:
@@ -99,16 +100,27 @@ class Door(Generic[A]):
     def _runs(self, pieces: Sequence[AddressRange[A]]) -> list[tuple[int, int]]:
         # (start, stop) of the pieces, those that touch merged, inner borders checked.
         runs: list[tuple[int, int]] = []
+        space, last, borders = self.output_space, -1, 0
         for piece in pieces:
             if not isinstance(piece, AddressRange):
                 raise SpaceMismatch(f"{piece!r} is no range of addresses")
-            start = self._output(piece.start)
-            if runs and runs[-1][1] == start:
-                runs[-1] = (runs[-1][0], piece.stop)
+            address = piece.start
+            start = address.value if address.space is space else self._output(address)
+            stop = start + piece.size
+            if start == last:
+                runs[-1] = (runs[-1][0], stop)
             else:
-                runs.append((start, piece.stop))
+                if runs:
+                    borders |= start | last
+                runs.append((start, stop))
+            last = stop
         if not runs:
             raise InvalidArgument("nothing to bind: at least one piece is needed")
+        if borders & (self._unit - 1):
+            self._refuse_torn(runs)
+        return runs
+
+    def _refuse_torn(self, runs: list[tuple[int, int]]) -> None:
         for (_, stop), (start, _) in pairwise(runs):
             if (stop | start) & (self._unit - 1):
                 raise InvalidArgument(
@@ -116,7 +128,6 @@ class Door(Generic[A]):
                     stop=stop,
                     start=start,
                 )
-        return runs
 
     def _bus_range(self, start: int, size: int) -> BusRange:
         return BusRange(BusAddr(self.input_space, start), size)

@@ -49,7 +49,7 @@ class IotlbGather:
         0x1000-0x3fff
         0x200000-0x3fffff
         """
-        if (self.pgsize and self.pgsize != size) or self.is_disjoint(iova, size * count):
+        if self.last and ((self.pgsize and self.pgsize != size) or self.is_disjoint(iova, size * count)):
             self.sync()
         self.pgsize = size
         self.add_range(iova, size * count)

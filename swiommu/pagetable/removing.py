@@ -33,6 +33,7 @@ class Removing:
         self._nodes = nodes
         self._door = door
         self._rules = nodes.format.rules
+        self._pgsizes = nodes.format.pgsize_bitmap
         self._many = [bool(level.orders) for level in nodes.format.levels]
         self._emptied: list[Node] = []
 
@@ -126,7 +127,7 @@ class Removing:
 
     def _take_block(self, at: int, stop: int, runs: list[LeafRun]) -> int:
         # What one call of the driver removes: so many blocks of one size, leaves or whatever tables stand for them.
-        pgsize, count = page_size_choice(self._nodes.format.pgsize_bitmap, at, at, stop - at)
+        pgsize, count = page_size_choice(self._pgsizes, at, at, stop - at)
         depth, _ = self._door.leaf_of[pgsize]
         node = self._nodes.by_depth[depth].get(at >> self._nodes.shape[depth][1])
         if node is None:  # an upper leaf covers it, or nothing does

@@ -335,7 +335,8 @@ class PagedDomain(TableWriter[A]):
     def _unmap(self, iova: int, size: int, into: IotlbGather | None = None) -> int:
         gather = IotlbGather(self._flush, queued=self.flush_queue is not None) if into is None else into
         # Where a whole table can go, holes count as unmapped, whose bus addresses nobody had taken.
-        mapped = list(self.table.mapped(iova, size)) if self.rules.drops_tables else None
+        drops = self.rules.drops_tables and size >= self._smallest_table
+        mapped = list(self.table.mapped(iova, size)) if drops else None
         done = self._take_out(iova, size, gather)
         if not done:
             return 0

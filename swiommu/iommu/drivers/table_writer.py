@@ -44,6 +44,7 @@ class TableWriter(Domain[A]):
         self._cpus = cpus
         self._deferred = DeferredTables(pages)
         self.table = RadixTable(form, self._deferred)
+        self._smallest_table = form.granule << form.levels[-1].bits  # what it maps, in bytes
         self._replaced: list[tuple[int, int]] = []
         self.table.on_replace = lambda iova, size: self._replaced.append((iova, size))
 
@@ -107,13 +108,14 @@ class TableWriter(Domain[A]):
         return at
 
     def _write(self, iova: int, runs: list[tuple[int, int]], bits: int) -> None:
-        table, bitmap = self.table, self.pgsize_bitmap
+        table, bitmap, granule = self.table, self.pgsize_bitmap, self.granule
         at, refs = iova, 0
         try:
             for start, stop in runs:
                 paddr = start
                 while paddr < stop:
-                    pgsize, count = page_size_choice(bitmap, at, paddr, stop - paddr)
+                    left = stop - paddr
+                    pgsize, count = (granule, 1) if left == granule else page_size_choice(bitmap, at, paddr, left)
                     table.map_run(at, paddr, pgsize, count, bits)
                     refs += table.walk_refs[pgsize] * count
                     at += pgsize * count
@@ -127,7 +129,8 @@ class TableWriter(Domain[A]):
             self._free_tables()
             self._note_tables()
             raise
-        self._flush_replaced()
+        if self._replaced:
+            self._flush_replaced()
         if self.caching_mode:
             self._flush(iova, at - 1)
         if self.flush_queue is not None:
@@ -177,12 +180,12 @@ class TableWriter(Domain[A]):
 
     def _take_out(self, iova: int, size: int, gather: IotlbGather) -> int:
         runs = self.table.unmap(iova, size)
-        done = sum([run.size for run in runs])
+        done = runs[0].size if len(runs) == 1 else sum([run.size for run in runs])
         gathers = self.rules.gathers
         if gathers == "range" or gather.queued:
             if done:
                 gather.add_range(iova, done)
-        elif gathers == "leaf":
+        elif gathers == "leaf" or (done <= size and len(runs) == 1 and runs[0].leaves == 1):  # one call takes one leaf
             for run in runs:
                 gather.add_page(run.iova, run.pgsize, run.leaves)
         else:
@@ -209,7 +212,8 @@ class TableWriter(Domain[A]):
             gather.sync()
             for start, stop in ranges:
                 self.iova.free(start, stop - start)
-            self._free_tables()
+            if self._deferred.waiting:
+                self._free_tables()
         else:
             self.exposure.operation()
             if cleared:
@@ -257,6 +261,7 @@ class TableWriter(Domain[A]):
         self.exposure.flushed(now)
 
     def _note_tables(self) -> None:
-        stats, pages = self.stats, self.table.table_pages + len(self._deferred)
-        stats.table_pages = pages
-        stats.table_pages_peak = max(stats.table_pages_peak, pages)
+        stats, pages = self.stats, self._deferred.pages
+        if pages != stats.table_pages:
+            stats.table_pages = pages
+            stats.table_pages_peak = max(stats.table_pages_peak, pages)

@@ -18,7 +18,8 @@ class FreeSpace:
     Runs stand in classes by length (powers of two): a search asks each class that can serve it for its highest run.
 
     >>> space = FreeSpace(0, 0x100)
-    >>> space.take(0xF0, 0xF1)
+    >>> space.take(0xF0, 0xF1), space.take(0xE0, 0xF1), space.give(0, 1)
+    (True, False, False)
     >>> hex(space.highest(4, 4, 0x100)), hex(space.highest(32, 32, 0x100)), list(space)
     ('0xfc', '0xc0', [(0, 240), (241, 256)])
     """
@@ -62,35 +63,39 @@ class FreeSpace:
         index = bisect_right(self._starts, low) - 1
         return index >= 0 and self._stops[self._starts[index]] >= high
 
-    def any_free(self, low: int, high: int) -> bool:
-        """Whether any of it is."""
-        index = bisect_right(self._starts, low)
-        return (index < len(self._starts) and self._starts[index] < high) or (
-            index > 0 and self._stops[self._starts[index - 1]] > low
-        )
-
-    def take(self, low: int, high: int) -> None:
-        """Take ``low`` to ``high``, which must be free."""
-        start = self._starts[bisect_right(self._starts, low) - 1]
+    def take(self, low: int, high: int) -> bool:
+        """Take ``low`` to ``high``; False, and nothing is changed, unless all of it is free."""
+        index = bisect_right(self._starts, low) - 1
+        if index < 0:
+            return False
+        start = self._starts[index]
         stop = self._stops[start]
+        if stop < high:
+            return False
         if start < low:
             self._resize(start, low)
         else:
             self._remove(start)
         if high < stop:
             self._insert(high, stop)
+        return True
 
-    def give(self, low: int, high: int) -> None:
-        """Give back ``low`` to ``high``, none of which may be free."""
-        index = bisect_right(self._starts, low)
+    def give(self, low: int, high: int) -> bool:
+        """Give back ``low`` to ``high``; False, and nothing is changed, if any of it is free."""
+        starts, stops = self._starts, self._stops
+        index = bisect_right(starts, low)
+        before = stops[starts[index - 1]] if index else -1
+        if before > low or (index < len(starts) and starts[index] < high):
+            return False
         stop = high
-        if high in self._stops:
-            stop = self._stops[high]
+        if high in stops:
+            stop = stops[high]
             self._remove(high)
-        if index and self._stops[self._starts[index - 1]] == low:
-            self._resize(self._starts[index - 1], stop)
+        if before == low:
+            self._resize(starts[index - 1], stop)
         else:
             self._insert(low, stop)
+        return True
 
     def copy(self) -> Self:
         """A space of its own with the same runs."""

@@ -6,7 +6,7 @@ there is. Both align a range to the next power of two of its size and start at t
 
 from __future__ import annotations
 
-from swiommu.address import PAGE_SIZE, align_down, align_up, is_power_of_two
+from swiommu.address import PAGE_SIZE, is_power_of_two
 from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
 from swiommu.iommu.iova.free_space import FreeSpace
 from swiommu.iommu.iova.policy import CheckedRequests
@@ -27,7 +27,7 @@ class TopDownIova(CheckedRequests):
     ['0xfffff000', '0xffff8000', '0xffffe000', '0xfffc0000', '0xffffc000']
     """
 
-    __slots__ = ("_reserved", "_shift", "_space", "cpu", "granule", "last", "start")
+    __slots__ = ("_bounds", "_reserved", "_shift", "_space", "cpu", "granule", "last", "start")
 
     def __init__(self, start: int = PAGE_SIZE, last: int = (1 << 48) - 1, *, granule: int = PAGE_SIZE) -> None:
         if not is_power_of_two(granule) or (start | last + 1) & (granule - 1) or not 0 <= start < last:
@@ -43,7 +43,8 @@ class TopDownIova(CheckedRequests):
         self.granule = granule
         self.cpu = 0
         self._shift = granule.bit_length() - 1
-        self._space = FreeSpace(start >> self._shift, last + 1 >> self._shift)
+        self._bounds = start >> self._shift, last + 1 >> self._shift
+        self._space = FreeSpace(*self._bounds)
         self._reserved = RangeSet()
 
     @property
@@ -71,18 +72,16 @@ class TopDownIova(CheckedRequests):
         low, high = self._clip(iova, size)
         if low >= high:
             return
-        if self._space.any_free(low, high) or self._reserved.first_over(low, high):
+        if self._reserved.first_over(low, high) or not self._space.give(low, high):
             raise NotFound(f"{size:#x} bus bytes at {iova:#x} are not all taken", iova=iova, size=size)
-        self._space.give(low, high)
 
     def take(self, iova: int, size: int) -> None:
         """See `IovaPolicy.take`."""
         low, high = self._clip(iova, size)
         if low >= high:
             return
-        if not self._space.is_free(low, high):
+        if not self._space.take(low, high):
             raise AddressInUse(f"{size:#x} bus bytes at {iova:#x} are not all free", iova=iova, size=size)
-        self._space.take(low, high)
 
     def reserve(self, low: int, high: int) -> None:
         """See `IovaPolicy.reserve`; reserving what is reserved already is allowed."""
@@ -111,6 +110,6 @@ class TopDownIova(CheckedRequests):
         # In granules, widened to whole ones, and cut to the bounds of the policy.
         if size < 1:
             raise InvalidArgument(f"a bus range of {size} bytes at {iova:#x}: at least 1 is needed", size=size)
-        low = max(align_down(iova, self.granule), self.start)
-        high = min(align_up(iova + size, self.granule), self.last + 1)
-        return low >> self._shift, high >> self._shift
+        low, high = iova >> self._shift, iova + size + self.granule - 1 >> self._shift
+        first, stop = self._bounds
+        return (low, high) if first <= low and high <= stop else (max(low, first), min(high, stop))
