@@ -139,10 +139,11 @@ def _monotonicity(recipe: Recipe, asked: list[Probe], stage: int, piece: Patch, 
     stage %= len(stack.nodes)
     assume(stack.has_table(stage))
     piece = recipe.stages[stage].fitted(piece)
-    if existing:  # what is there is taken out first, and put back by the law
+    if existing:  # one of the stage's own is left out, so that the law is tried with neighbours around
         piece = _existing(recipe, stack, stage, piece)
-        stack.unmap(stage, piece)
-    if stack.replaces_live_pages(stage, piece) or _taken(recipe.stages[stage], piece, but=existing):
+        recipe = _without(recipe, stage, piece)
+        stack = recipe.build()
+    if stack.replaces_live_pages(stage, piece) or _taken(recipe.stages[stage], piece):
         return  # the law is about an empty range: such a map is refused, or takes away what was there
     if leaves_empty_tables(recipe.stages[stage].form):
         stack.map(stage, piece)
@@ -157,10 +158,15 @@ def _monotonicity(recipe: Recipe, asked: list[Probe], stage: int, piece: Patch, 
     )
 
 
-def _taken(stage: Stage, piece: Patch, *, but: bool) -> bool:
-    # Whether something of the stage is in the way; ``but``: the piece itself has gone.
-    others = [each for each in stage.pieces if not but or each != piece]
-    return any(each.start < piece.start + piece.size and piece.start < each.start + each.size for each in others)
+def _without(recipe: Recipe, number: int, piece: Patch) -> Recipe:
+    stages = list(recipe.stages)
+    left = tuple(each for each in stages[number].pieces if each != piece)
+    stages[number] = attrs.evolve(stages[number], pieces=left)
+    return attrs.evolve(recipe, stages=tuple(stages))
+
+
+def _taken(stage: Stage, piece: Patch) -> bool:
+    return any(each.start < piece.start + piece.size and piece.start < each.start + each.size for each in stage.pieces)
 
 
 def _permission(recipe: Recipe, asked: list[Probe], some: list[Prot]) -> None:

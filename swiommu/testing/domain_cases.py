@@ -39,7 +39,7 @@ _Formats = tuple[str, str, str]
 
 
 _RW = Prot.READ | Prot.WRITE
-_PROTS = (_RW, _RW, Prot.READ, Prot.WRITE, _RW | Prot.NOEXEC, Prot.READ | Prot.CACHE)
+_PROTS = (_RW, _RW, Prot.READ, Prot.WRITE, _RW | Prot.NOEXEC, Prot.READ | Prot.NOEXEC, Prot.READ | Prot.CACHE)
 
 
 class Request(NamedTuple):
@@ -109,10 +109,10 @@ class World:
         return page * self.page + offset + (self.page - PAGE_SIZE if last else 0)
 
 
-def _world(formats: Sequence[str], walkers: Sequence[str] = ()) -> World:
-    """The domains that the ``walkers`` of all but the lowest say, of the last of ``formats``."""
-    world = World(max(LAW_FORMATS[form].granule for form in formats))
+def _world(formats: Sequence[str], walkers: Sequence[str] = (), others: Sequence[str] = ()) -> World:
+    """The domains that the ``walkers`` of all but the lowest say, of the last of ``formats``; ``others`` will come."""
     used = formats[len(formats) - len(walkers) - 1 :]
+    world = World(max(LAW_FORMATS[form].granule for form in (*used, *others)))
     for number in reversed(range(len(walkers) + 1)):
         below = world.domains[0] if world.domains else None
         walker = walkers[number] if below else "nested"
@@ -202,7 +202,7 @@ def _linear(world: World, name: str, delta: int = 0) -> LinearDomain[Any]:
 
 
 def _isolation(formats: _Formats, shared: bool, walkers: tuple[str, str], steps: list[tuple[str, int]]) -> None:
-    world = _world(formats)
+    world = _world(formats, others=formats)
     below = world.domains[0] if shared else None
     offender, victim = (world.stand_on(*each) for each in zip("ab", (below, below), formats, walkers, strict=False))
     _against(world, offender, victim, steps)
@@ -269,7 +269,7 @@ def _step(domain: Domain[Any], device: BusDevice, page: int, what: str, number: 
 
 
 def _duplication(formats: _Formats, tops: tuple[str, str], first: int, pages: int, offset: int, data: bytes) -> None:
-    world = _world(formats)
+    world = _world(formats, others=formats)
     size = pages * world.page
     memory = [PhysRange(world.space.at(_BASE + (_SIZE // 2 + first) * world.page), size)]
     sides: list[tuple[BusDevice, BusAddr]] = []

@@ -44,7 +44,7 @@ LAW_FORMATS: Final[Mapping[str, Format]] = {form.name: form for form in (TINY, *
 SIGNED: Final = tuple(name for name, form in LAW_FORMATS.items() if form.sign_extended)
 """The names of those whose inputs have an upper half."""
 
-DRAWN: Final = ("tiny",) * 40 + tuple(form.name for form in _BY_RULES) * 2 + tuple(FORMATS)
+DRAWN: Final = ("tiny",) * 44 + tuple(form.name for form in _BY_RULES) * 2 + tuple(FORMATS)
 """Names as they are drawn unless somebody says otherwise: mostly "tiny", a third of the time one that there is."""
 
 

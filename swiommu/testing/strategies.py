@@ -98,7 +98,7 @@ def _fill(draw: DrawFn, pieces: list[Patch], at: int, depth: int, outputs: int, 
         # A run of pages, forwards or backwards, of one protection or two: what real maps look like.
         first = draw(st.integers(0, outputs // size - 1)) * size
         allowed, down = (draw(prots()), draw(prots())), draw(st.booleans())
-        cut = draw(st.integers(0, size // granule)) * granule
+        cut = draw(st.integers(1, size // granule - 1)) * granule
         for n in range(0, size, granule):
             output = first + (size - granule - n if down else n)
             pieces.append(Patch(at + n, output, granule, allowed[n >= cut], granule))

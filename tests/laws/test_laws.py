@@ -9,9 +9,11 @@ from swiommu.iommu import LinearDomain, PagedDomain
 from swiommu.layer import Chain, Extent, FaultKind, Layer, Node, Paged, Span, Walker, Window
 from swiommu.memory import Frames, SparseRam
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
+from swiommu.pagetable.formats import FORMATS
 from swiommu.region import Region
 from swiommu.testing import LAWS, Probe, laws, strategies
-from swiommu.testing.cases import CASES
+from swiommu.testing.cases import CASES, cases_of
+from swiommu.testing.formats import DRAWN, LAW_FORMATS
 
 EXAMPLES, MANY = 30, 600
 
@@ -29,6 +31,19 @@ def test_law(case):
 @pytest.mark.parametrize("case", CASES, ids=by_name)
 def test_law_for_long(case):
     case.hold(examples=MANY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAW_FORMATS)
+def test_laws_on_one_format_only(name):
+    for case in cases_of([name]):
+        case.hold(examples=EXAMPLES)
+
+
+def test_every_format_is_drawn():
+    assert set(DRAWN) == set(LAW_FORMATS)
+    assert set(FORMATS) < set(LAW_FORMATS)
+    assert {form.rules for form in LAW_FORMATS.values()} > {form.rules for form in FORMATS.values()}
 
 
 def test_every_law_is_there_and_tried():

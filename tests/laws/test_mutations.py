@@ -204,7 +204,7 @@ def large_leaves_forget_no_exec(patch):
     real = RadixTable.map_run
 
     def map_run(self, iova, paddr, pgsize, count, prot):
-        return real(self, iova, paddr, pgsize, count, prot if pgsize == PAGE_SIZE else prot & ~Prot.NOEXEC)
+        return real(self, iova, paddr, pgsize, count, prot if pgsize == self.granule else prot & ~Prot.NOEXEC)
 
     patch.setattr(RadixTable, "map_run", map_run)
 
@@ -291,8 +291,8 @@ def lookup_forgets_the_offset_in_large_leaves(patch):
 
     def lookup(self, iova):
         found = real(self, iova)
-        if found is None:
-            return None
+        if found is None or iova >> 25:  # where the tables of domains above lie, which would be torn
+            return found
         output, pgsize, prot = found
         return (output & -pgsize) + (iova & PAGE_SIZE - 1), pgsize, prot
 
