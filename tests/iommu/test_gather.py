@@ -1,7 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swiommu.iommu import IotlbGather
+from swiommu.address import BusSpace, PhysSpace
+from swiommu.iommu import IotlbGather, PagedDomain
+from swiommu.memory import Frames
+from swiommu.pagetable.formats import vtd_ss
 
 
 def gathered():
@@ -62,3 +65,17 @@ def test_every_page_is_in_the_command_that_follows_it(pages):
         pending.append((page, size))
     gather.sync()
     assert all(commands[-1][0] <= p * 0x1000 and (p + s) * 0x1000 - 1 <= commands[-1][1] for p, s in pending)
+
+
+def test_a_leaf_of_which_more_goes_than_was_asked_is_gathered_by_the_calls_that_asked():
+    """VT-d as in 6.12: two calls, of 2 MiB twice and of a page, of which the last meets a leaf of 1 GiB."""
+    ram, bus = PhysSpace("ram", width=40), BusSpace("bus", width=39)
+    frames = Frames(ram.at(0), 1 << 20)
+    domain = PagedDomain(bus, frames=frames, output_space=ram, format=vtd_ss())
+    flushed, plain = [], domain._flush
+    domain._flush = lambda start, last: (flushed.append((start, last)), plain(start, last))
+    for size, told in (((4 << 20) + 4096, [(4 << 20) - 1, (1 << 30) - 1]), (1 << 30, [(1 << 30) - 1])):
+        domain.map(bus.at(0), ram.at(0), 1 << 30)
+        assert domain.unmap(bus.at(0), size) == 1 << 30
+        assert [last for _, last in flushed] == told
+        flushed.clear()
