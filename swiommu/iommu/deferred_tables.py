@@ -52,8 +52,8 @@ class DeferredTables:
 
     def free(self, phys: int) -> None:
         """Hold the page for `collect`."""
-        self._freelist.append(phys)
         self.waiting += self._size(phys)
+        self._freelist.append(phys)
 
     def collect(self) -> list[int]:
         """What was freed since the last call; it belongs to the caller, who ends with `free_now`."""

@@ -110,9 +110,10 @@ class RadixTable:
     def map_run(self, iova: int, paddr: int, pgsize: int, count: int, prot: int) -> None:
         """Write ``count`` leaves of ``pgsize`` bytes, from ``iova`` to ``paddr``: all of them or none.
 
-        A table that has become empty, or by the format's rules any table, is replaced by a large leaf. Raises
-        `InvalidArgument` (size, alignment, no READ or WRITE), `AddressOverflow`, `OutOfRange` (wider than the format's
-        input or output), `AddressInUse` (a live leaf, or a table of live leaves), and what the table memory raises.
+        A table that has become empty is replaced by a large leaf; by some formats' rules any table is, and what lived
+        in it is gone even if the call then fails. Raises `InvalidArgument` (size, alignment, no READ or WRITE),
+        `AddressOverflow`, `OutOfRange` (wider than the format's input or output), `AddressInUse` (a live leaf, or a
+        table of live leaves), and what the table memory raises.
         Source: the generic page table's ``map_range``, ``arm_lpae_map_pages``.
         """
         depth, order = self.door.leaf(iova, paddr, pgsize, count, prot)

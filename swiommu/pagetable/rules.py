@@ -57,7 +57,7 @@ CLASSIC: Final = Rules(name="classic", maps_nothing=True, gathers="chunk")
 
 CLASSIC_AMD: Final = attrs.evolve(CLASSIC, name="classic amd", gathers="range")
 
-CLASSIC_RISCV: Final = attrs.evolve(CLASSIC, name="classic riscv", no_access=NotSupported)
+CLASSIC_RISCV: Final = attrs.evolve(CLASSIC, name="classic riscv", no_access=NotSupported, gathers="leaf")
 
 _LPAE: Final = Rules(
     name="arm_lpae",
