@@ -214,3 +214,19 @@ def test_every_public_name_is_called_here():
     text = Path(__file__).read_text(encoding="utf-8")
     assert [name for name in linux.__all__ if f"linux.{name}(" not in text] == []
     assert linux.errno_of(Busy("in use")) == -errno.EBUSY
+
+
+def test_what_undoes_nothing_changes_nothing(world):
+    default, domain = world.group.default_domain, world.domain()
+    linux.iommu_detach_group(default, world.group)
+    assert linux.iommu_get_domain_for_dev(world.nic) is default
+    before = domain.translation.stats.invalidations
+    linux.iommu_iotlb_sync(domain, linux.iommu_iotlb_gather_init(domain))
+    assert domain.translation.stats.invalidations == before
+    linux.iommu_set_fault_handler(default, lambda *_: 0)
+    assert linux.report_iommu_fault(default, world.nic, 0x1000, 0) == -errno.ENOSYS  # its cookie is the allocator's
+    linux.iommu_device_unuse_default_domain(world.nic)
+    linux.iommu_device_release_dma_owner(world.nic)
+    linux.iommu_group_release_dma_owner(world.group)
+    assert not linux.iommu_group_dma_owner_claimed(world.group)
+    assert linux.iommu_group_claim_dma_owner(world.group, "vfio") == 0
