@@ -5,7 +5,7 @@ knows a domain, an IOVA allocator or a device; addresses are plain ints, checked
 """
 
 from swiommu.pagetable.format import EMPTY, Empty, Format, Item, Leaf, Level, Table
-from swiommu.pagetable.formats import MOCK, MOCK64K
+from swiommu.pagetable.formats import FORMATS, MOCK, MOCK64K, format_named
 from swiommu.pagetable.pgsize import page_size_choice
 from swiommu.pagetable.radix import RadixTable
 from swiommu.pagetable.rules import Rules
@@ -23,6 +23,7 @@ from swiommu.pagetable.walk import LeafRun, Step, Walk
 
 __all__ = [
     "EMPTY",
+    "FORMATS",
     "MOCK",
     "MOCK64K",
     "CountingTables",
@@ -43,6 +44,7 @@ __all__ = [
     "Walk",
     "Words",
     "blank",
+    "format_named",
     "joined",
     "page_size_choice",
 ]

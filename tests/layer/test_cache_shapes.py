@@ -363,3 +363,12 @@ def test_every_knob_says_what_it_is():
         assert knob.sentence
         assert getattr(CacheShape(), knob.name) == knob.default
         assert bool(knob.words) != (knob.least is not None)
+
+
+def test_a_shape_stands_for_its_knobs():
+    shape = CacheShape(8, ways=2, policy="fifo")
+    cache = TranslationCache(shape, walk_levels=1)
+    assert (cache.shape, cache.entries, cache.walks[0].shape) == (shape, 8, CacheShape(8))
+    with pytest.raises(InvalidArgument) as caught:
+        TranslationCache(shape, ways=4)
+    assert str(caught.value) == "the shape of a cache, 8 entries, 2 ways, fifo, says its ways, policy and seed itself"

@@ -83,11 +83,11 @@ class Line(NamedTuple):
 class TranslationCache:
     """At most ``entries`` answers (None: no limit) in sets of ``ways`` (None: in one); ``policy`` says who goes.
 
-    All knobs are those of a `CacheShape`. ``walk``: one of these for each upper level of a walk of which entries are
-    kept, that of the root first; ``walk_levels`` means that many with as many ``entries``. A walk goes on from the
-    deepest entry that is kept: with n levels, one of s costs s - n references, and never less than the one for the
-    leaf; only a ``tlb`` walks. ``audit``: hold each hit against the tables. That costs time, no references. ``log``:
-    where to look for the change that made an answer stale.
+    All knobs are those of a `CacheShape`, which can be given instead of ``entries``. ``walk``: one of these for each
+    upper level of a walk of which entries are kept, that of the root first; ``walk_levels`` means that many with as
+    many ``entries``. A walk goes on from the deepest entry that is kept: with n levels, one of s costs s - n references,
+    and never less than the one for the leaf; only a ``tlb`` walks. ``audit``: hold each hit against the tables. That
+    costs time, no references. ``log``: where to look for the change that made an answer stale.
 
     Who frees tables has to `invalidate` all that they were for before their pages are used again: until then, a kept
     upper entry leads into them, and what it finds there may be neither what was true nor what is.
@@ -117,7 +117,7 @@ class TranslationCache:
 
     def __init__(
         self,
-        entries: int | None = None,
+        entries: int | CacheShape | None = None,
         *,
         ways: int | None = None,
         policy: str = "lru",
@@ -127,12 +127,17 @@ class TranslationCache:
         audit: bool = True,
         log: ChangeLog | None = None,
     ) -> None:
-        self.shape = CacheShape(entries, ways, policy, seed)
+        if not isinstance(entries, CacheShape):
+            self.shape = CacheShape(entries, ways, policy, seed)
+        elif (ways, policy, seed) != (None, "lru", 0):
+            raise InvalidArgument(f"the shape of a cache, {entries}, says its ways, policy and seed itself")
+        else:
+            self.shape = entries
         if walk_levels < 0:
             raise InvalidArgument(f"a cache of {walk_levels} levels of a walk: at least 0", walk_levels=walk_levels)
         if walk_levels and walk:
             raise InvalidArgument("levels of a walk are either counted or described, not both", walk_levels=walk_levels)
-        self.walks = tuple(WalkCache(each) for each in walk or (CacheShape(entries),) * walk_levels)
+        self.walks = tuple(WalkCache(each) for each in walk or (CacheShape(self.shape.entries),) * walk_levels)
         self.audit = audit
         self.log = log
         self.hits = self.misses = self.dropped = 0
