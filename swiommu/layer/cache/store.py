@@ -85,9 +85,9 @@ class TranslationCache:
 
     All knobs are those of a `CacheShape`, which can be given instead of ``entries``. ``walk``: one of these for each
     upper level of a walk of which entries are kept, that of the root first; ``walk_levels`` means that many with as
-    many ``entries``. A walk goes on from the deepest entry that is kept: with n levels, one of s costs s - n references,
-    and never less than the one for the leaf; only a ``tlb`` walks. ``audit``: hold each hit against the tables. That
-    costs time, no references. ``log``: where to look for the change that made an answer stale.
+    many ``entries``. A walk goes on from the deepest entry that is kept: with n levels, one of s costs s - n
+    references, and never less than the one for the leaf; only a ``tlb`` walks. ``audit``: hold each hit against the
+    tables. That costs time, no references. ``log``: where to look for the change that made an answer stale.
 
     Who frees tables has to `invalidate` all that they were for before their pages are used again: until then, a kept
     upper entry leads into them, and what it finds there may be neither what was true nor what is.
