@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from swiommu.address import Access
-from swiommu.layer import FaultKind, FlatTable, HopKind, Node, Walker, access
+from swiommu.address import Access, Prot
+from swiommu.layer import FaultKind, FlatTable, HopKind, Node, Shadow, Walker, access
 from swiommu.layer.path import members
 from swiommu.pagetable import Leaf, RadixTable, Table
+from swiommu.pagetable.dump import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "Explanation", "Visit", "Way", "explain", "ways"]
 
 _LETTERS: Final = {"r": Access.READ, "w": Access.WRITE, "x": Access.EXEC}
+_READ_WRITE: Final = Prot.READ | Prot.WRITE
 
 
 @attrs.define
@@ -31,7 +33,8 @@ class Entry:
     """An entry of a table: at ``address`` of the walker's side, which is ``output`` in the end, holding ``value``.
 
     ``ref`` is its number among the references, None if a cache knew it; ``inner`` are the visits that finding it took.
-    Without a ``value`` it was not found: the last of ``inner`` refused.
+    Without a ``value`` it was not found: the last of ``inner`` refused. ``depth`` counts the entries of the walk before
+    it: 0 is an entry of the root, at whatever level of the format that is.
     """
 
     address: int
@@ -88,8 +91,11 @@ def ways(hops: Iterable[Hop]) -> list[Way]:
             visit.cached, visit.output = True, hop.output
         elif hop.kind is HopKind.LEAVE:
             visit.output = hop.output
-        else:
-            visit.fault = True
+        elif hop.layer == visit.layer:
+            visit.fault, visit.output = True, None
+        else:  # a cache knew the whole path, and what it keeps of a layer below refuses the access there
+            visit.output = hop.address
+            open_ways[hop.nesting].append(Visit(hop.layer, hop.address, fault=True))
     return found
 
 
@@ -146,11 +152,17 @@ class Explanation:
         node = self.nodes.get(layer or "")
         if node is None or node.layer.as_memory() is not None:
             return "pa"
+        shadow = next((each for each in self.nodes.values() if node in _sources(each)), None)
+        if shadow is not None:  # what a shadow stands for is entered as the shadow is
+            return self.word(shadow.name) if node is _sources(shadow)[0] else "ipa"
         above = [upper for upper in node.uppers if upper.name in self.nodes]
         return "iova" if all(upper.layer.kind == "device" for upper in above) else "ipa"
 
     def meaning(self, visit: Visit, entry: Entry) -> str:
-        """What an entry says, in words; nothing for a table of somebody's own."""
+        """What an entry says by itself, in words; nothing for a layer whose table has no format.
+
+        A leaf has the size and the rights that its word encodes; what the tables above it withhold is said there.
+        """
         node = self.nodes.get(visit.layer)
         layer = node.layer if node else None
         if entry.value is None:
@@ -160,14 +172,17 @@ class Explanation:
         table = getattr(layer, "table", None)
         if not isinstance(table, RadixTable):
             return ""
-        item = table.format.decode(entry.value, entry.depth)
+        form, depth = table.format, table.root_depth + entry.depth
+        decoded = form.decode(entry.value, depth)
+        item = form.checked(decoded, depth)
         if isinstance(item, Table):
             through = entry.inner[0].layer if entry.inner else None
-            return f"next table at {self.word(through)} {item.oa:#x}"
+            rights = item.allows | item.prot & Prot.NOEXEC
+            narrowed = "" if rights == _READ_WRITE else f", {permissions(rights)}"
+            return f"next table at {self.word(through)} {item.oa:#x}{narrowed}"
         if isinstance(item, Leaf):
-            level = table.format.levels[entry.depth]
-            return f"page of {pages(level.pgsize)}, {permissions(item.prot)}"
-        return "empty"
+            return f"page of {pages(form.levels[depth].sizes[item.order])}, {permissions(item.prot)}"
+        return f"invalid: {refusal(form, decoded, depth)}" if entry.value else "empty"
 
     def to_json(self) -> dict[str, Any]:
         """The document ``swiommu.explain.translate/1``; addresses are hexadecimal texts."""
@@ -230,7 +245,7 @@ def explain(top: Node, iova: int, size: int, wanted: Access, *, stack: str = "",
         wanted,
         access(top, iova, size, wanted, watched=True, uncached=not again),
         {letter: access(top, iova, 1, each, uncached=True).fault for letter, each in _LETTERS.items()},
-        {node.name: node for node in _below(top)},
+        {each.name: each for node in _below(top) for each in (*_sources(node), node)},
     )
 
 
@@ -260,7 +275,14 @@ def pages(size: int) -> str:
     ('4 KiB', '2 MiB')
     """
     unit = min((size.bit_length() - 1) // 10, 4)
-    return f"{size >> 10 * unit} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[unit]}"
+    return f"{size >> 10 * unit} {('byte' if size == 1 else 'bytes', 'KiB', 'MiB', 'GiB', 'TiB')[unit]}"
+
+
+def _sources(node: Node) -> list[Node]:
+    """The layers that a shadow stands for and that its faults name, top first; none of any other layer."""
+    if not isinstance(node.layer, Shadow):
+        return []
+    return list(dict.fromkeys(each for start in members(node.layer.source) for each in _below(start)))
 
 
 def _below(top: Node) -> Iterator[Node]:

@@ -223,14 +223,13 @@ def _way(answer: Explanation, way: Way, nesting: int, depth: int) -> Iterator[st
         for entry in visit.entries:
             yield from _entry(answer, visit, entry, nesting, depth)
         if visit.fault and answer.answer.fault is not None:
-            yield _line("FAULT", nesting, f"  {answer.answer.fault.kind} fault of {clean(visit.layer)}")
+            fault = answer.answer.fault  # of a layer that a shadow stands for, it may be
+            yield _line("FAULT", nesting, f"  {fault.kind} fault of {clean(fault.layer)}")
 
 
 def _passage(answer: Explanation, visit: Visit, lower: Visit | None) -> str:
     text = place(answer, visit.layer, visit.address)
-    if visit.output is None:
-        return f"{text} -> nowhere"
-    there = place(answer, lower.layer if lower else None, visit.output)
+    there = "nowhere" if visit.output is None else place(answer, lower.layer if lower else None, visit.output)
     if there != text:
         text += f" -> {there}"
     return f"{text} (cached)" if visit.cached else text

@@ -99,7 +99,7 @@ def walk_svg(answer: Explanation) -> str:
         y += 20
     y = _draw_way(answer, way, y, width, parts)
     if rows:
-        y = _draw_grid(rows, lanes, widths, y + 34, parts)
+        y = _draw_grid(answer, rows, lanes, widths, y + 34, parts)
     y += 34
     for sentence in (outcome(answer), references(answer), blame(answer), *_left_out(answer, rows)):
         for line in textwrap.wrap(sentence, (width - 2 * _MARGIN) // 7):
@@ -188,7 +188,9 @@ def _every(way: Way) -> Iterator[Visit]:
             yield from _every(entry.inner)
 
 
-def _draw_grid(rows: list[_Row], lanes: list[str], widths: list[int], y: int, parts: list[str]) -> int:
+def _draw_grid(
+    answer: Explanation, rows: list[_Row], lanes: list[str], widths: list[int], y: int, parts: list[str]
+) -> int:
     lefts = [_MARGIN + _LABELS + sum(_CELL * count + _GAP for count in widths[:lane]) for lane in range(len(lanes))]
     parts.append(_text(_MARGIN, y, "refs, in order, to find", "soft"))
     for lane, name in enumerate(lanes):
@@ -202,12 +204,12 @@ def _draw_grid(rows: list[_Row], lanes: list[str], widths: list[int], y: int, pa
         for cell in row.cells:
             left = lefts[cell.lane] + _CELL * used.get(cell.lane, 0)
             used[cell.lane] = used.get(cell.lane, 0) + 1
-            parts.append(_draw_cell(cell, left, y + 2))
+            parts.append(_draw_cell(answer, cell, left, y + 2))
         y += _ROW
     return y
 
 
-def _draw_cell(cell: _Cell, x: int, y: int) -> str:
+def _draw_cell(answer: Explanation, cell: _Cell, x: int, y: int) -> str:
     if cell.entry is None:
         shape, said = "bad", "fault"
         told = f"{clean(cell.visit.layer)} refuses {cell.visit.address:#x}"
@@ -215,7 +217,8 @@ def _draw_cell(cell: _Cell, x: int, y: int) -> str:
         known = cell.entry.ref is None
         shape = f"lane{cell.lane % _LANES}{' known' if known else ''}"
         said = "hit" if known else str(cell.entry.ref)
-        told = f"entry at {cell.entry.address:#x}: {cell.entry.value or 0:#x}"
+        meaning = answer.meaning(cell.visit, cell.entry)
+        told = f"entry at {cell.entry.address:#x}: {cell.entry.value or 0:#x}{f', {meaning}' if meaning else ''}"
     return (
         f'<g><title>{html.escape(told)}</title><rect class="{shape}" x="{x}" y="{y}" width="{_CELL - 6}" height="26" '
         f'rx="4"/>{_text(x + (_CELL - 6) // 2, y + 17, said, "number")}</g>'

@@ -13,12 +13,15 @@ from swiommu.layer import (
     Paged,
     Span,
     TranslationCache,
+    Walker,
     Window,
     access,
     bundled_stacks,
+    flatten,
     read_stack,
 )
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
+from swiommu.pagetable.formats import FORMATS
 
 RW = Prot.READ | Prot.WRITE
 
@@ -129,9 +132,88 @@ def test_tables_of_somebody_else_have_no_meaning():
     assert (visit.entries[0].value, answer.meaning(visit, visit.entries[0])) == (7, "")
 
 
+def test_a_root_that_grew_is_read_at_its_own_level():
+    table = RadixTable(FORMATS["amd-v1"], CountingTables())
+    table.map_run(1 << 50, 0x8000, 0x1000, 1, RW)
+    answer = explain(Node(Paged("iommu", table), walker=Walker.PHYSICAL), 1 << 50, 1, Access.READ)
+    [[visit]] = answer.ways
+    assert [answer.meaning(visit, entry) for entry in visit.entries] == [
+        *(f"next table at pa {phys:#x}" for phys in table_addresses(table, 1 << 50)[1:]),
+        "page of 4 KiB, rw",
+    ]
+    assert len(visit.entries) == 5
+
+
+def table_addresses(table, iova):
+    return [step.table for step in table.walk(iova).steps]
+
+
+def test_what_a_table_entry_withholds_is_said():
+    table = RadixTable(FORMATS["amd-v1"], CountingTables())
+    table.map_run(0, 0x8000, 0x1000, 1, RW)
+    root = table.nodes.memory.entries(table.root)
+    root[0] &= ~(1 << 62)  # IW
+    answer = explain(Node(Paged("iommu", table), walker=Walker.PHYSICAL), 0, 1, Access.WRITE)
+    [[visit]] = answer.ways
+    meanings = [answer.meaning(visit, entry) for entry in visit.entries]
+    assert (meanings[0].rpartition(" ")[2], meanings[-1]) == ("r", "page of 4 KiB, rw")
+    assert answer.answer.fault.kind == "permission"
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [
+        (0, "empty"),
+        (0x1000_1000 | 7, "invalid: it would be a page of 0x40000000 bytes at 0x10001000, which is misaligned"),
+        (4, "invalid: it is neither a leaf nor a table"),
+    ],
+)
+def test_a_word_that_no_walk_goes_on_from(word, meaning):
+    table = RadixTable(MOCK, CountingTables())
+    table.map_run(0, 0, 0x1000, 1, RW)
+    table.nodes.memory.entries(table.walk(0).steps[1].table)[0] = word
+    answer = explain(Node(Paged("iommu", table), walker=Walker.PHYSICAL), 0, 1, Access.READ)
+    [[visit]] = answer.ways
+    assert answer.meaning(visit, visit.entries[-1]) == meaning
+    assert answer.answer.fault.kind == "translation"
+
+
+def test_a_cached_path_that_refuses_names_the_layer_below():
+    stack = read_stack("nested")
+    camera = stack["camera"]
+    camera.iotlb = TranslationCache()
+    access(camera, 0x14000, 1, Access.READ)
+    answer = explain(camera, 0x14000, 1, Access.WRITE, again=True)
+    [way] = answer.ways
+    assert [(visit.layer, visit.output, visit.cached, visit.fault) for visit in way] == [
+        ("camera", 0x14000, True, False),
+        ("guest", None, False, True),
+    ]
+    assert answer.answer.fault.layer == "guest"
+
+
+def test_a_cached_leaf_that_refuses_leads_nowhere():
+    node = Node(stage("s1"))
+    node.layer.table.map_run(0x40_0000, 0, 0x1000, 1, Prot.READ)
+    node.tlb = TranslationCache()
+    access(node, 0x40_0000, 1, Access.READ)
+    [[visit]] = explain(node, 0x40_0000, 1, Access.WRITE, again=True).ways
+    assert (visit.output, visit.cached, visit.fault) == (None, True, True)
+
+
+def test_a_shadow_names_layers_and_addresses_of_its_source():
+    upper, lower = stage("guest", pages=2), stage("host", pages=64)
+    shadow = flatten(Chain(upper, lower), name="shadow")
+    upper.table.map_run(0x9000, 0x9000, 0x1000, 1, RW)
+    lower.table.unmap(0x1000, 0x1000)
+    answer = explain(shadow, 0x9000, 1, Access.READ)
+    assert [answer.word(name) for name in ("shadow", "guest", "host")] == ["iova", "iova", "ipa"]
+    assert answer.answer.fault.layer == "host"  # it refuses the read of the guest's root, which was at 0x1000
+
+
 def test_words_for_numbers():
     assert [pages(size) for size in (1, 4096, 1 << 16, 2 << 20, 1 << 30, 1 << 48)] == [
-        "1 bytes",
+        "1 byte",
         "4 KiB",
         "64 KiB",
         "2 MiB",

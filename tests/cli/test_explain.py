@@ -42,6 +42,52 @@ def test_the_second_time_costs_what_caches_did_not_keep(swiommu, tmp_path):
     assert "(cached)" in swiommu("explain", "translate", "s.toml", "0x1010", "--again").stdout.decode()
 
 
+def test_entries_are_told_by_their_format(swiommu, tmp_path):
+    stack = """
+        [memory.ram]
+        size = "1 GiB"
+        [layer.napot]
+        kind = "paged"
+        format = "riscv-sv48-napot"
+        on = "ram"
+        walker = "physical"
+        map = [{ at = 0x3_0000, to = 0x4_0000, size = "64 KiB" }]
+        [layer.vtd]
+        kind = "paged"
+        format = "vtd-ss-3"
+        on = "napot"
+        walker = "physical"
+        map = [{ at = 0x2_0000, to = 0x3_0000, size = "4 KiB" }]
+        [layer.amd]
+        kind = "paged"
+        format = "amd-v1"
+        on = "vtd"
+        walker = "physical"
+        map = [{ at = 0x1_0000, to = 0x2_0000, size = "4 KiB", prot = "r" }]
+    """
+    (tmp_path / "s.toml").write_text(stack)
+    status, out, err = said(swiommu("explain", "translate", "s.toml", "0x10010"))
+    assert (status, err) == (0, "")
+    assert out.split("\n\n")[2] == (
+        """\
+   refs  the way
+         amd    iova 0x10010 -> ipa 0x20010
+      1    at pa 0x1000: next table at pa 0x2000
+      2    at pa 0x2000: next table at pa 0x3000
+      3    at pa 0x3080: page of 4 KiB, r
+         vtd    ipa 0x20010 -> ipa 0x30010
+      4    at pa 0x1000: next table at pa 0x2000
+      5    at pa 0x2000: next table at pa 0x3000
+      6    at pa 0x3100: page of 4 KiB, rw
+         napot  ipa 0x30010 -> pa 0x40010
+      7    at pa 0x1000: next table at pa 0x2000
+      8    at pa 0x2000: next table at pa 0x3000
+      9    at pa 0x3000: next table at pa 0x4000
+     10    at pa 0x4180: page of 64 KiB, rw
+         ram    pa 0x40010"""
+    )
+
+
 def test_a_fault_is_an_answer(swiommu):
     status, out, err = said(swiommu("explain", "translate", "nested", "0x14000", "--access", "w", "--device", "guest"))
     assert (status, err) == (0, "")

@@ -6,9 +6,10 @@ import pytest
 
 from swiommu.address import Access, PhysSpace, Prot
 from swiommu.answers.explain import explain
-from swiommu.layer import Memory, Node, Paged, Span, Walker, Window, bundled_stacks, connect, read_stack
+from swiommu.layer import Chain, Memory, Node, Paged, Span, Walker, Window, bundled_stacks, connect, flatten, read_stack
 from swiommu.memory import SparseRam
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
+from swiommu.pagetable.formats import FORMATS
 from swiommu.report.walk import blame, headline, outcome, references, walk_text
 from swiommu.report.walk_svg import walk_svg
 
@@ -60,6 +61,50 @@ an entry of guest was to be read.
 14 refs: 2 to tables of guest, 12 to tables of host (all for entries of guest).
 Whatever was wanted of the first byte, host would be to blame (translation)."""
     )
+
+
+# Every leaf of every format: (format, depth of the level, order).
+LEAVES = [
+    pytest.param(form, depth, order, id=f"{form.name}-{level.shift}+{order}")
+    for form in FORMATS.values()
+    for depth, level in enumerate(form.levels)
+    for order in level.sizes
+]
+
+
+@pytest.mark.parametrize(("form", "depth", "order"), LEAVES)
+def test_every_leaf_of_every_format_is_told_as_the_format_has_it(form, depth, order):
+    """Text, document and picture say what the format says: so many tables, then a page of that size."""
+    size = 1 << form.levels[depth].shift + order
+    table = RadixTable(form, CountingTables())
+    at = min(size, (1 << form.aperture_width) - size)
+    table.map_run(at, 0, size, 1, Prot.READ | Prot.WRITE)
+    answer = explain(Node(Paged("iommu", table), walker=Walker.PHYSICAL), at + 0x10, 1, READ)
+    tables = [step.table for step in table.walk(at).steps]
+    assert len(tables) == depth - table.root_depth + 1
+    unit = max(power for power in range(5) if size >> 10 * power)
+    wanted = [f"next table at pa {phys:#x}" for phys in tables[1:]]
+    wanted.append(f"page of {size >> 10 * unit} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[unit]}, rw")
+    [[visit]] = answer.to_json()["walk"]
+    assert [entry["meaning"] for entry in visit["entries"]] == wanted
+    assert [line.partition(": ")[2] for line in walk_text(answer).splitlines() if ": " in line][: len(wanted)] == wanted
+    titles = [each.text for each in ET.fromstring(walk_svg(answer)).iter(f"{SVG}title")][1:]
+    assert titles == [
+        f"entry at {entry['address']}: {entry['value']}, {meaning}"
+        for entry, meaning in zip(visit["entries"], wanted, strict=True)
+    ]
+    assert answer.answer.runs[0].page_size == size
+
+
+def test_a_fault_that_a_shadow_hands_on_is_told_in_the_words_of_its_source():
+    upper = Paged("guest", RadixTable(MOCK, CountingTables()))
+    upper.table.map_run(0, 0x8000, 0x1000, 1, Prot.READ)
+    lower = Window("host", Span(0x8000, 0x1000, 0x30_0000))
+    shadow = flatten(Chain(Node(upper, walker=Walker.PHYSICAL), lower), name="shadow")
+    upper.table.map_run(0x1000, 0x9000, 0x1000, 1, Prot.READ)
+    answer = explain(shadow, 0x1010, 1, READ)
+    assert [line for line in walk_text(answer).splitlines() if "FAULT" in line] == ["  FAULT    range fault of host"]
+    assert outcome(answer) == "host is to blame (range fault): it takes no such address as ipa 0x9010."
 
 
 def test_inner_walks_can_be_left_out():
