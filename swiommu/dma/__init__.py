@@ -10,7 +10,7 @@ from swiommu.dma.bounce import BounceBuffers
 from swiommu.dma.direct import DirectBus, DirectDma
 from swiommu.dma.front import DmaDevice
 from swiommu.dma.iommu import IommuDma
-from swiommu.dma.kinds import DMA_BIT_MASK, DmaAttr, DmaDirection
+from swiommu.dma.kinds import DMA_BIT_MASK, DMA_MAPPING_ERROR, DmaAttr, DmaDirection
 from swiommu.dma.linear import LinearDma
 from swiommu.dma.memory import CpuMemory, Scatterlist
 from swiommu.dma.merge import join_entries, pad_entries
@@ -25,6 +25,7 @@ from swiommu.dma.swiotlb import (
 
 __all__ = [
     "DMA_BIT_MASK",
+    "DMA_MAPPING_ERROR",
     "IO_TLB_DEFAULT_SLOTS",
     "IO_TLB_SEGSIZE",
     "IO_TLB_SHIFT",

@@ -11,10 +11,10 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from swiommu.address import PAGE_SHIFT, PAGE_SIZE, BusAddr, PhysAddr, is_power_of_two
+from swiommu.address import PAGE_SHIFT, PAGE_SIZE, BusAddr, BusSpace, PhysAddr, is_power_of_two
 from swiommu.dma.backend import Coherent, DmaLimits
 from swiommu.dma.book import Book, Streaming
-from swiommu.dma.kinds import DmaAttr, DmaDirection
+from swiommu.dma.kinds import DMA_MAPPING_ERROR, DmaAttr, DmaDirection
 from swiommu.errors import AddressOverflow, InvalidArgument, NotFound, OutOfRange, SpaceMismatch, SwiommuError
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from swiommu.dma.memory import CpuMemory, Scatterlist
 
 __all__ = ["DmaDevice"]
+
+# ``dma_addr_t`` is wider than most buses: the error value is an address of none of them.
+_NOT_MAPPED = BusSpace("dma_addr_t", width=64).at(DMA_MAPPING_ERROR)
 
 
 class DmaDevice(DmaLimits):
@@ -149,7 +152,7 @@ class DmaDevice(DmaLimits):
     def dma_map_single(
         self, phys: PhysAddr, size: int, direction: DmaDirection, attributes: DmaAttr = DmaAttr.NONE
     ) -> BusAddr:
-        """Let the device see ``size`` bytes at ``phys``; its address for them, or the error value.
+        """Let the device see ``size`` bytes at ``phys``; its address for them, or one of value `DMA_MAPPING_ERROR`.
 
         Ask `dma_mapping_error`. Raises `InvalidArgument` (empty, NONE), `SpaceMismatch`, `AddressOverflow`.
         """
@@ -159,12 +162,12 @@ class DmaDevice(DmaLimits):
             part = self.backend.map(self, start, size, direction, attributes)
         except SwiommuError as error:
             self._note(error)
-            return self._bus(self._error_value)
-        if part.address == self._error_value:
-            # As narrow as its bus, the last address is the error value: it can't be told to anybody.
+            return _NOT_MAPPED
+        if part.address == DMA_MAPPING_ERROR:
+            # The last address of a bus of 64 bits has the same value: no driver could tell the two apart.
             self.backend.unmap(part, direction, DmaAttr.SKIP_CPU_SYNC)
             self._note(OutOfRange(f"bus address {part.address:#x} is the error value", address=part.address))
-            return self._bus(self._error_value)
+            return _NOT_MAPPED
         self._book.add(Streaming(part.address, size, direction, (part,)))
         return self._bus(part.address)
 
@@ -197,8 +200,11 @@ class DmaDevice(DmaLimits):
     dma_unmap_resource = dma_unmap_single
 
     def dma_mapping_error(self, address: BusAddr) -> int:
-        """-ENOMEM for the error value (all ones, as wide as the bus), else 0."""
-        return -errno.ENOMEM if self._value(address) == self._error_value else 0
+        """-ENOMEM for an address of value `DMA_MAPPING_ERROR`, else 0."""
+        if getattr(address, "value", None) == DMA_MAPPING_ERROR:
+            return -errno.ENOMEM
+        self._value(address)
+        return 0
 
     def dma_sync_single_for_cpu(self, address: BusAddr, size: int, direction: DmaDirection) -> None:
         """Let the processor read what the device wrote to part of a mapping; `NotFound` beyond one mapping."""
@@ -263,10 +269,6 @@ class DmaDevice(DmaLimits):
         self._book.check()
 
     # -- inside
-
-    @property
-    def _error_value(self) -> int:
-        return self.backend.bus.limit - 1
 
     def _accepts(self, mask: int) -> bool:
         if not is_power_of_two(mask + 1) or mask < 1:

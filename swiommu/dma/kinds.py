@@ -1,13 +1,20 @@
-"""The small words of the DMA API: directions, attributes, masks."""
+"""The small words of the DMA API: directions, attributes, masks, the error value."""
 
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 from swiommu.address import Prot
 from swiommu.errors import InvalidArgument
 
-__all__ = ["DMA_BIT_MASK", "DmaAttr", "DmaDirection"]
+__all__ = ["DMA_BIT_MASK", "DMA_MAPPING_ERROR", "DmaAttr", "DmaDirection"]
+
+DMA_MAPPING_ERROR: Final = (1 << 64) - 1
+"""The value of a bus address that is none: all ones of ``dma_addr_t``, 64 bits on every bus.
+
+Source: include/linux/dma-mapping.h.
+"""
 
 
 class DmaDirection(enum.IntEnum):

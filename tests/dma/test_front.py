@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from swiommu.address import BusSpace, PhysRange, PhysSpace, Prot
 from swiommu.dma import (
     DMA_BIT_MASK,
+    DMA_MAPPING_ERROR,
     BounceBuffers,
     CpuMemory,
     DirectBus,
@@ -161,7 +162,7 @@ def test_a_full_pool_is_an_error_value():
     held = [dev.dma_map_single(space.at(HIGH), 256 << 10, TO) for _ in range(4)]
     address = dev.dma_map_single(space.at(HIGH), 1, TO)
     assert dev.dma_mapping_error(address) == -12
-    assert address.value == (1 << 40) - 1
+    assert address.value == DMA_MAPPING_ERROR
     assert str(dev.last_error) == "swiotlb buffer is full (sz: 1 bytes), total 512 (slots), used 512 (slots)"
     for mapped in held:
         dev.dma_unmap_single(mapped, 256 << 10, TO)
@@ -227,11 +228,27 @@ def test_registers_keep_their_address_on_a_direct_bus_and_never_bounce():
     nothing_left(dev)
 
 
-def test_the_last_address_of_a_bus_can_not_be_told():
+def test_the_error_value_is_all_ones_of_64_bits_on_every_bus():
+    assert DMA_MAPPING_ERROR == (1 << 64) - 1
     dev = direct(width=32, pool=False)
-    address = dev.dma_map_single(space.at(0xFFFF_FFFF), 1, TO)
-    assert dev.dma_mapping_error(address) == -12
-    assert str(dev.last_error) == "bus address 0xffffffff is the error value"
+    last = dev.dma_map_single(space.at(0xFFFF_FFFF), 1, TO)  # all ones of the bus is an address like any other
+    assert (last.value, dev.dma_mapping_error(last)) == (0xFFFF_FFFF, 0)
+    dev.dma_unmap_single(last, 1, TO)
+    failed = dev.dma_map_single(space.at(0x1_0000_0000), 1, TO)
+    assert (failed.value, dev.dma_mapping_error(failed)) == (DMA_MAPPING_ERROR, -12)
+    with pytest.raises(SpaceMismatch) as caught:
+        dev.dma_unmap_single(failed, 1, TO)
+    assert str(caught.value) == "BusAddr(dma_addr_t:0xffffffffffffffff) is no address of the bus 'soc'"
+    nothing_left(dev)
+
+
+def test_the_last_byte_of_64_bits_can_not_be_mapped():
+    wide, bus = PhysSpace("ram", width=64), BusSpace("soc", width=64)
+    dev = DmaDevice("nic", DirectDma(DirectBus(bus, wide), SparseRam(wide)))
+    assert dev.dma_set_mask_and_coherent(DMA_BIT_MASK(64)) == 0
+    failed = dev.dma_map_single(wide.at(DMA_MAPPING_ERROR), 1, TO)
+    assert (failed.value, dev.dma_mapping_error(failed)) == (DMA_MAPPING_ERROR, -12)
+    assert str(dev.last_error) == "bus address 0xffffffffffffffff is the error value"
     nothing_left(dev)
 
 
