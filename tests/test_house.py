@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("swiommu", "cma_compat")
 
-LENGTH, LENGTH_WITH_REASON = 400, 500
-LENGTH_OF_TESTS = 700  # a state machine or a table of cases reads best in one piece
-# Modules longer than LENGTH lines: path -> why it is one idea all the same.
-LONGER: dict[str, str] = {}
+LENGTH, LONGEST = 400, 700  # lines: beyond the first look whether it is still one idea, never beyond the second
 
 # Public names without an example of their own: "module:name" -> why. Constants, errors, enums, protocols and records
 # without methods need none: they are lists of names.
@@ -141,15 +139,13 @@ def is_record(thing: type) -> bool:
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.filterwarnings("default::pytest.PytestWarning")
 def test_module_keeps_its_length(path):
     name = str(path.relative_to(ROOT))
     lines = len(path.read_text(encoding="utf-8").splitlines())
-    budget = LENGTH_OF_TESTS if name.startswith("tests/") else LENGTH_WITH_REASON if name in LONGER else LENGTH
-    assert lines <= budget, f"{name} has {lines} lines: split it, or (to {LENGTH_WITH_REASON}) give a reason in LONGER"
-
-
-def test_every_reason_for_length_is_used():
-    assert [name for name in LONGER if len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= LENGTH] == []
+    assert lines <= LONGEST, f"{name} has {lines} lines: split it"
+    if lines > LENGTH and not name.startswith("tests/"):  # a table of cases reads best in one piece
+        warnings.warn(pytest.PytestWarning(f"{name} has {lines} lines: is it one idea?"), stacklevel=1)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
