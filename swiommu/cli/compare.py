@@ -72,6 +72,13 @@ __all__ = ["command"]
     "--seed", type=int, default=0, show_default=True, help="For --workload, --frames random and who uses lent pages."
 )
 @click.option(
+    "--hz",
+    type=click.IntRange(1, 10_000),
+    default=Knobs().hz,
+    show_default=True,
+    help="Timer ticks a second of the kernel (CONFIG_HZ): when a lazy design flushes.",
+)
+@click.option(
     "--require",
     type=click.Choice(["isolation"]),
     help="What the reader requires: the verdict speaks only of designs that keep a device out of what it wasn't given.",
@@ -109,6 +116,7 @@ def command(
     align_order: int,
     frames: str,
     seed: int,
+    hz: int,
     require: Literal["isolation"] | None,
     cost: str | None,
     page: Path | None,
@@ -137,7 +145,7 @@ def command(
                 source,
                 wanted,
                 memory=memory,
-                knobs=Knobs(align_order=align_order, frames=frames, seed=seed),
+                knobs=Knobs(align_order=align_order, frames=frames, seed=seed, hz=hz),
                 with_need=not no_need,
                 cost=prices,
                 require_isolation=require == "isolation",

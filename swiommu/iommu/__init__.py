@@ -7,13 +7,14 @@ and allocators come from below.
 
 from swiommu.iommu.domain import Attachable, Domain, DomainStats
 from swiommu.iommu.drivers import LinearDomain, PagedDomain
-from swiommu.iommu.flush_queue import Exposure, FlushQueue
+from swiommu.iommu.flush_queue import DEFAULT_HZ, Exposure, FlushQueue
 from swiommu.iommu.gather import IotlbGather
 from swiommu.iommu.iova import IovaDomain, IovaPolicy, IovaStats, LinuxIova, TopDownIova
 from swiommu.iommu.mapping import Mapping
 from swiommu.iommu.uses import Use, Uses
 
 __all__ = [
+    "DEFAULT_HZ",
     "Attachable",
     "Domain",
     "DomainStats",

@@ -7,7 +7,7 @@ of its IOTLB what was unmapped.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, TypeVar
 
 import attrs
 
@@ -16,7 +16,12 @@ from swiommu.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Exposure", "FlushQueue"]
+__all__ = ["DEFAULT_HZ", "Exposure", "FlushQueue"]
+
+DEFAULT_HZ: Final = 250
+"""Ticks a second (CONFIG_HZ) of most kernels that distributions build."""
+
+_SECOND: Final = 1_000_000_000  # ns
 
 T = TypeVar("T")
 
@@ -25,23 +30,31 @@ class FlushQueue(Generic[T]):
     """A ring of 256 entries, 255 usable, for each of ``cpus`` CPUs, and one timer of 10 ms for all.
 
     ``flush(now)`` must invalidate everything. ``free(item, cpu)`` is called for an item when a flush has begun after it
-    was queued and is over; ``cpu`` is the one that does it. Time comes from outside, in ns. Source: ``queue_iova``,
-    ``fq_flush_timeout`` in drivers/iommu/dma-iommu.c.
+    was queued and is over; ``cpu`` is the one that does it. Time comes from outside, in ns; tick 0 is at 0.
 
-    >>> queue = FlushQueue(lambda now: print("flush at", now), lambda item, cpu: print("free", item))
+    The timer counts ticks of 1/``hz`` s, rounded up, and one more, as the tick that runs has begun: with 250 Hz it
+    fires 12 to 16 ms after the item that started it. A flush because a ring is full does not stop it. Raises
+    `InvalidArgument` without a CPU or a tick. Source: ``queue_iova``, ``fq_flush_timeout`` in
+    drivers/iommu/dma-iommu.c, ``msecs_to_jiffies`` and ``calc_index`` in kernel/time.
+
+    >>> queue = FlushQueue(lambda now: print("flush at", now), lambda item, cpu: print("free", item), hz=250)
     >>> queue.queue("page", now=5_000_000)
-    >>> queue.advance(14_999_999)
-    >>> queue.advance(20_000_000)
-    flush at 15000000
+    >>> queue.advance(19_999_999)
+    >>> queue.advance(30_000_000)
+    flush at 20000000
     free page
     """
 
     SIZE: ClassVar[int] = 256  # IOVA_DEFAULT_FQ_SIZE
     TIMEOUT_NS: ClassVar[int] = 10_000_000  # IOVA_DEFAULT_FQ_TIMEOUT
 
-    def __init__(self, flush: Callable[[int], None], free: Callable[[T, int], None], *, cpus: int = 1) -> None:
+    def __init__(
+        self, flush: Callable[[int], None], free: Callable[[T, int], None], *, cpus: int = 1, hz: int = DEFAULT_HZ
+    ) -> None:
         if cpus < 1:
             raise InvalidArgument(f"a flush queue for {cpus} CPUs: at least 1 is needed", cpus=cpus)
+        if hz < 1:
+            raise InvalidArgument(f"a flush queue with {hz} ticks a second: at least 1 is needed", hz=hz)
         self.full_flushes = 0
         self.timer_flushes = 0
         self.expires: int | None = None
@@ -50,6 +63,7 @@ class FlushQueue(Generic[T]):
         self._flushes = 0  # fq_flush_start_cnt and fq_flush_finish_cnt: a flush here is over when it returns
         self._rings: list[deque[tuple[int, T]]] = [deque() for _ in range(cpus)]
         self._timer_cpu = 0
+        self._hz = hz
 
     def __len__(self) -> int:
         return sum(map(len, self._rings))
@@ -69,8 +83,13 @@ class FlushQueue(Generic[T]):
             self._drain(ring, cpu)
         ring.append((self._flushes, item))
         if self.expires is None:
-            self.expires = now + self.TIMEOUT_NS
+            self.expires = self._due(now)
             self._timer_cpu = cpu
+
+    def _due(self, now: int) -> int:
+        """When a timer that is started at ``now`` fires: at the beginning of a tick."""
+        ticks = now * self._hz // _SECOND + -(-self.TIMEOUT_NS * self._hz // _SECOND) + 1
+        return -(-ticks * _SECOND // self._hz)
 
     def advance(self, now: int) -> None:
         """Let the timer fire if it is due at ``now``; it then flushes at the moment it was due."""

@@ -13,6 +13,7 @@ import attrs
 
 from swiommu.address import PAGE_SIZE
 from swiommu.errors import InputError
+from swiommu.iommu import DEFAULT_HZ
 from swiommu.pagetable.formats import FORMATS
 
 __all__ = ["AS_RECORDED", "DEFAULT_DESIGNS", "PRESETS", "Design", "Knobs", "find_design"]
@@ -146,11 +147,13 @@ class Knobs:
     ``align_order``: the largest alignment, as an order of pages (CONFIG_CMA_ALIGNMENT; 8 = 1 MiB).
     ``frames``: ``largest`` (as Linux takes them) or ``random`` (single frames in seeded order: the worst case).
     ``seed``: for what is drawn at random, frames and who uses lent pages.
+    ``hz``: ticks a second of the kernel (CONFIG_HZ), in which the timers of lazy designs run.
     """
 
     align_order: int = 8
     frames: str = "largest"
     seed: int = 0
+    hz: int = DEFAULT_HZ
 
 
 PRESETS: dict[str, Design] = {

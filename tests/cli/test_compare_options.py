@@ -1,9 +1,11 @@
 """What `swiommu compare` can be asked besides: several traces, files of designs and prices, workloads, isolation."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+TRACES = Path(__file__).parents[1] / "data" / "traces"
 CAMERA, NVME = "arm64-6.12-cam-cma64M-s81", "arm64-6.12-smmu-camnvme-cma128M-s89"
 
 
@@ -46,6 +48,19 @@ def test_designs_and_prices_from_files(swiommu, tmp_path):
     assert row["name"] == "mine"
     assert row["cost"]["value"] == 2 * row["invalidations"]
     assert (row["cost"]["unit"], row["cost"]["source"]) == ("us", "invalidation: a bench")
+
+
+def test_lazy_designs_flush_by_the_ticks_of_a_kernel(swiommu):
+    arguments = (
+        "compare",
+        TRACES / "x86-6.12-lazy-qtrace-s109.trace.gz",
+        "--design",
+        "iommu-lazy",
+        "--no-need",
+        "--json",
+    )
+    (row,) = json.loads(answered(swiommu(*arguments, "--hz", "1000")))["designs"]
+    assert (row["invalidations"], row["exposure_us"]) == (26, 10_997)
 
 
 def test_a_generated_workload_is_the_same_every_time(swiommu):

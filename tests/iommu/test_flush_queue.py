@@ -18,8 +18,8 @@ ram = PhysSpace("ram")
 class Twin:
     """``struct iova_fq`` with an array and indexes, as the kernel has it."""
 
-    def __init__(self, size, timeout, cpus, log):
-        self.size, self.timeout, self.log = size, timeout, log
+    def __init__(self, size, timeout, tick, cpus, log):
+        self.size, self.timeout, self.tick, self.log = size, timeout, tick, log
         self.entries = [[None] * size for _ in range(cpus)]
         self.head, self.tail = [0] * cpus, [0] * cpus
         self.start_cnt = self.finish_cnt = 0
@@ -45,8 +45,9 @@ class Twin:
             self.ring_free(cpu)
         self.entries[cpu][self.tail[cpu]] = (item, self.start_cnt)
         self.tail[cpu] = (self.tail[cpu] + 1) % self.size
-        if self.timer is None:
-            self.timer = now + self.timeout
+        if self.timer is None:  # mod_timer(jiffies + msecs_to_jiffies(timeout)), and calc_index adds one
+            jiffies, rounded = now // self.tick, (self.timeout + self.tick - 1) // self.tick
+            self.timer = (jiffies + rounded + 1) * self.tick
 
     def advance(self, now):
         if self.timer is not None and self.timer <= now:
@@ -61,11 +62,12 @@ class Small(FlushQueue):
     TIMEOUT_NS = 10
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1)), max_size=60))
-def test_the_ring_does_what_the_kernels_does(steps):
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1)), max_size=60), st.sampled_from([1, 4, 5, 10, 16]))
+def test_the_ring_does_what_the_kernels_does(steps, tick):
     log, twin_log = [], []
-    queue = Small(lambda now: log.append(("flush", now)), lambda item, _cpu: log.append(("free", item)), cpus=2)
-    twin = Twin(4, 10, 2, twin_log)
+    free = lambda item, _cpu: log.append(("free", item))  # noqa: E731 - one of a pair
+    queue = Small(lambda now: log.append(("flush", now)), free, cpus=2, hz=10**9 // tick)
+    twin = Twin(4, 10, tick, 2, twin_log)
     now = 0
     for item, (pause, cpu) in enumerate(steps):
         now += pause
@@ -75,7 +77,7 @@ def test_the_ring_does_what_the_kernels_does(steps):
         twin.queue(item, now, cpu)
         queue.check()
         assert log == twin_log
-    queue.advance(now + 10)
+    queue.advance(now + 10 + 2 * tick)
     assert len(queue) == 0
     assert sorted(item for what, item in log if what == "free") == list(range(len(steps)))
 
@@ -89,8 +91,37 @@ def test_255_entries_wait_and_the_256th_flushes():
     queue.queue(255, 8)
     assert (flushes, len(freed), len(queue)) == ([8], 255, 1)
     assert (queue.full_flushes, queue.timer_flushes) == (1, 0)
-    queue.advance(7 + 10 * MS)
-    assert (flushes, freed) == ([8, 7 + 10 * MS], list(range(256)))
+    queue.advance(16 * MS - 1)
+    assert flushes == [8]
+    queue.advance(16 * MS)  # started by the first of all, not by what followed the full flush
+    assert (flushes, freed) == ([8, 16 * MS], list(range(256)))
+
+
+# A timer counts whole ticks from the one that runs: never before 10 ms have passed, at most two ticks late.
+@pytest.mark.parametrize(
+    ("hz", "now", "due"),
+    [
+        (100, 0, 20 * MS),
+        (100, 9_999_999, 20 * MS),
+        (100, 10 * MS, 30 * MS),
+        (250, 0, 16 * MS),
+        (250, 3_999_999, 16 * MS),
+        (250, 4 * MS, 20 * MS),
+        (300, 0, 13_333_334),
+        (300, 3_333_333, 13_333_334),
+        (300, 3_333_334, 16_666_667),
+        (1000, 123_456_789, 134 * MS),
+        (1, 5, 2000 * MS),
+    ],
+)
+def test_a_timer_fires_at_the_beginning_of_a_tick(hz, now, due):
+    flushes = []
+    queue = FlushQueue(flushes.append, lambda item, cpu: None, hz=hz)
+    queue.queue("x", now)
+    queue.advance(due - 1)
+    assert flushes == []
+    queue.advance(due)
+    assert flushes == [due]
 
 
 def test_a_full_ring_frees_its_own_and_the_others_wait_for_their_cpu():
@@ -108,6 +139,9 @@ def test_what_is_no_queue_and_no_cpu():
     with pytest.raises(InvalidArgument) as caught:
         FlushQueue(print, print, cpus=0)
     assert str(caught.value) == "a flush queue for 0 CPUs: at least 1 is needed"
+    with pytest.raises(InvalidArgument) as caught:
+        FlushQueue(print, print, hz=0)
+    assert str(caught.value) == "a flush queue with 0 ticks a second: at least 1 is needed"
     with pytest.raises(InvalidArgument) as caught:
         FlushQueue(print, print).queue("x", 0, cpu=1)
     assert str(caught.value) == "no CPU 1: there are 1"
@@ -156,7 +190,7 @@ def test_entries_go_at_once_and_addresses_after_the_flush():
     with pytest.raises(AddressInUse):
         domain.map(at, ram.at(0), PAGE)
     assert domain.bind(page()).iova.start != at
-    domain.advance(10 * MS)
+    domain.advance(16 * MS)
     assert (domain.stats.invalidations, domain.stats.flushes) == (1, 1)
     assert domain.bind(page()).iova.start == at
     domain.check()
@@ -176,8 +210,24 @@ def test_memory_comes_back_at_once_which_is_what_exposure_measures():
     domain.advance(12 * MS)
     assert (domain.exposure.ns, domain.exposure.ops, domain.exposure.bytes) == (9 * MS, 3, 6 * PAGE)
     domain.advance(40 * MS)
-    assert domain.exposure.ns == 10 * MS  # the flush came when it was due, not when somebody looked
+    assert domain.exposure.ns == 13 * MS  # the flush came when it was due, not when somebody looked
     assert domain.stats.flushes == 1
+
+
+@pytest.mark.parametrize(("options", "due"), [({}, 16 * MS), ({"hz": 1000}, 11 * MS), ({"hz": 100}, 20 * MS)])
+@pytest.mark.parametrize("later", [False, True])
+def test_a_domain_flushes_by_the_ticks_of_its_kernel(options, due, later):
+    domain = (
+        lazy(**options)
+        if not later
+        else PagedDomain(BusSpace("nvme"), frames=Frames(ram.at(0), 1 << 20), output_space=ram, **options)
+    )
+    domain.flush_lazily()
+    domain.release(domain.bind(page()))
+    domain.advance(due - 1)
+    assert domain.stats.flushes == 0
+    domain.advance(due)
+    assert (domain.stats.flushes, domain.exposure.ns) == (1, due)
 
 
 def test_a_full_ring_flushes_before_the_timer():
@@ -205,7 +255,7 @@ def test_unmap_by_hand_waits_too():
     assert domain.unmap(bus.at(0x9000), PAGE) == PAGE
     with pytest.raises(AddressInUse):
         domain.map(bus.at(0x9000), ram.at(0), PAGE)
-    domain.advance(10 * MS)
+    domain.advance(16 * MS)
     domain.map(bus.at(0x9000), ram.at(0), PAGE)
     domain.check()
 
@@ -220,7 +270,7 @@ def test_each_cpu_has_its_ring():
     with pytest.raises(InvalidArgument) as caught:
         domain.cpu = 2
     assert str(caught.value) == "no CPU 2: there are 2"
-    domain.advance(10 * MS)
+    domain.advance(16 * MS)
     assert domain.cpu == 1
     domain.check()
 

@@ -11,6 +11,7 @@ from swiommu.errors import AddressInUse, Busy, InvalidArgument, NotFound, Swiomm
 from swiommu.iommu.backing import backing, require_sources, table_pages
 from swiommu.iommu.domain import READ_WRITE, Domain
 from swiommu.iommu.drivers.table_writer import TableWriter, require_flush
+from swiommu.iommu.flush_queue import DEFAULT_HZ
 from swiommu.iommu.gather import IotlbGather
 from swiommu.iommu.iova import TopDownIova
 from swiommu.iommu.mapping import Mapping
@@ -50,8 +51,9 @@ class PagedDomain(TableWriter[A]):
     Table pages come from ``tables``, by default from the same frames; the root is taken at once, and `NoMemory`
     raised if there is none. ``flush``: "strict" is one invalidation per unmap, before the bus range can be used again.
     "lazy" clears the entries at once, but bus ranges and table pages come back only after a flush of everything: when
-    one of the ``cpus`` has 255 unmaps waiting, or by a timer of 10 ms (`advance`). Frames come back at once, as Linux
-    does it: until the flush a device may still reach them, which ``exposure`` measures.
+    one of the ``cpus`` has 255 unmaps waiting, or by a timer of 10 ms in ticks of 1/``hz`` s (`FlushQueue`; `advance`
+    lets time pass). Frames come back at once, as Linux does it: until the flush a device may still reach them, which
+    ``exposure`` measures.
     Raises `InvalidArgument` for another policy or frames of another size than the format's smallest page,
     `SpaceMismatch` for frames of another space than where they are to lead.
 
@@ -87,6 +89,7 @@ class PagedDomain(TableWriter[A]):
         orders: Sequence[int] = ...,
         flush: str = ...,
         cpus: int = ...,
+        hz: int = ...,
         in_use: str = ...,
         partial: str | None = ...,
         caching_mode: bool = ...,
@@ -105,6 +108,7 @@ class PagedDomain(TableWriter[A]):
         tables: TableMemory | None = ...,
         flush: str = ...,
         cpus: int = ...,
+        hz: int = ...,
         in_use: str = ...,
         partial: str | None = ...,
         caching_mode: bool = ...,
@@ -125,6 +129,7 @@ class PagedDomain(TableWriter[A]):
         orders: Sequence[int] = (9, 0),
         flush: str = "strict",
         cpus: int = 1,
+        hz: int = DEFAULT_HZ,
         in_use: str = "refuse",
         partial: str | None = None,
         caching_mode: bool = False,
@@ -139,7 +144,7 @@ class PagedDomain(TableWriter[A]):
         self.rules = format.rules
         self.caching_mode = caching_mode
         pages = table_pages(self, format, frames, memory, below) if tables is None else tables
-        self._open_table(format, pages, flush, cpus)
+        self._open_table(format, pages, flush, cpus, hz)
         layer = Paged(space_in.name, self.table)
         try:
             super().__init__(

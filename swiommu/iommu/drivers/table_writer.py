@@ -37,11 +37,11 @@ class TableWriter(Domain[A]):
     caching_mode: bool
     _partial: str | None
 
-    def _open_table(self, form: Format, pages: TableMemory, flush: str, cpus: int) -> None:
+    def _open_table(self, form: Format, pages: TableMemory, flush: str, cpus: int, hz: int) -> None:
         self.now = 0
         self.exposure = Exposure()
-        self.flush_queue = FlushQueue(self._flush_all, self._free_flushed, cpus=cpus) if flush == "lazy" else None
-        self._cpus = cpus
+        self._cpus, self._hz = cpus, hz
+        self.flush_queue = self._new_queue() if flush == "lazy" else None
         self._deferred = DeferredTables(pages)
         self.table = RadixTable(form, self._deferred)
         self._smallest_table = form.granule << form.levels[-1].bits  # what it maps, in bytes
@@ -79,8 +79,11 @@ class TableWriter(Domain[A]):
     def flush_lazily(self) -> None:
         """Let flushes wait from now on, as ``flush="lazy"`` does from the start. Source: ``iommu_dma_init_fq``."""
         if self.flush_queue is None:
-            self.flush_queue = FlushQueue(self._flush_all, self._free_flushed, cpus=self._cpus)
+            self.flush_queue = self._new_queue()
             self.flush_queue.advance(self.now)
+
+    def _new_queue(self) -> FlushQueue[tuple[list[tuple[int, int]], list[int]]]:
+        return FlushQueue(self._flush_all, self._free_flushed, cpus=self._cpus, hz=self._hz)
 
     def gather(self) -> IotlbGather:
         """An empty gather, whose ``sync`` flushes what it holds and gives back what waited for that."""

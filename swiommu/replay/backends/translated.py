@@ -96,6 +96,7 @@ class PagedBackend:
         self._plan = plan
         self._knobs = knobs
         self._flush = design.flush
+        self._has_dma_events = workload.has_dma_events
         self._format = FORMATS[design.format]
         self._allocator = design.allocator
         self.frames = Frames(self.space.at(0), plan.bytes if not plan.fallback else _all_ram(workload))
@@ -123,10 +124,18 @@ class PagedBackend:
     def _make_domain(self, request: Request) -> Frontier:
         policy = LinuxIova(IovaDomain(start_pfn=self._first_iova() // PAGE_SIZE), pci=request.is_pci)
         space = BusSpace(request.group)
-        # The flush queue is dma-iommu's (IOMMU_DOMAIN_DMA_FQ): what user space unmaps is invalidated at once.
-        flush = "strict" if request.kind is RequestKind.USERMAP else self._flush
+        # The flush queue is for unmaps of the DMA API (IOMMU_DOMAIN_DMA_FQ): what user space unmaps is invalidated at
+        # once, and so is what was mapped by the two-step API, as lazy recordings show: a MAP beside no dma event.
+        dma_api = request.kind is not RequestKind.USERMAP and bool(request.device or not self._has_dma_events)
+        flush = self._flush if dma_api else "strict"
         domain = PagedDomain(
-            space, frames=self.frames, output_space=self.space, iova=policy, flush=flush, format=self._format
+            space,
+            frames=self.frames,
+            output_space=self.space,
+            iova=policy,
+            flush=flush,
+            format=self._format,
+            hz=self._knobs.hz,
         )
         return Frontier(domain, policy)
 
