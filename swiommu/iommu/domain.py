@@ -170,7 +170,7 @@ class Domain(Stacked[A]):
         """
         self._require_live()
         at, to = self._input(iova, size), self._output(paddr)
-        self._require_prot(prot)
+        self._require_mappable(prot)
         if (at | to | size) & (self.granule - 1):
             raise self.rules.misaligned(
                 f"{size:#x} bytes at {at:#x} to {to:#x} are not aligned to the granule {self.granule:#x}",

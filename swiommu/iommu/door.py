@@ -79,9 +79,14 @@ class Door(Generic[A]):
     def _require_prot(self, prot: Prot) -> None:
         bits = int(prot)
         if not bits & _READ_WRITE_BITS or bits & ~_ALL_BITS:
-            raise self.rules.no_access(
+            raise (self.rules.no_access or InvalidArgument)(
                 f"protection {bits:#x}: READ or WRITE is needed, no bit above PRIV exists", prot=prot
             )
+
+    def _require_mappable(self, prot: Prot) -> None:
+        # As `_require_prot`, for a map at an address of the caller's: some drivers don't ask for READ or WRITE there.
+        if self.rules.no_access is not None or int(prot) & ~_ALL_BITS:
+            self._require_prot(prot)
 
     def _rounded(self, size: int, align: int) -> tuple[int, int]:
         if size < 1:

@@ -37,7 +37,7 @@ class TableDoor:
         self._output_limit = 1 << format.output_width
         self._half = 1 << format.aperture_width
         self._upper = (1 << 64) - self._half  # where the upper half of a sign-extended format begins
-        self._needs = 0 if rightless else _READ_WRITE
+        self._needs = 0 if rightless or self.rules.no_access is None else _READ_WRITE
 
     def holds(self, iova: int) -> bool:
         """Whether ``iova`` is an input of the format.
@@ -107,7 +107,7 @@ class TableDoor:
                 size=size,
             )
         if (self._needs and not bits & self._needs) or bits & ~_PROT_BITS:
-            raise self.rules.no_access(
+            raise (self.rules.no_access or InvalidArgument)(
                 f"protection {bits:#x}: READ or WRITE is needed, no bit above PRIV exists", prot=prot
             )
         return found

@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from swiommu.errors import AddressInUse, AlreadyMapped, InvalidArgument, NoPageSize, NotSupported, SwiommuError
+from swiommu.errors import AddressInUse, AlreadyMapped, InvalidArgument, NoPageSize, SwiommuError
 
 __all__ = ["ARM_LPAE", "GENERIC_PT", "SWIOMMU", "Rules"]
 
@@ -19,7 +19,8 @@ class Rules:
     """How one family of page-table code behaves.
 
     ``occupied``: what mapping over a live leaf raises; ``misaligned``: what a range raises that no page size fits;
-    ``no_access``: what a map without READ and WRITE raises; ``maps_nothing``: whether mapping 0 bytes is a success.
+    ``no_access``: what a map without READ and WRITE raises, None if it is not looked at (the format then allows what it
+    can't withhold); ``maps_nothing``: whether mapping 0 bytes is a success.
     ``short_unmap``: what becomes of a large leaf of which a part is unmapped: it goes "whole" if the unmap begins with
     it, it is "split" into smaller ones first, or the unmap stops before it ("refuse"). ``replaces_live``: a large leaf
     replaces a table that stands in its way even if pages live in it. ``drops_tables``: an unmap takes a table that it
@@ -35,7 +36,7 @@ class Rules:
     name: str
     occupied: type[SwiommuError] = AddressInUse
     misaligned: type[SwiommuError] = InvalidArgument
-    no_access: type[SwiommuError] = InvalidArgument
+    no_access: type[SwiommuError] | None = InvalidArgument
     maps_nothing: bool = False
     short_unmap: str = attrs.field(default="whole", validator=attrs.validators.in_(SHORT_UNMAP))
     replaces_live: bool = False
@@ -50,14 +51,13 @@ SWIOMMU: Final = Rules(name="swiommu", keeps_empty=False)
 GENERIC_PT: Final = Rules(name="generic_pt", misaligned=NoPageSize)
 """The generic page table of 6.19 and later (drivers/iommu/generic_pt)."""
 
-RISCV_PT: Final = attrs.evolve(GENERIC_PT, name="generic_pt riscv", no_access=NotSupported)
-
 CLASSIC: Final = Rules(name="classic", maps_nothing=True, gathers="chunk")
 """A driver's own table code behind ``map_pages``, as VT-d and RISC-V had it before."""
 
 CLASSIC_AMD: Final = attrs.evolve(CLASSIC, name="classic amd", gathers="range")
 
-CLASSIC_RISCV: Final = attrs.evolve(CLASSIC, name="classic riscv", no_access=NotSupported, gathers="leaf")
+CLASSIC_RISCV: Final = attrs.evolve(CLASSIC, name="classic riscv", no_access=None, gathers="leaf")
+"""drivers/iommu/riscv/iommu.c from 6.13 up to the generic page table: a map without WRITE allows READ."""
 
 _LPAE: Final = Rules(
     name="arm_lpae",
@@ -73,5 +73,5 @@ ARM_LPAE: Final = {"6.12": _LPAE, "7.3": attrs.evolve(_LPAE, short_unmap="refuse
 
 VTD: Final = {"6.12": CLASSIC, "7.3": GENERIC_PT}
 AMD: Final = {"6.12": CLASSIC_AMD, "7.3": GENERIC_PT}
-RISCV: Final = {"6.12": CLASSIC_RISCV, "7.3": RISCV_PT}
+RISCV: Final = {"6.12": CLASSIC_RISCV, "7.3": GENERIC_PT}
 """What a profile's kernel has for VT-d (and x86-64), for AMD, and for RISC-V."""

@@ -98,7 +98,7 @@ def _require_range(domain: IommuDomain, iova: int, paddr: int, size: int, prot: 
             raise _misaligned(domain, iova, paddr, size, smallest)
         if not size:
             return False
-    if not prot & (Prot.READ | Prot.WRITE):
+    if rules.no_access is not None and not prot & (Prot.READ | Prot.WRITE):
         raise rules.no_access(f"protection {prot:#x}: READ or WRITE is needed", prot=prot)
     limit = min(own.output_space.limit, 1 << form.output_width)
     if paddr >= limit:

@@ -14,7 +14,6 @@ from swiommu.errors import (
     NoDevice,
     NoMemory,
     NoPageSize,
-    NotSupported,
     OutOfRange,
 )
 from swiommu.iommu import PagedDomain
@@ -113,14 +112,29 @@ def test_nothing_is_refused_by_the_generic_table(domain, refused, form):
 
 
 @pytest.mark.parametrize(
-    ("form", "error"),
-    [(form, InvalidArgument) for form in (CLASSIC, GENERIC, LPAE, AMD_73, X86_73)]
-    + [(form, NotSupported) for form in (RISCV, RISCV_73)],
-    ids=lambda value: f"A.6-no-rights-{family(value)}" if attrs.has(type(value)) else value.__name__,
+    "form",
+    [CLASSIC, GENERIC, LPAE, AMD_73, X86_73, RISCV_73],
+    ids=lambda value: f"A.6-no-rights-{family(value)}",
 )
-def test_no_rights(domain, refused, form, error):
-    text = refused(error, map_range, domain(form), 0x1000, 0x1000, 0x1000, Prot.NOEXEC)
-    assert text == "protection 0x8: READ or WRITE is needed"
+@pytest.mark.parametrize("prot", [0, Prot.NOEXEC, Prot.CACHE | Prot.MMIO | Prot.PRIV])
+def test_no_rights(domain, refused, form, prot):
+    text = refused(InvalidArgument, map_range, domain(form), 0x1000, 0x1000, 0x1000, prot)
+    assert text == f"protection {prot:#x}: READ or WRITE is needed"
+
+
+@pytest.mark.parametrize("prot", [0, Prot.NOEXEC, Prot.CACHE])
+@pytest.mark.parametrize(
+    "form", [riscv(3), RISCV, riscv(5), riscv(4, gstage=True), riscv(napot=True)], ids=lambda form: form.name
+)
+def test_no_rights_is_read_for_the_driver_of_riscv(domain, form, prot):
+    mine = domain(form, profile="6.12")
+    map_range(mine, 0x20_0000, 0x4000_0000, MIB2, prot)
+    map_range(mine, 0x1000, 0x8000, 0x1000, prot)
+    for at in (0x20_0000, 0x1000):
+        _, _, allowed = mine.translation.table.lookup(at)
+        assert allowed & RW == Prot.READ
+    assert unmap_range(mine, 0x1000, 0x1000) == 0x1000
+    mine.translation.check()
 
 
 @pytest.mark.parametrize("form", [GENERIC, LPAE, RISCV], ids=lambda form: f"A.6-ERANGE-{family(form)}")

@@ -151,8 +151,9 @@ def test_what_a_map_refuses(form):
         table.map_run(page // 2, 0, page, 1, RW)
     with pytest.raises(form.rules.misaligned):
         table.map_run(0, page // 2, page, 1, RW)
-    with pytest.raises(form.rules.no_access):
-        table.map_run(0, 0, page, 1, Prot.CACHE)
+    if form.rules.no_access is not None:
+        with pytest.raises(form.rules.no_access):
+            table.map_run(0, 0, page, 1, Prot.CACHE)
     with pytest.raises(InvalidArgument, match=rf"^format '{form.name}' has no leaf of {page // 2:#x} bytes$"):
         table.map_run(0, 0, page // 2, 1, RW)
     with pytest.raises(OutOfRange, match=rf"leave the {form.output_width}-bit output of format '{form.name}'$"):
