@@ -152,6 +152,23 @@ class Format:
             words = range(first, first + count * step, step)
         return words if not order else [word for word in words for _ in range(1 << order)]
 
+    def unsaid(self, word: int, depth: int, leaf: Leaf) -> int:
+        """In which bits ``word``, read as ``leaf``, differs from what ``leaf_entry`` writes for it; no address bits.
+
+        Leaves of another size that are to say the same differ in them too: those of hardware, of software, of memory
+        types that a protection can't tell apart.
+
+        >>> from swiommu.address import Prot
+        >>> from swiommu.pagetable.formats import arm_lpae
+        >>> form = arm_lpae()
+        >>> word = form.leaf_entry(0x4000_0000, 2, Prot.READ | Prot.WRITE | Prot.CACHE | Prot.MMIO, 0)
+        >>> hex(word), form.decode(word, 2).prot, hex(form.unsaid(word, 2, form.decode(word, 2)))
+        ('0x40000f49', <Prot.READ|WRITE|MMIO: 19>, '0x100')
+        """
+        entry, last, prot = self.leaf_entry, len(self.levels) - 1, int(leaf.prot)
+        address = entry((1 << self.output_width) - self.granule, last, prot, 0) ^ entry(0, last, prot, 0)
+        return (word ^ entry(leaf.oa, depth, prot, leaf.order)) & ~address
+
     def checked(self, item: Item, depth: int) -> Item:
         """What was decoded, unless it can't be there: a leaf in an upper level or a misaligned one, one table too many.
 

@@ -73,7 +73,7 @@ def _shrink(nodes: Nodes, node: Node, first: int, order: int) -> None:
     item = form.decode(word, node.depth)
     assert isinstance(item, Leaf), f"{word:#x} is no leaf"
     count = 1 << order
-    _fill(nodes, node, first, item, word, count)
+    _fill(nodes, node, first, item, form.unsaid(word, node.depth, item), count)
     nodes.leaves[pgsize << order] -= 1
     if form.levels[node.depth].can_leaf:
         nodes.leaves[pgsize] += count
@@ -92,15 +92,13 @@ def _to_table(nodes: Nodes, depth: int, prefix: int, phys: int) -> None:
     node = nodes.link(above, index, phys)
     shift, _, mask = nodes.shape[depth]
     node.live = mask + 1
-    _fill(nodes, node, 0, item, word, mask + 1)
+    _fill(nodes, node, 0, item, nodes.format.unsaid(word, depth - 1, item), mask + 1)
     if nodes.format.levels[depth - 1].can_leaf:
         nodes.leaves[1 << above_shift] -= 1
     nodes.leaves[1 << shift] += mask + 1
 
 
-def _fill(nodes: Nodes, node: Node, first: int, leaf: Leaf, word: int, count: int) -> None:
-    # Leaves of one entry each that say together what ``leaf``, read from ``word``, said.
-    form = nodes.format
-    kept = word & (form.coherent or 0)
-    run = form.leaf_run(leaf.oa, node.depth, int(leaf.prot), 0, count)
-    node.words[first : first + count] = array("Q", [each | kept for each in run] if kept else run)
+def _fill(nodes: Nodes, node: Node, first: int, leaf: Leaf, unsaid: int, count: int) -> None:
+    # Leaves of one entry each that say together what ``leaf`` said, and what its word said beside (`Format.unsaid`).
+    run = nodes.format.leaf_run(leaf.oa, node.depth, int(leaf.prot), 0, count)
+    node.words[first : first + count] = array("Q", [each ^ unsaid for each in run] if unsaid else run)

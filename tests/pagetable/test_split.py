@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from swiommu.address import Prot
 from swiommu.errors import InvalidArgument, NoMemory
 from swiommu.pagetable import MOCK, MOCK64K, CountingTables, LeafRun, RadixTable
+from swiommu.pagetable.formats import FORMATS, amd_v1, arm_lpae, riscv, vtd_ss, x86_64
 
 PAGE, MEG2, GIG = 0x1000, 0x20_0000, 0x4000_0000
 RW = Prot.READ | Prot.WRITE
@@ -102,3 +103,67 @@ def test_what_is_reached_stays_the_same(leaves, cuts):
         runs = t.met(0, cut * PAGE) if cut else []
         assert not runs or runs[-1].iova + runs[-1].size <= cut * PAGE
     assert t.met(0, 8 * MEG2) == t.unmap(0, 8 * MEG2)
+
+
+LARGE = [
+    (form, pgsize)
+    for form in FORMATS.values()
+    for pgsize in sorted({size for level in form.levels for size in level.sizes.values()})
+    if form.granule < pgsize <= GIG
+]
+PROTS = (1, 2, 0x17, 0x2B, 0x3F)
+
+
+def named(value):
+    return f"{value:#x}" if isinstance(value, int) else value.name
+
+
+def next_size(form, pgsize):
+    """What a leaf of ``pgsize`` bytes is split into by a cut behind its first granule, as the kernel walks down."""
+    return max(level.pgsize for level in form.levels if level.can_leaf and level.pgsize < pgsize)
+
+
+@pytest.mark.parametrize(("form", "pgsize"), LARGE, ids=named)
+def test_a_split_keeps_every_attribute(form, pgsize):
+    small = next_size(form, pgsize)
+    at, oa = GIG, 4 * GIG
+    for prot in PROTS:
+        t = table(form=form)
+        t.map_run(at, oa, pgsize, 1, prot)
+        t.split([at + small])
+        for offset in (0, small, pgsize - small):
+            step = t.walk(at + offset).steps[-1]
+            assert f"{step.entry:#x}" == f"{form.leaf_entry(oa + offset, step.depth, prot, 0):#x}", f"{prot:#x}"
+    t.check()
+
+
+@pytest.mark.parametrize(
+    ("form", "bits"),
+    [
+        (vtd_ss(), 1 << 8 | 1 << 9 | 1 << 11 | 1 << 62),
+        (x86_64(), 1 << 3 | 1 << 4 | 1 << 9 | 1 << 58 | 1 << 63),
+        (amd_v1(), 1 << 6 | 1 << 59),
+        (arm_lpae(), 1 << 51 | 1 << 55 | 1 << 58 | 1 << 5),
+        (arm_lpae(65536, ias=52, oas=52), 1 << 51 | 1 << 55),
+        (riscv(), 1 << 61 | 1 << 8 | 1 << 5),
+    ],
+    ids=named,
+)
+def test_a_split_keeps_what_hardware_and_software_wrote_beside(form, bits):
+    large = sorted(level.pgsize for level in form.levels if level.can_leaf)[1]
+    t = table(form=form)
+    t.map_run(large, 4 * large, large, 1, RW)
+    step = t.walk(large).steps[-1]
+    t.nodes.memory.entries(step.table)[step.slot] |= bits
+    t.split([large + form.granule])
+    for offset in (0, form.granule, large - form.granule):
+        assert t.walk(large + offset).steps[-1].entry & bits == bits
+    assert t.lookup(large + form.granule + 5)[:2] == (4 * large + form.granule + 5, form.granule)
+
+
+def test_a_block_of_prot_0x17_keeps_its_bits():
+    t = table(form=arm_lpae())
+    t.map_run(MEG2, GIG, MEG2, 1, 0x17)
+    assert f"{t.walk(MEG2).steps[-1].entry:#x}" == "0x40000f49"
+    assert t.unmap(MEG2, PAGE) == [LeafRun(MEG2, PAGE, 1)]
+    assert f"{t.walk(MEG2 + PAGE).steps[-1].entry:#x}" == "0x40001f4b"
