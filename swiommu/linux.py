@@ -14,7 +14,6 @@ from swiommu.iommu.groups import (
     Capability,
     DomainType,
     Gfp,
-    Hwpt,
     IommuGroup,
     attach_pasid,
     capable,
@@ -125,9 +124,12 @@ def iommu_paging_domain_alloc(dev: Attachable) -> IommuDomain | int:
 
 
 def iommu_paging_domain_alloc_flags(dev: Attachable, flags: int) -> IommuDomain | int:
-    """As `iommu_paging_domain_alloc`, with what is asked of the domain: `swiommu.iommu.groups.Hwpt`."""
+    """As `iommu_paging_domain_alloc`, with what is asked of the domain: bits of `swiommu.iommu.groups.Hwpt`.
+
+    -EOPNOTSUPP for what the hardware can't, and for bits that mean nothing.
+    """
     try:
-        return group_of(dev).hardware.alloc(DomainType.UNMANAGED, Hwpt(flags))
+        return group_of(dev).hardware.alloc(DomainType.UNMANAGED, flags)
     except SwiommuError as error:
         return errno_of(error)
 

@@ -9,10 +9,11 @@ from swiommu import linux
 from swiommu.address import BusSpace, PhysSpace, Prot
 from swiommu.device import BusDevice
 from swiommu.errors import Busy, DeviceFault, NoDevice
-from swiommu.iommu.groups import Capability, DomainType, Hardware, IommuCore, SgEntry
+from swiommu.iommu.groups import Capability, DomainType, Hardware, Hwpt, IommuCore, SgEntry
 from swiommu.layer import Reserved
 from swiommu.memory import Frames, SparseRam
-from swiommu.pagetable.formats import arm_lpae, vtd_ss
+from swiommu.pagetable import MOCK
+from swiommu.pagetable.formats import amd_v1, arm_lpae, riscv, vtd_ss, x86_64
 
 RW = Prot.READ | Prot.WRITE
 
@@ -199,6 +200,37 @@ def test_faults(world):
     with pytest.raises(DeviceFault):
         world.nic.read(world.bus.at(0x2000), 1)
     assert seen == [(domain, world.nic, 0x1000, 1, "token"), (domain, world.nic, 0x2000, 0, "token")]
+
+
+@pytest.mark.parametrize("flags", [0x100, 0x10, 0x108, 1 << 31, 1 << 32, -1, -8])
+def test_flags_that_mean_nothing_are_refused(world, flags):
+    assert linux.iommu_paging_domain_alloc_flags(world.nic, flags) == -errno.EOPNOTSUPP
+    assert linux.iommu_paging_domain_alloc_flags(world.stranger, flags) == -errno.ENODEV
+
+
+ALWAYS = {Capability.CACHE_COHERENCY, Capability.DEFERRED_FLUSH}
+
+
+@pytest.mark.parametrize(
+    ("form", "more"),
+    [
+        *(
+            (form, {Capability.ENFORCE_CACHE_COHERENCY})
+            for form in (vtd_ss(), vtd_ss(profile="7.3"), amd_v1(), x86_64())
+        ),
+        *((form, {Capability.NOEXEC}) for form in (arm_lpae(), arm_lpae(stage=2), MOCK)),
+        (riscv(), {Capability.ENFORCE_CACHE_COHERENCY, Capability.NOEXEC}),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_capabilities_are_those_of_the_format(form, more):
+    world = World(format=form)
+    found = {capability for capability in Capability if linux.device_iommu_capable(world.nic, capability)}
+    assert found == ALWAYS | more
+    dirty = World(format=form, hwpt=Hwpt.DIRTY_TRACKING)
+    assert linux.device_iommu_capable(dirty.nic, Capability.DIRTY_TRACKING)
+    assert linux.iommu_paging_domain_alloc_flags(dirty.nic, 2).type is DomainType.UNMANAGED
+    assert linux.iommu_paging_domain_alloc_flags(world.nic, 2) == -errno.EOPNOTSUPP
 
 
 def test_capabilities_and_regions(world):

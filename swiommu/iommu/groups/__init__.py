@@ -10,7 +10,7 @@ from swiommu.iommu.groups.default_domain import Defaults
 from swiommu.iommu.groups.events import GroupEvent
 from swiommu.iommu.groups.fixed import BlockedDomain, IdentityDomain
 from swiommu.iommu.groups.group import IommuGroup, group_of
-from swiommu.iommu.groups.hardware import Hardware
+from swiommu.iommu.groups.hardware import Hardware, format_capabilities
 from swiommu.iommu.groups.iommu_domain import FAULT_READ, FAULT_WRITE, IommuDomain, report_fault
 from swiommu.iommu.groups.mapping import (
     SgEntry,
@@ -67,6 +67,7 @@ __all__ = [
     "claim_group",
     "detach_pasid",
     "existing_group",
+    "format_capabilities",
     "gather_for",
     "group_of",
     "host_bridge_holes",

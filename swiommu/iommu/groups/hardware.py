@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from swiommu.address import Prot
 from swiommu.errors import InvalidArgument, NoDevice, NotSupported, SwiommuError
 from swiommu.iommu.drivers import PagedDomain
 from swiommu.iommu.groups.fixed import BlockedDomain, IdentityDomain
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from swiommu.memory import Frames
     from swiommu.pagetable import Format
 
-__all__ = ["GROUPINGS", "PROFILES", "Hardware"]
+__all__ = ["GROUPINGS", "PROFILES", "Hardware", "format_capabilities"]
 
 PROFILES: Final = ("6.12", "7.3")
 GROUPINGS: Final = ("pci", "device", "iommu")
@@ -41,6 +42,25 @@ def _one_of(words: tuple[str, ...]) -> Any:
     return validate
 
 
+def format_capabilities(form: Format) -> frozenset[Capability]:
+    """What an IOMMU can do because its page tables can say it; what firmware and devices decide is not among it.
+
+    Source: ``intel_iommu_capable``, ``amd_iommu_capable``, ``arm_smmu_capable``.
+
+    >>> from swiommu.pagetable.formats import amd_v1, arm_lpae
+    >>> sorted(capability.name for capability in format_capabilities(amd_v1()))
+    ['CACHE_COHERENCY', 'DEFERRED_FLUSH', 'ENFORCE_CACHE_COHERENCY']
+    >>> sorted(capability.name for capability in format_capabilities(arm_lpae()))
+    ['CACHE_COHERENCY', 'DEFERRED_FLUSH', 'NOEXEC']
+    """
+    found = {Capability.CACHE_COHERENCY, Capability.DEFERRED_FLUSH}
+    if form.coherent is not None:
+        found.add(Capability.ENFORCE_CACHE_COHERENCY)
+    if form.effective(Prot.READ | Prot.NOEXEC) & Prot.NOEXEC:
+        found.add(Capability.NOEXEC)
+    return frozenset(found)
+
+
 @attrs.define(eq=False, kw_only=True)
 class Hardware:
     """An IOMMU that devices on ``bus`` reach ``ram`` through; page tables come from ``frames``.
@@ -48,11 +68,12 @@ class Hardware:
     ``format`` is that of its paging domains. ``demands``: the default domain type that a device, by name, must have.
     ``identity``, ``blocked``: whether there are static domains of these types; ``paging``: whether there are others.
     ``hwpt``: what may be asked of a paging domain, ``knows_pasids``: whether PASIDs can have domains.
-    ``capabilities``: see `capable`. ``grouping``: devices get groups by
-    the rules of PCI, one each ("device"), or all the same ("iommu"). ``profile``: whose kernel's answers. ``policy``
-    makes what chooses addresses for the DMA API; by default that of Linux, whose ``pci`` and ``forcedac`` are set by
-    who is in the group and by the command line. ``sync_map``, ``attach_hook``: what the hardware does beside, and may
-    refuse by raising. Errors: `InvalidArgument` for a word that is none.
+    ``capabilities``: see `capable`; by default those of the format (`format_capabilities`), and dirty tracking if
+    ``hwpt`` has it. ``grouping``: devices get groups by the rules of PCI, one each ("device"), or all the same
+    ("iommu"). ``profile``: whose kernel's answers. ``policy`` makes what chooses addresses for the DMA API; by default
+    that of Linux, whose ``pci`` and ``forcedac`` are set by who is in the group and by the command line. ``sync_map``,
+    ``attach_hook``: what the hardware does beside, and may refuse by raising. Errors: `InvalidArgument` for a word that
+    is none.
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.memory import Frames
@@ -70,14 +91,14 @@ class Hardware:
     format: Format = MOCK
     profile: str = attrs.field(default="7.3", validator=_one_of(PROFILES))
     grouping: str = attrs.field(default="device", validator=_one_of(GROUPINGS))
-    capabilities: frozenset[Capability] = attrs.field(default=frozenset(Capability), converter=frozenset)
+    hwpt: Hwpt = Hwpt.PASID
+    capabilities: frozenset[Capability] = attrs.field(converter=frozenset)
     not_coherent: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
     demands: dict[str, DomainType] = attrs.field(factory=dict)
     identity: bool = True
     blocked: bool = True
     paging: bool = True
     knows_pasids: bool = True
-    hwpt: Hwpt = Hwpt.PASID
     policy: Callable[[], IovaPolicy] = LinuxIova
     sync_map: Callable[[IommuDomain, int, int], None] | None = None
     attach_hook: Callable[[IommuDomain, Attachable], None] | None = None
@@ -86,6 +107,11 @@ class Hardware:
     group: Any = attrs.field(default=None, init=False)
     _countdown: int = attrs.field(default=0, init=False)
     _failure: SwiommuError | None = attrs.field(default=None, init=False)
+
+    @capabilities.default
+    def _capabilities(self) -> frozenset[Capability]:
+        dirty = {Capability.DIRTY_TRACKING} if self.hwpt & Hwpt.DIRTY_TRACKING else set()
+        return format_capabilities(self.format) | dirty
 
     def __attrs_post_init__(self) -> None:
         if self.identity:
@@ -107,11 +133,11 @@ class Hardware:
         """Whether invalidations may wait: by the capability, and always with the generic page table."""
         return Capability.DEFERRED_FLUSH in self.capabilities or self.format.rules.name.startswith("generic_pt")
 
-    def alloc(self, kind: DomainType, flags: Hwpt = Hwpt.NONE) -> IommuDomain:
-        """A new domain, or the static one of that type.
+    def alloc(self, kind: DomainType, flags: int = Hwpt.NONE) -> IommuDomain:
+        """A new domain, or the static one of that type; ``flags``: bits of `Hwpt`.
 
-        Raises `NotSupported` for what it hasn't, `NoMemory` without a frame for the first table, `InvalidArgument` for
-        a type that is not allocated like this.
+        Raises `NotSupported` for what it hasn't and for bits of ``flags`` beyond ``hwpt``, `NoMemory` without a frame
+        for the first table, `InvalidArgument` for a type that is not allocated like this.
         """
         if kind is DomainType.IDENTITY and self.identity_domain is not None:
             return self.identity_domain
@@ -121,7 +147,7 @@ class Hardware:
             raise NotSupported(f"IOMMU {self.name!r} has no {kind.log_name.lower()} domain", type=kind)
         if not kind.paging:
             raise InvalidArgument(f"a domain of type {kind.value:#x} is not made by itself", type=kind)
-        if not self.paging or flags & ~self.hwpt:
+        if not self.paging or int(flags) & ~int(self.hwpt):
             raise NotSupported(f"IOMMU {self.name!r} has no paging domains with flags {int(flags):#x}", flags=flags)
         if kind is DomainType.DMA_FQ and not self.deferred_flush:
             kind = DomainType.DMA  # falls back without a word, as dma-iommu does

@@ -17,6 +17,7 @@ from swiommu.iommu.groups import (
     map_range,
     report_fault,
 )
+from swiommu.pagetable.formats import vtd_ss
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_capabilities(machine, capability):
 
 
 def test_coherency_is_by_device(machine):
-    host = machine(not_coherent={"gpu"})
+    host = machine(format=vtd_ss(), not_coherent={"gpu"})
     assert capable(host.probe("nic")[0], Capability.ENFORCE_CACHE_COHERENCY)
     gpu = host.probe("gpu")[0]
     assert not capable(gpu, Capability.ENFORCE_CACHE_COHERENCY)
