@@ -31,6 +31,7 @@ from swiommu.layer.graph import (
     disconnect,
     missing_direct,
     read_through,
+    require_no_conflict,
     require_unused,
     reserved_regions,
 )
@@ -99,6 +100,7 @@ __all__ = [
     "picture",
     "read_stack",
     "read_through",
+    "require_no_conflict",
     "require_unused",
     "reserved_regions",
     "save",

@@ -12,6 +12,7 @@ from swiommu.layer import (
     Blocked,
     Chain,
     FlatTable,
+    Graph,
     Identity,
     Memory,
     Node,
@@ -27,11 +28,12 @@ from swiommu.layer import (
     disconnect,
     missing_direct,
     read_through,
+    require_no_conflict,
     require_unused,
 )
 from swiommu.memory import SparseRam
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
-from swiommu.pagetable.formats import MOCK64K
+from swiommu.pagetable.formats import FORMATS, MOCK64K
 
 RW = Prot.READ | Prot.WRITE
 MiB = 1 << 20
@@ -220,24 +222,42 @@ def test_a_window_leads_into_the_memory():
     connect(bus("bus", (0, 0x8000, 0x4000_0000), (0x10000, 0x8000, 0x3FFF_8000)), memory)
 
 
-def test_leaves_that_live_lead_into_the_lower_input():
-    flat = Node(FlatTable("gart", base=0x8000_0000, size=0x4000))
-    upper = paged("iommu", (0x1000, 0x8000_0000, 0x4000), (0x9000, 0x8000_4000, 0x1000))
-    error = refused(OutOfRange, lambda: connect(upper, flat), upper, flat)
-    assert str(error) == (
-        "'iommu' can't be put on 'gart': [0x9000, 0xa000) of 'iommu' leads to [0x80004000, 0x80005000), "
-        "and 'gart' takes [0x80000000, 0x80004000)"
-    )
-    upper.layer.table.unmap(0x9000, 0x1000)
-    connect(upper, flat)
+BELOW = {
+    "window": lambda: bus("below", (0x8000_0000, 0x4000, -0x8000_0000)),
+    "aperture": lambda: Node(FlatTable("below", base=0x8000_0000, size=0x4000)),
+    "router": lambda: Node(Router("below", Span(0x8000_0000, 0x4000), ports=("dram",))),
+    "memory": lambda: ram("below", base=0x8000_0000, size=0x4000),
+    "table": lambda: Node(Paged("below", RadixTable(FORMATS["vtd-ss-3"], CountingTables()))),
+    "bypass": lambda: Node(Identity("below", width=39)),
+}
 
 
-def test_output_wider_than_the_lower_input():
-    upper, lower = paged("s1", (0, 1 << 48, 0x1000)), paged("s2")
-    error = refused(OutOfRange, lambda: connect(upper, lower), upper, lower)
-    assert str(error) == (
-        "'s1' can't be put on 's2': [0x0, 0x1000) of 's1' leads to [0x1000000000000, 0x1000000001000), "
-        "and 's2' takes [0x0, 0x1000000000000)"
+@pytest.mark.parametrize("below", BELOW)
+@pytest.mark.parametrize("table", ["paged", "flat"])
+@pytest.mark.parametrize("mapped", ["before", "after", "moved"])
+def test_an_entry_that_leads_nowhere_is_a_fault_whenever_it_was_made(below, table, mapped):
+    """Outside of what is below, as in a hole: the access faults there, and neither `connect` nor `check` minds."""
+    outside = 0x80_0000_0000
+    graph = Graph()
+    lower = graph.add(BELOW[below]())
+    if table == "flat":
+        layer = FlatTable("table", base=0, size=0x4000)
+        made = lambda: layer.map(0x1000, outside, 0x1000)  # noqa: E731
+    else:
+        layer = Paged("table", RadixTable(MOCK, CountingTables()))
+        made = lambda: layer.table.map_run(0x1000, outside, 0x1000, 1, Prot.READ)  # noqa: E731
+    if mapped == "before":
+        made()
+    upper = graph.add(layer, on=() if mapped == "moved" else lower, walker=Walker.PHYSICAL)
+    if mapped != "before":
+        made()
+    if mapped == "moved":
+        graph.move("table", lower)
+    graph.check()
+    answer = access(upper, 0x1010, 1, Access.READ)
+    assert (str(answer.fault), answer.fault.iova) == (
+        "range fault of READ access at 0x8000000010 in layer 'below'",
+        0x1010,
     )
 
 
@@ -304,6 +324,54 @@ def test_windows_beside_a_page_table_keep_its_pages(span, text, page_table):
     assert (error.window, error.paged, error.granule) == ("bus", "iommu", 0x1000)
 
 
+WINDOWS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 0x800, 0x1000, 0x8000]),
+        st.sampled_from([0x1000, 0x1800, 0x4000]),
+        st.sampled_from([-0x1000, -0x800, 0, 0x800, 0x1000, 0x8000]),
+    ).filter(lambda span: span[0] + span[2] >= 0),
+    min_size=1,
+    max_size=1,
+)
+LAYERS = st.one_of(
+    st.tuples(st.just("window"), WINDOWS),
+    st.tuples(st.just("paged"), st.sampled_from([MOCK, MOCK64K])),
+    st.tuples(st.just("identity"), st.sampled_from([12, 16, 64])),
+    st.tuples(st.just("flat"), st.sampled_from([0, 0x8000])),
+)
+
+
+def made(number, kind, value):
+    if kind == "window":
+        return bus(f"n{number}", *value)
+    if kind == "paged":
+        return paged(f"n{number}", form=value)
+    if kind == "identity":
+        return Node(Identity(f"n{number}", width=value))
+    return Node(FlatTable(f"n{number}", base=value, size=0x8000))
+
+
+@given(st.lists(LAYERS, min_size=2, max_size=4), st.booleans(), st.randoms(use_true_random=False))
+def test_the_order_of_the_edges_does_not_matter(layers, with_memory, random):
+    """What is one stack in the end is refused, or not, in whatever order its layers were put on each other."""
+
+    def verdict(order):
+        nodes = [made(number, *layer) for number, layer in enumerate(layers)]
+        if with_memory:
+            nodes.append(ram(base=0, size=0x1_0000))
+        try:
+            for number in order:
+                connect(nodes[number], nodes[number + 1])
+        except (OutOfRange, InvalidArgument):
+            return "refused"
+        return "whole"
+
+    order = list(range(len(layers) - 1 + with_memory))
+    bottom_up, top_down = verdict(order[::-1]), verdict(order)
+    random.shuffle(order)
+    assert bottom_up == top_down == verdict(order)
+
+
 def test_borders_where_nothing_changes_tear_nothing():
     halves = bus("bus", (0, 0x800, 0x4000_0000), (0x800, 0x800, 0x4000_0000))
     connect(halves, ram())
@@ -353,15 +421,24 @@ def test_large_pages_are_not_moved_by_less_onto_large_pages():
 # -- reserved regions and direct ones: the rest is in test_reserved.py
 
 
-def test_no_mapping_leads_to_a_reserved_region():
-    lower, upper = paged("s2"), paged("s1", (0x1000, 0x8000, 0x4000))
-    lower.reserved = (Reserved(0xA000, 0x1000),)
-    error = refused(AddressInUse, lambda: connect(upper, lower), upper, lower)
-    assert str(error) == (
-        "'s1' can't be put on 's2': the mapping [0x3000, 0x4000) of 's1' leads to "
-        "the reserved region [0xa000, 0xb000) of 's2'"
-    )
-    assert (error.upper, error.iova, error.size, error.region) == ("s1", 0x3000, 0x1000, lower.reserved[0])
+def test_mappings_against_reserved_regions_are_no_matter_of_the_graph():
+    """Whether they were made before or after; who lets a device in asks `require_no_conflict`."""
+    sentence = "the mapping [0x3000, 0x4000) of 's1' leads to the reserved region [0xa000, 0xb000) of 's2'"
+    for late in (False, True):
+        lower, upper = paged("s2"), paged("s1")
+        lower.reserved = (Reserved(0xA000, 0x1000),)
+        if late:
+            connect(upper, lower)
+        upper.layer.table.map_run(0x1000, 0x8000, 0x1000, 4, Prot.READ)
+        if not late:
+            connect(upper, lower)
+        with pytest.raises(AddressInUse) as caught:
+            require_no_conflict(upper)
+        assert str(caught.value) == sentence
+        error = caught.value
+        assert (error.upper, error.iova, error.size, error.region) == ("s1", 0x3000, 0x1000, lower.reserved[0])
+        upper.layer.table.unmap(0x3000, 0x1000)
+        require_no_conflict(upper)
 
 
 def test_nothing_missing_without_direct_regions():

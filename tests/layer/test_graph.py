@@ -21,6 +21,7 @@ from swiommu.layer import (
     Window,
     access,
     connect,
+    flatten,
 )
 from swiommu.memory import SparseRam
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
@@ -226,6 +227,43 @@ def test_a_node_that_is_there_already_comes_with_its_edges():
     assert [top.name for top in graph.tops()] == ["two", "new"]
 
 
+def test_a_flattened_stack_is_added_over_the_same_memories():
+    """`flatten` puts its table over the memories of the source, which are nodes of the graph that it came from."""
+    graph = host_and_guests()
+    flat = graph.add(flatten(graph["one"], name="shadow"))
+    graph.check()
+    assert (flat.lowers, graph["ram"].uppers) == ([graph["ram"]], [graph["host"], flat])
+    assert access(flat, 0x1010, 1, READ).runs == access(graph["one"], 0x1010, 1, READ).runs
+    assert (
+        str(refused(Busy, graph, lambda: graph.remove("ram"))) == "'ram' can't be removed: 'host', 'shadow' sit on it"
+    )
+    graph.remove("shadow")
+    assert graph["ram"].uppers == [graph["host"]]
+
+
+def test_a_flattened_router_brings_the_ends_that_the_graph_lacks():
+    graph = gpu()
+    vram = graph["gpu"].lowers[1]
+    flat = flatten(graph["gpu"])
+    other = Graph()
+    other.add(vram.layer)
+    assert other.add(flat) is flat
+    other.check()
+    assert sorted(node.name for node in other) == ["dram", "flat", "vram"]
+    assert flat.lowers == [other[name] for name in flat.layer.ports]
+    assert ends(flat, 0x10_0004) == [("vram", 4, 1)]
+    assert ends(flat, 0x1_1004) == [("dram", 0x8004, 1)]
+
+
+def test_a_memory_of_the_same_name_is_another_one():
+    graph, other = host_and_guests(), host_and_guests()
+    flat = flatten(other["one"])
+    error = refused(NotFound, graph, lambda: graph.add(flat))
+    assert str(error) == "'flat' needs 'ram', which is not of this graph"
+    error = refused(NotFound, other, lambda: other.add(flatten(other["one"], name="ram2"), walker=graph["ram"]))
+    assert str(error) == "the node 'ram' is not of this graph"
+
+
 # -- refusals leave the graph as it was
 
 
@@ -279,13 +317,14 @@ def test_move_takes_along_what_sits_on_it():
 def test_move_that_does_not_fit_changes_nothing():
     graph = host_and_guests()
     graph.add(FlatTable("gart", base=0x8000_0000, size=0x1000), on="ram")
-    error = refused(OutOfRange, graph, lambda: graph.move("one", "gart"))
+    graph.add(Window("bus", Span(0, 0x1000, 0x1000)), on="one")
+    error = refused(OutOfRange, graph, lambda: graph.move("bus", "gart"))
     assert str(error) == (
-        "'one' can't be put on 'gart': [0x1000, 0x2000) of 'one' leads to [0x100000, 0x101000), "
+        "'bus' can't be put on 'gart': [0x0, 0x1000) of 'bus' leads to [0x1000, 0x2000), "
         "and 'gart' takes [0x80000000, 0x80001000)"
     )
-    assert [node.name for node in graph["host"].uppers] == ["one", "two"]
-    assert ends(graph["one"], 0x1000) == [("ram", 0x80_0000, 1)]
+    assert graph["one"].uppers == [graph["bus"]]
+    assert ends(graph["bus"], 0) == [("ram", 0x80_0000, 1)]
     error = refused(InvalidArgument, graph, lambda: graph.move("ram", "gart"))
     assert str(error) == "'ram' can't be put on anything: it is a memory"
 

@@ -23,6 +23,7 @@ from swiommu.layer import (
     allocatable,
     connect,
     missing_direct,
+    require_no_conflict,
     reserved_regions,
 )
 from swiommu.memory import SparseRam
@@ -110,26 +111,42 @@ def test_through_a_page_table_by_kind():
 # -- what never goes together
 
 
+def conflict(kind, top):
+    with pytest.raises(kind) as caught:
+        require_no_conflict(top)
+    return caught.value
+
+
 def test_no_mapping_leads_to_what_is_reserved_behind_a_window():
     window = on(bus("bus", (0, 0x1_0000, 0x4000_0000)), on(ram(), reserved=[Reserved(0x4000_3000, 0x1000)]))
-    with pytest.raises(AddressInUse) as caught:
-        connect(paged("iommu", (0x7000, 0x3000, 0x1000)), window)
-    assert str(caught.value) == (
-        "'iommu' can't be put on 'bus': the mapping [0x7000, 0x8000) of 'iommu' leads to "
-        "the reserved region [0x3000, 0x4000) of 'bus'"
+    top = on(paged("iommu", (0x7000, 0x3000, 0x1000)), window)
+    assert str(conflict(AddressInUse, top)) == (
+        "the mapping [0x7000, 0x8000) of 'iommu' leads to the reserved region [0x3000, 0x4000) of 'bus'"
     )
-    assert window.uppers == []
+    require_no_conflict(window)  # the table is not below it
 
 
 def test_no_mapping_hides_messages():
     lower = on(ram(), reserved=[Reserved(0xFEE0_0000, 0x10_0000, MSI)])
-    with pytest.raises(AddressInUse) as caught:
-        connect(paged("iommu", (0xFEE0_0000, 0x8000, 0x1000)), lower)
-    assert str(caught.value) == (
-        "'iommu' can't be put on 'ram': the mapping [0xfee00000, 0xfee01000) of 'iommu' lies in "
-        "the msi region [0xfee00000, 0xfef00000) of 'iommu'"
+    assert str(conflict(AddressInUse, on(paged("iommu", (0xFEE0_0000, 0x8000, 0x1000)), lower))) == (
+        "the mapping [0xfee00000, 0xfee01000) of 'iommu' lies in the msi region [0xfee00000, 0xfef00000) of 'iommu'"
     )
-    connect(paged("iommu", (0x8000, 0xFEE0_0000, 0x1000)), lower)  # an output is no message
+    require_no_conflict(on(paged("iommu", (0x8000, 0xFEE0_0000, 0x1000)), lower))  # an output is no message
+
+
+def test_regions_of_an_open_end():
+    top = on(paged("iommu", (0x8000, 0, 0x1000)), reserved=[Reserved(0x8000, 0x1000), Reserved(0, 0x1000, DIRECT)])
+    assert str(conflict(AddressInUse, top)) == (
+        "the mapping [0x8000, 0x9000) of 'iommu' lies in the reserved region [0x8000, 0x9000) of 'iommu'"
+    )
+
+
+def test_a_conflict_far_below_is_found_from_the_top():
+    lower = on(paged("s2", (0x5000, 0x3000, 0x1000)), on(ram(), reserved=[Reserved(0x3000, 0x1000)]))
+    top = on(Node(Identity("bypass")), on(paged("s1"), lower))
+    assert str(conflict(AddressInUse, top)) == (
+        "the mapping [0x5000, 0x6000) of 's2' leads to the reserved region [0x3000, 0x4000) of 'ram'"
+    )
 
 
 def test_software_messages_have_to_be_mapped():
@@ -141,11 +158,10 @@ def test_software_messages_have_to_be_mapped():
 def test_a_region_far_below_meets_a_mapping_far_above():
     top, bypass = paged("iommu", (0xFEE0_0000, 0x8000, 0x1000)), Node(Identity("bypass"))
     connect(top, bypass)
-    with pytest.raises(AddressInUse) as caught:
-        connect(bypass, on(ram(), reserved=[Reserved(0xFEE0_0000, 0x1000, MSI)]))
-    assert str(caught.value) == (
-        "'bypass' can't be put on 'ram': the mapping [0xfee00000, 0xfee01000) of 'iommu' lies in "
-        "the msi region [0xfee00000, 0xfee01000) of 'iommu'"
+    require_no_conflict(top)
+    connect(bypass, on(ram(), reserved=[Reserved(0xFEE0_0000, 0x1000, MSI)]))
+    assert str(conflict(AddressInUse, top)) == (
+        "the mapping [0xfee00000, 0xfee01000) of 'iommu' lies in the msi region [0xfee00000, 0xfee01000) of 'iommu'"
     )
 
 
@@ -165,21 +181,20 @@ def test_direct_is_identity_through_one_table():
 
 
 def test_direct_elsewhere_is_refused():
-    with pytest.raises(InvalidArgument) as caught:
-        connect(paged("iommu", (0x9000, 0x1_9000, 0x1000)), direct_ram())
-    assert str(caught.value) == (
-        "'iommu' can't be put on 'ram': the direct region [0x8000, 0xb000) has to be at the same address in memory, "
+    error = conflict(InvalidArgument, on(paged("iommu", (0x9000, 0x1_9000, 0x1000)), direct_ram()))
+    assert str(error) == (
+        "the direct region [0x8000, 0xb000) has to be at the same address in memory, "
         "and from 'iommu' 0x9000 leads to 0x19000 in 'ram'"
     )
-    assert (caught.value.iova, caught.value.paddr) == (0x9000, 0x1_9000)
+    assert (error.iova, error.paddr) == (0x9000, 0x1_9000)
 
 
 def test_direct_through_two_tables_counts_at_the_ends():
     """Each may move it, if together they don't: what is checked is the composite."""
     lower = on(paged("s2", (0x5_8000, 0x8000, 0x3000)), direct_ram())
-    with pytest.raises(InvalidArgument):
-        connect(paged("s1", (0x8000, 0x5_9000, 0x1000)), lower)
+    conflict(InvalidArgument, on(paged("s1", (0x8000, 0x5_9000, 0x1000)), lower))
     upper = on(paged("s1", (0x8000, 0x5_8000, 0x2000)), lower)
+    require_no_conflict(upper)
     assert missing_direct(upper) == [(0xA000, 0xB000)]
 
 
@@ -189,40 +204,36 @@ def test_direct_missing_below():
 
 
 def test_direct_does_not_pass_a_window_that_moves():
-    window = bus("bus", (0, 0x1_0000, 0x1_0000))
-    with pytest.raises(InvalidArgument) as caught:
-        connect(window, direct_ram())
-    assert str(caught.value) == (
-        "'bus' can't be put on 'ram': the direct region [0x8000, 0xb000) has to be at the same address in memory, "
+    window = on(bus("bus", (0, 0x1_0000, 0x1_0000)), direct_ram())
+    assert str(conflict(InvalidArgument, window)) == (
+        "the direct region [0x8000, 0xb000) has to be at the same address in memory, "
         "and from 'bus' 0x8000 leads to 0x18000 in 'ram'"
     )
-    assert window.lowers == []
 
 
-def test_direct_passes_a_pair_of_inverse_windows():
+@pytest.mark.parametrize("bottom_up", [True, False])
+def test_direct_passes_a_pair_of_inverse_windows(bottom_up):
     down, up, memory = bus("down", (0x2_0000, 0x1_0000, -0x2_0000)), bus("up", (0, 0x1_0000, 0x2_0000)), direct_ram()
-    connect(up, down)
-    connect(down, memory)
+    edges = [(up, down), (down, memory)]
+    for edge in edges[::-1] if bottom_up else edges:
+        connect(*edge)
     assert reserved_regions(up) == [Reserved(0x8000, 0x3000, DIRECT)]
     assert missing_direct(up) == []
+    require_no_conflict(up)
 
 
 def test_direct_outside_of_an_aperture():
-    gart = Node(FlatTable("gart", base=0x9000, size=0x1_0000))
-    with pytest.raises(InvalidArgument) as caught:
-        connect(gart, direct_ram())
-    assert str(caught.value) == (
-        "'gart' can't be put on 'ram': the direct region [0x8000, 0xb000) has to be at the same address in memory, "
+    gart = on(Node(FlatTable("gart", base=0x9000, size=0x1_0000)), direct_ram())
+    assert str(conflict(InvalidArgument, gart)) == (
+        "the direct region [0x8000, 0xb000) has to be at the same address in memory, "
         "and from 'gart' 0x8000 leads nowhere in 'gart'"
     )
 
 
 def test_direct_where_there_is_no_memory():
     memory = on(ram(size=0xA000), reserved=[Reserved(0x8000, 0x3000, DIRECT)])
-    with pytest.raises(InvalidArgument) as caught:
-        connect(Node(Identity("bypass")), memory)
-    assert str(caught.value) == (
-        "'bypass' can't be put on 'ram': the direct region [0x8000, 0xb000) has to be at the same address in memory, "
+    assert str(conflict(InvalidArgument, on(Node(Identity("bypass")), memory))) == (
+        "the direct region [0x8000, 0xb000) has to be at the same address in memory, "
         "and from 'bypass' 0xa000 leads nowhere in 'ram'"
     )
 
@@ -233,10 +244,10 @@ def test_direct_of_a_device():
     top.reserved = (Reserved(0x8000, 0x1000, DIRECT),)
     bypass = Node(Identity("bypass"))
     connect(top, bypass)
-    with pytest.raises(InvalidArgument) as caught:
-        connect(bypass, ram())
-    assert str(caught.value) == (
-        "'bypass' can't be put on 'ram': the direct region [0x8000, 0x9000) has to be at the same address in memory, "
+    require_no_conflict(top)
+    connect(bypass, ram())
+    assert str(conflict(InvalidArgument, top)) == (
+        "the direct region [0x8000, 0x9000) has to be at the same address in memory, "
         "and from 'iommu' 0x8000 leads to 0x58000 in 'ram'"
     )
 

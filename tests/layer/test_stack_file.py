@@ -123,6 +123,36 @@ def test_every_kind_in_one_file(read):
     assert [str(region) for region in stack["bus"].reserved] == ["msi region [0xfe0000, 0xfe1000)"]
 
 
+def test_entries_of_an_aperture_are_no_mapped_pages(read):
+    """A GART of 256 MiB has 65536 entries; what a file may map is for what it maps."""
+    stack = read(
+        """
+        [layer.gart]
+        kind = "flat"
+        size = "256 MiB"
+        map = [{ at = 0x1000, to = 0x8000_0000, size = "8 KiB" }]
+        on = "iommu"
+        walker = "physical"
+        """
+        + paged("at = 0x8000_0000, to = 0x9000_0000, size = '128 MiB', page = '4K'", name="iommu")
+        + RAM,
+    )
+    assert access(stack["gart"], 0x1010, 1, Access.READ).runs[0].output == 0x9000_0010
+    assert stack["gart"].layer.describe() == "[0x0, 0x10000000), 2 of 65536 entries mapped, table at 0x1000"
+
+
+def test_a_map_that_leads_outside_the_window_below_is_a_fault_of_the_access(read):
+    stack = read(
+        paged("at = 0x1000, to = 0x20_0000, size = 4096", on='"bus"', tables="0")
+        + "[layer.bus]\nkind = 'window'\non = 'ram'\nwindows = [{ at = 0, size = 0x10_0000, to = 0x8000_0000 }]\n"
+        + RAM,
+    )
+    stack.check()
+    assert str(access(stack["s1"], 0x1010, 1, Access.READ).fault) == (
+        "range fault of READ access at 0x200010 in layer 'bus'"
+    )
+
+
 @pytest.mark.parametrize("name", bundled_stacks())
 def test_bundled_stacks_stand(name):
     stack = read_stack(name)
@@ -350,7 +380,24 @@ REFUSED = {
     ),
     "an aperture of 2**40 pages": (
         RAM + "[layer.g]\nkind = 'flat'\non = 'ram'\ntables = 0x8000_0000\nsize = 0x10_0000_0000_0000\n",
-        "layer.g: 1099511627776 pages are more than a file may map, 65536 in all",
+        "layer.g: an aperture of 0x10000000000000 bytes has 1099511627776 entries, more than 1048576 of all apertures",
+    ),
+    "apertures of 5 GiB": (
+        RAM + "".join(f"[layer.g{at}]\nkind = 'flat'\nsize = '{at} GiB'\n" for at in (2, 3)),
+        "layer.g3: an aperture of 0xc0000000 bytes has 786432 entries, more than 1048576 of all apertures",
+    ),
+    "a map of an aperture": (
+        RAM + "[layer.g]\nkind = 'flat'\nsize = '1 GiB'\nmap = [{ at = 0, to = 0, size = '1 GiB' }]\n",
+        "layer.g: map[0]: 262144 pages are more than a file may map, 65536 in all",
+    ),
+    "a map where messages are": (
+        paged("at = 0xfee0_0000, to = 0, size = 4096")
+        + RAM
+        + "reserved = [{ at = 0xfee0_0000, size = '1 MiB', kind = 'msi' }]\n",
+        (
+            "layer.s1: the mapping [0xfee00000, 0xfee01000) of 's1' lies in the msi region "
+            "[0xfee00000, 0xfef00000) of 's1'"
+        ),
     ),
     "page size": (
         paged("at = 0, to = 0, size = 8192, page = 8192") + RAM,

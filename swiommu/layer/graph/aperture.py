@@ -62,7 +62,7 @@ def reserved_regions(node: Node) -> list[Reserved]:
 
     Its own, and those of the layers below. Through windows, routers and bypasses these appear shifted, cut to what
     leads there, except for DIRECT ones, which are at the same address everywhere. Through a page table only DIRECT
-    and MSI regions are seen, unshifted; the others limit its outputs, which `connect` heeds.
+    and MSI regions are seen, unshifted; the others limit its outputs, see `require_no_conflict`.
 
     >>> from swiommu.layer import Identity, Node, Span, Window, connect
     >>> lower, upper = Node(Identity("bypass")), Node(Window("bus", Span(0, 0x10_0000, 0x8000_0000)))

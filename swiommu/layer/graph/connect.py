@@ -27,8 +27,7 @@ def connect(upper: Node, *lowers: Node) -> None:
     """Put ``upper`` on ``lowers``, one for each of its ports, in their order; all or nothing.
 
     Raises `Busy` if it sits somewhere already, `InvalidArgument` for another number of nodes than it has ports, `Loop`
-    if it would be found below itself, and what `swiommu.layer.graph.fit.refuse_misfit` says of widths, granules and
-    reserved regions.
+    if it would be found below itself, and what `swiommu.layer.graph.fit.refuse_misfit` says of widths and granules.
 
     >>> from swiommu.layer import Identity, Node, Span, Window
     >>> window, bypass = Node(Window("bus", Span(0, 0x1000, 0x4000))), Node(Identity("bypass"))

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from swiommu.errors import InvalidArgument, NotFound
-from swiommu.layer.graph.connect import below, connect, part, read_through, require_unused, way_to
+from swiommu.layer.cache import invalidate
+from swiommu.layer.graph.connect import below, connect, join, part, read_through, require_unused, way_to
 from swiommu.layer.graph.fit import refuse_misfit
 from swiommu.layer.node import Node
 from swiommu.layer.path import Walker, members
@@ -57,8 +58,10 @@ class Graph:
         """A node of ``layer``, put ``on`` nodes of the graph: one for each of its ports, none to leave it open.
 
         ``walker`` says where its tables are read, ``reserved`` which of its inputs are. A node is taken as it
-        is: walker and regions are then its own. Raises `InvalidArgument` for a name that is taken or no name,
-        `NotFound` for a name that is not there, and what `connect` raises.
+        is: walker and regions are then its own. What it is connected to has to be of this graph; a memory that only it
+        uses, as below `swiommu.layer.flatten`, is replaced by the node of the same `Layer` here, or added too. Raises
+        `InvalidArgument` for a name that is taken or no name, `NotFound` for a name that is not there, and what
+        `connect` raises.
         """
         node = layer if isinstance(layer, Node) else Node(layer, input_space=input_space)
         if not node.name or node.name in self._nodes:
@@ -74,10 +77,11 @@ class Graph:
             if through is not Walker.NESTED:
                 undo.callback(setattr, node, "walker", node.walker)
                 read_through(node, through)
-            self._require_own(node)
+            ends = self._ends_of(node)
             if lowers:
                 connect(node, *lowers)
             undo.pop_all()
+        self._take_ends(node, ends)
         self._nodes[node.name] = node
         return node
 
@@ -146,11 +150,25 @@ class Graph:
         wanted = [on] if isinstance(on, (str, Node)) else list(on)
         return [self[each] if isinstance(each, str) else self._own(each) for each in wanted]
 
-    def _require_own(self, node: Node) -> None:
-        # A node that comes with connections of its own: what it needs has to be here.
+    def _ends_of(self, node: Node) -> list[Node]:
+        # For each node that one with connections of its own is on, what it will be on here.
+        ends: list[Node] = []
         for lower in below(node):
-            if self._nodes.get(lower.name) is not lower:
-                raise NotFound(f"{node.name!r} needs {lower.name!r}, which is not of this graph", name=lower.name)
+            mine = self._nodes.get(lower.name)
+            if mine is not lower:
+                private = not lower.lowers and lower.uppers == [node] and not lower.readers
+                if not private or lower.name == node.name or (mine is not None and mine.layer is not lower.layer):
+                    raise NotFound(f"{node.name!r} needs {lower.name!r}, which is not of this graph", name=lower.name)
+            ends.append(mine or lower)
+        return ends[: len(node.lowers)]
+
+    def _take_ends(self, node: Node, ends: list[Node]) -> None:
+        if ends and ends != node.lowers:
+            part(node)
+            join(node, ends)
+            invalidate(node)
+        for end in ends:
+            self._nodes[end.name] = end
 
     def _own(self, node: Node) -> Node:
         if self._nodes.get(node.name) is not node:

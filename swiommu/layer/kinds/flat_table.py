@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from itertools import compress, count
 from typing import TYPE_CHECKING, ClassVar
 
 from swiommu.address import PAGE_SIZE, Prot
@@ -120,8 +121,7 @@ class FlatTable(Layer):
 
     def extents(self) -> Iterator[Extent]:
         """The pages with a valid entry."""
-        for page in range(self.base, self.base + self.size, PAGE_SIZE):
-            entry = self._entry(page)
+        for page, entry in self._written():
             if entry & _VALID:
                 yield _extent(page, entry)
 
@@ -136,9 +136,10 @@ class FlatTable(Layer):
         return self._views[page][offset // _ENTRY]
 
     def describe(self) -> str:
-        """The aperture, and how much of it is mapped."""
-        pages = sum(1 for _ in self.extents())
-        return f"[{self.base:#x}, {self.base + self.size:#x}), {pages} pages mapped, table at {self.table:#x}"
+        """The aperture, how many of its entries are mapped, and where the table is."""
+        mapped, entries = sum(entry & _VALID for _, entry in self._written()), self.size // PAGE_SIZE
+        aperture = f"[{self.base:#x}, {self.base + self.size:#x})"
+        return f"{aperture}, {mapped} of {entries} entries mapped, table at {self.table:#x}"
 
     def _require(self, at: int, to: int, size: int) -> None:
         if size < 1 or (at | to | size) % PAGE_SIZE:
@@ -152,6 +153,16 @@ class FlatTable(Layer):
                 iova=at,
                 size=size,
             )
+
+    def _written(self) -> Iterator[tuple[int, int]]:
+        # Pages with an entry that is not 0, ascending; table pages that are all 0 cost one look.
+        left, at = self.size // PAGE_SIZE, self.base
+        for view in self._views:
+            if any(view):
+                entries = view[:left].tolist()
+                yield from ((at + index * PAGE_SIZE, entries[index]) for index in compress(count(), entries))
+            left -= len(view)
+            at += len(view) * PAGE_SIZE
 
     def _entry(self, page: int) -> int:
         return self.stored(self.table + (page - self.base) // PAGE_SIZE * _ENTRY, _ENTRY)

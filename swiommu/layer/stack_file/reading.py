@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from swiommu.address import PhysSpace
 from swiommu.errors import InputError, SwiommuError
-from swiommu.layer.graph import Graph, Reserved, ReservedKind
+from swiommu.layer.graph import Graph, Reserved, ReservedKind, require_no_conflict
 from swiommu.layer.kinds import Blocked, FlatTable, Identity, Memory, Paged, Router, Span, Window
 from swiommu.layer.path import Walker
 from swiommu.layer.stack_file.caches import read_cache
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["bundled_stacks", "read_stack"]
 
 _DATA: Final = Path(__file__).parent.parent.parent / "data" / "stacks"
+_MOST_ENTRIES: Final = 1 << 20
 _MOST_LAYERS: Final = 64
 _MOST_LEAVES: Final = 1 << 16
 _MOST_REFERENCES: Final = 20_000
@@ -106,6 +107,7 @@ class _File:
             if self.kinds[name] == "paged"
         }
         self.graph = Graph()
+        self.entries = 0
         self.leaves = 0
         self.table_pages = 0
         self.regions = 0
@@ -124,6 +126,11 @@ class _File:
             except SwiommuError as error:
                 raise keys.error(str(error)) from error
             keys.close()
+        for top in self.graph.tops():
+            try:
+                require_no_conflict(top)
+            except SwiommuError as error:
+                raise self.all[top.name].error(str(error)) from error
         return self.graph
 
     def _register(self, name: str, keys: Keys) -> None:
@@ -294,7 +301,11 @@ class _File:
     def flat(self, name: str, keys: Keys) -> Layer:
         """``base``, ``size``, ``tables``, ``map``."""
         base, size = keys.address("base", 0), keys.size("size")
-        self._count_pages(keys, size >> 12)
+        self.entries += size >> 12
+        if self.entries > _MOST_ENTRIES:
+            raise keys.error(
+                f"an aperture of {size:#x} bytes has {size >> 12} entries, more than {_MOST_ENTRIES} of all apertures"
+            )
         through, tables = self._tables(name, keys)
         pages = PlacedTables(name, tables, through, limit=1 << 64, claimed=self.claimed)
         held: list[array[int]] = [pages.page(pages.alloc()) for _ in range(-(-(size >> 12) // 1024))]
@@ -302,6 +313,7 @@ class _File:
         for row in keys.rows("map"):
             at, to, length = row.address("at"), row.address("to"), row.size("size")
             row.close()
+            self._count_pages(row, length >> 12)
             try:
                 layer.map(at, to, length)
             except SwiommuError as error:

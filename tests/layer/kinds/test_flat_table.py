@@ -1,3 +1,5 @@
+from array import array
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -157,9 +159,26 @@ def test_table_that_can_not_be(options, text):
 def test_it_says_what_it_is():
     table = gart(table=0x7000)
     table.map(APERTURE, 0, 3 * PAGE)
-    assert table.describe() == "[0x80000000, 0x84000000), 3 pages mapped, table at 0x7000"
+    assert table.describe() == "[0x80000000, 0x84000000), 3 of 16384 entries mapped, table at 0x7000"
     assert (table.table_size, table.granule, table.input_width, table.output_width) == (65536, PAGE, 32, 40)
     assert list(table.accepts()) == [(APERTURE, APERTURE + (64 << 20))]
+
+
+def test_a_large_aperture_lists_what_is_mapped_and_nothing_else():
+    table = FlatTable("gart", base=APERTURE, size=2 << 30)
+    wanted = [APERTURE, APERTURE + (1 << 30) + PAGE, APERTURE + (2 << 30) - PAGE]
+    for number, at in enumerate(wanted):
+        table.map(at, number * PAGE, PAGE)
+    assert [(extent.input, extent.output) for extent in table.extents()] == [
+        (at, number * PAGE) for number, at in enumerate(wanted)
+    ]
+    assert table.describe() == "[0x80000000, 0x100000000), 3 of 524288 entries mapped, table at 0x0"
+
+
+def test_words_behind_the_last_entry_are_not_its_own():
+    page = array("Q", [0xFFFF_FFFF_FFFF_FFFF] * 512)
+    table = FlatTable("gart", base=0, size=3 * PAGE, pages=[page])
+    assert [extent.input for extent in table.extents()] == [0, PAGE, 2 * PAGE]
 
 
 # -- where the table lies
