@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from swiommu.address import align_down, align_up, is_power_of_two
 from swiommu.errors import Busy, InvalidArgument, NoMemory, NoSpace
+from swiommu.region.mainline.page_block import cma_min_alignment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +27,8 @@ class BootMemory:
     """RAM by NUMA node, and the ranges of it that are reserved; addresses in bytes, as plain numbers.
 
     ``ram`` is what `SystemMap.ram` answers, ``nodes`` the node of each range (all 0 by default). ``min_alignment`` is
-    what every area is aligned to (a page block), ``highmem`` where high memory begins on 32-bit machines.
+    what every area is aligned to, by default a page block: `cma_min_alignment` of ``page_size``, ``kernel`` (its
+    version) and ``pageblock_order``. ``highmem``: where high memory begins on 32-bit machines.
     Unlike `swiommu.memory.Memblock` it looks within bounds, from either end, and reserving twice is no error.
 
     >>> from swiommu.address import PhysRange, PhysSpace
@@ -34,6 +36,8 @@ class BootMemory:
     >>> memory.reserve(0x7ff0_0000, 0x1000)
     >>> hex(memory.find(1 << 20, 1 << 20)), hex(memory.find(1 << 20, 1 << 20, bottom_up=True))
     ('0x7fe00000', '0x40000000')
+    >>> BootMemory([PhysRange(PhysSpace("ram").at(0x4000_0000), 1 << 30)], page_size=65536).min_alignment >> 20
+    512
     """
 
     def __init__(
@@ -42,7 +46,9 @@ class BootMemory:
         *,
         nodes: Sequence[int] = (),
         page_size: int = 4096,
-        min_alignment: int = 2 << 20,
+        kernel: str = "6.12",
+        pageblock_order: int | None = None,
+        min_alignment: int | None = None,
         highmem: int | None = None,
     ) -> None:
         if not ram or (nodes and len(nodes) != len(ram)):
@@ -52,7 +58,8 @@ class BootMemory:
         )
         self._reserved: list[tuple[int, int]] = []  # (start, stop), ascending, apart
         self.page_size = page_size
-        self.min_alignment = min_alignment
+        block = cma_min_alignment(page_size, kernel=kernel, pageblock_order=pageblock_order)
+        self.min_alignment = block if min_alignment is None else min_alignment
         self.end = max(stop for _, stop, _ in self._ram)
         self.highmem = self.end if highmem is None else highmem
         self.areas = 0
@@ -159,7 +166,11 @@ def declare_area(
     if not ranges and several:
         ranges = _several(memory, size, alignment, order_per_bit, node)
     if not ranges:
-        raise NoMemory(f"no {size:#x} bytes aligned to {alignment:#x} are free from {base:#x} to {limit:#x}", size=size)
+        raise NoMemory(
+            f"no {size:#x} bytes aligned to {alignment:#x} are free from {base:#x} to {limit:#x}: "
+            f"{_largest(memory, base, limit, node)}",
+            size=size,
+        )
     for start, length in ranges:
         memory.reserve(start, length)
     memory.areas += 1
@@ -182,6 +193,14 @@ def _searched(memory: BootMemory, size: int, align: int, base: int, limit: int, 
     if place is None and memory.end >= _4G + size:
         place = memory.find(size, align, _4G, limit, node=node, bottom_up=True)
     return memory.find(size, align, base, limit, node=node) if place is None else place
+
+
+def _largest(memory: BootMemory, low: int, high: int, node: int | None) -> str:
+    # What is left there, in words.
+    low = max(low, memory.page_size)
+    spans = [(min(stop, high) - max(first, low), max(first, low)) for first, stop in memory.free(node)]
+    size, start = max(spans, default=(0, 0))
+    return f"the largest free range has {size:#x} bytes at {start:#x}" if size > 0 else "nothing is free there"
 
 
 def _several(

@@ -17,6 +17,7 @@ from swiommu.address import is_power_of_two
 from swiommu.errors import InvalidArgument, NoMemory
 from swiommu.region.mainline.area import CmaArea
 from swiommu.region.mainline.command_line import Refusal
+from swiommu.region.mainline.page_block import cma_min_alignment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,15 +63,21 @@ class ReservedNode:
     def place(self, memory: BootMemory) -> int:
         """Reserve it in ``memory``: where it is. `NoMemory` where no window has room.
 
+        `InvalidArgument` for a contiguous area whose start or size is not aligned to the page blocks of ``memory``.
+
         >>> from swiommu.address import PhysRange, PhysSpace
         >>> from swiommu.region.mainline import BootMemory
         >>> memory = BootMemory([PhysRange(PhysSpace("ram").at(0x4000_0000), 1 << 30)])
         >>> hex(ReservedNode("cma", Use.AREA, 16 << 20, alignment=4 << 20).place(memory))
         '0x7f000000'
         """
-        start = self.start
+        start, least = self.start, memory.min_alignment if self.use is Use.AREA else 1
+        if self.size % least or (start or 0) % least:
+            raise InvalidArgument(
+                f"start and size of {self.name!r} must be multiples of {least:#x} bytes", size=self.size
+            )
         if start is None:
-            align = self.alignment or _CACHE_LINE
+            align = max(self.alignment or _CACHE_LINE, least)
             places = (memory.find(self.size, align, low, high) for low, high in self.windows or ((0, memory.end),))
             start = next((place for place in places if place is not None), None)
         if start is None:
@@ -95,13 +102,21 @@ class ReservedMemory:
 
 
 def plan_reserved_memory(
-    tree: FlatTree, *, cma_given: bool = False, arm32: bool = False, min_alignment: int = 2 << 20
+    tree: FlatTree,
+    *,
+    cma_given: bool = False,
+    arm32: bool = False,
+    page_size: int = 4096,
+    kernel: str = "6.12",
+    pageblock_order: int | None = None,
+    min_alignment: int | None = None,
 ) -> ReservedMemory:
     r"""What the kernel makes of ``/reserved-memory``; nodes with a fixed place first, as it takes them.
 
     ``cma_given``: the command line had ``cma=``, so a default area of the tree is refused. ``arm32``: coherent pools
-    need ``no-map``. ``min_alignment`` is a page block in bytes. Nothing is raised; refusals have the kernel's errno, or
-    0 where it only warns.
+    need ``no-map``. What areas are aligned to, ``min_alignment``, is by default a page block: `cma_min_alignment` of
+    ``page_size``, ``kernel`` and ``pageblock_order``, which raises `InvalidArgument`. What the tree says raises
+    nothing; refusals have the kernel's errno, or 0 where it only warns.
 
     >>> from swiommu.region.mainline import FlatTree, TreeNode
     >>> pool = TreeNode("pool@50000000", {"compatible": b"shared-dma-pool\0", "reg": bytes.fromhex("5000000000100000")})
@@ -110,7 +125,9 @@ def plan_reserved_memory(
     >>> [(node.name, node.use.name, hex(node.start)) for node in plan_reserved_memory(FlatTree(root)).nodes]
     [('pool@50000000', 'COHERENT', '0x50000000')]
     """
-    return _Planner(tree.root, cma_given=cma_given, arm32=arm32, min_alignment=min_alignment).plan()
+    block = cma_min_alignment(page_size, kernel=kernel, pageblock_order=pageblock_order)
+    alignment = block if min_alignment is None else min_alignment
+    return _Planner(tree.root, cma_given=cma_given, arm32=arm32, min_alignment=alignment).plan()
 
 
 class _Refused(Exception):
