@@ -7,8 +7,9 @@
     hugetlb_cma=NODE:SIZE[,...]
 
 Numbers are decimal, 0x or 0, with K, M, G, T, P or E, in 64 bits. As in the kernel, what can't be read ends a list and
-is ignored; a later ``cma=`` without a base keeps the base of an earlier one. The ``cma=`` of 2010 is another language:
-`cma_compat.cmdline`. Source: ``kernel/dma/contiguous.c``, ``mm/hugetlb.c``, ``memparse``.
+is ignored: ``256MB`` is 256M, and ``1.5G`` is one byte. Names are in lower case. A later ``cma=`` without a base keeps
+the base of an earlier one. The ``cma=`` of 2010 is another language: `cma_compat.cmdline`. Source:
+``kernel/dma/contiguous.c``, ``mm/hugetlb.c``, ``memparse`` and ``next_arg`` of ``lib/cmdline.c``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import attrs
 
 from swiommu.region.mainline.area import CmaArea
 from swiommu.region.mainline.boot_memory import declare_area
+from swiommu.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +35,7 @@ __all__ = ["AreaPlan", "CommandLinePlan", "Refusal", "plan_command_line"]
 _NUMBER = re.compile(r"(?:0[xX](?P<hex>[0-9a-fA-F]+)|0(?P<octal>[0-7]*)|(?P<decimal>[0-9]*))(?P<unit>[kKmMgGtTpPeE]?)")
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 _NODE = re.compile(r"([0-9]+):")
+_WORD = re.compile(r'(?:[^ \t\n\v\f\r\xa0"]|"[^"]*(?:"|$))+')
 _MOST_NODES = 1024  # MAX_NUMNODES of large kernels
 _BITS_64 = (1 << 64) - 1
 
@@ -143,12 +146,21 @@ def plan_command_line(
 
 
 def _parameters(text: str) -> Iterator[tuple[str, str | None]]:
-    """Names (a dash is an underscore) and values; double quotes keep spaces together; what follows ``--`` is init's."""
-    for word in re.findall(r'(?:[^\s"]|"[^"]*(?:"|$))+', text.partition("\0")[0]):
-        if word == "--":
+    """Names (a dash is an underscore) and values; double quotes keep spaces together; what follows ``--`` is init's.
+
+    Quotes go where they enclose a value or the whole of a parameter; others are a part of it.
+    """
+    for word in _WORD.findall(text.partition("\0")[0]):
+        quoted, inner = word.startswith('"'), word.removeprefix('"')
+        equals = inner.find("=", 1)  # a name has one character at least
+        name, value = (inner, None) if equals < 0 else (inner[:equals], inner[equals + 1 :])
+        if value is not None:
+            value = value[1:].removesuffix('"') if value.startswith('"') else value.removesuffix('"' * quoted)
+        elif quoted:
+            name = name.removesuffix('"')
+        if name == "--" and value is None:
             return
-        name, equals, value = word.replace('"', "").partition("=")
-        yield name.replace("-", "_"), value if equals else None
+        yield name.replace("-", "_"), value
 
 
 def _memparse(text: str) -> tuple[int, str]:
@@ -179,20 +191,24 @@ class _Planner:
         self.huge_by_node: dict[int, int] = {}
 
     def take(self, name: str, value: str | None) -> None:
-        reader = {
+        readers = {
             "cma": self._cma,
             "cma_pernuma": self._cma_pernuma,
             "numa_cma": self._numa_cma,
             "hugetlb_cma": self._hugetlb_cma,
-        }.get(name)
+        }
+        reader = readers.get(name)
         if reader is None:
+            if name.lower() in readers:
+                self._refuse(name, 0, f"the kernel reads {name.lower()}= in lower case only")
             return
         if value is None:
             self._refuse(name, errno.EINVAL, "no value is given")
             return
         rest = reader(value)
         if rest:
-            self._refuse(name, 0, f"{rest[:40]!r} is ignored")
+            read = "" if name != "cma" else f", the size is {counted(self.size or 0, 'byte')}"
+            self._refuse(name, 0, f"{rest[:40]!r} is ignored{read}")
 
     def plan_nodes(self) -> None:
         for node in sorted({*self.nodes, *self.by_node}):
@@ -243,13 +259,14 @@ class _Planner:
                 return
 
     def _cma(self, value: str) -> str:
-        self.size, rest = _memparse(value)
+        size, rest = _memparse(value)
+        self.size = None if size == _BITS_64 else size  # -1 is what stands there before
         if rest.startswith("@"):
             self.base, rest = _memparse(rest[1:])
             if rest.startswith("-"):
                 self.limit, rest = _memparse(rest[1:])
             else:
-                self.limit = (self.base + self.size) & _BITS_64
+                self.limit = (self.base + size) & _BITS_64
         return rest
 
     def _cma_pernuma(self, value: str) -> str:
