@@ -12,7 +12,8 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cma_compat.structures import cma_allocator
-from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotFound, NotSupported, SwiommuError
+from swiommu.address import as_integers
+from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotAnInteger, NotFound, NotSupported, SwiommuError
 from swiommu.region import Allocator, FailSwitch, Region, allocator_names, make_allocator
 
 if TYPE_CHECKING:
@@ -257,9 +258,12 @@ class Plugged:
         return contained(f"the allocator {self.name!r} in {name}", getattr(self._allocator, name), *args)
 
     def _admitted(self, chunk: cma_chunk, size: int) -> int:
-        start, taken = getattr(chunk, "start", None), getattr(chunk, "size", None)
         said = f"the allocator {self.name!r} answered {chunk!r} for {size} bytes"
-        if not isinstance(start, int) or taken != size:
+        try:
+            start, taken = as_integers(start=getattr(chunk, "start", None), size=getattr(chunk, "size", None))
+        except NotAnInteger:
+            taken = 0
+        if taken != size:
             raise SwiommuError(f"{said}, which is no chunk of that size", size=size)
         if start < self.start or start + size > self.start + self.size:
             raise SwiommuError(f"{said}, outside the region", place=start, size=size)

@@ -14,6 +14,7 @@ from cma_compat.device_map import lookup, region_names
 from cma_compat.index import Live
 from cma_compat.regions import Regions
 from cma_compat.structures import CmaInfo
+from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, SwiommuError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class ContiguousMemory(Regions):
         """
         if dev is None:
             raise InvalidArgument("no device to allocate for")
-        _require_request(size, alignment)
+        size, alignment = _request(size, alignment)
         with self._mutex:
             return self._from_list(region_names(self._listed(dev, type_)), size, alignment, dev)
 
@@ -71,7 +72,7 @@ class ContiguousMemory(Regions):
         """As `alloc`, from the regions of a list: names, or the text of the map's grammar."""
         if regions is None:
             raise InvalidArgument("no regions to allocate from")
-        _require_request(size, alignment)
+        size, alignment = _request(size, alignment)
         with self._mutex:
             return self._from_list(_names(regions), size, alignment, dev)
 
@@ -81,7 +82,7 @@ class ContiguousMemory(Regions):
         """As `alloc`, from one region, which may be private. `AddressInUse`: the allocator answered what is taken."""
         if reg is None:
             raise InvalidArgument("no region to allocate from")
-        _require_request(size, alignment)
+        size, alignment = _request(size, alignment)
         with self._mutex:
             if not self._holds(reg):
                 raise InvalidArgument(f"the region at {reg.start:#x} is not registered here", start=reg.start)
@@ -224,9 +225,11 @@ class ContiguousMemory(Regions):
         )
 
 
-def _require_request(size: int, alignment: int) -> None:
+def _request(size: int, alignment: int) -> tuple[int, int]:
+    size, alignment = as_integers(size=size, alignment=alignment)
     if size < 1 or alignment < 0 or alignment & (alignment - 1):
         raise InvalidArgument(f"{size} bytes aligned to {alignment} can't be allocated", size=size, align=alignment)
+    return size, alignment
 
 
 def _names(regions: str | Sequence[str]) -> Sequence[str]:

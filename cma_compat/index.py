@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swiommu.address import Address, BusAddr, BusSpace
+from swiommu.address import Address, BusAddr, BusSpace, as_integer
 from swiommu.errors import AddressInUse, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -66,8 +66,9 @@ class Index:
             if live is None:
                 raise NotFound(f"no chunk starts at {addr!r}", start=addr.value)
             return live
-        if isinstance(addr, Address) or not isinstance(addr, int):
+        if isinstance(addr, Address):
             raise InvalidArgument(f"{addr!r} is no bus address")
+        addr = as_integer(addr, "a bus address")
         meant = self._by_value.get(addr, [])
         if not meant:
             raise NotFound(f"no chunk starts at {addr:#x}", start=addr)

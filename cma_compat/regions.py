@@ -12,7 +12,7 @@ from cma_compat.early import EarlyRegions
 from cma_compat.index import Index
 from cma_compat.mutex import Mutex
 from cma_compat.structures import cma_allocator
-from swiommu.address import BusSpace, PhysSpace
+from swiommu.address import BusSpace, PhysSpace, as_integers
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, SwiommuError
 from swiommu.region import BestFit
 
@@ -52,6 +52,7 @@ class Regions:
         memblock: Memblock | None = None,
         type_wildcards: bool = False,
     ) -> None:
+        width, page_size = as_integers(width=width, page_size=page_size)
         self.space = BusSpace("cma", width=width)
         self.memory = PhysSpace("memory", width=width) if memory is None else memory
         if self.memory.width > width:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from swiommu.address import as_integer
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from swiommu.region import AllocatorFactory, Region
 
 __all__ = ["CmaInfo", "Device", "cma_allocator", "cma_chunk", "cma_device", "cma_region"]
+
+
+def _number(value: object) -> int:
+    return as_integer(value, "a number of bytes")
 
 
 class Device(Protocol):
@@ -40,7 +46,7 @@ class cma_device:  # noqa: N801 - beside the kernel's names
     name: str | None = None
     domain: Any = None
     bus: Any = None
-    dma_mask: int = (1 << 64) - 1
+    dma_mask: int = attrs.field(default=(1 << 64) - 1, converter=_number)
 
 
 @attrs.define(eq=False)
@@ -96,11 +102,11 @@ class cma_region:  # noqa: N801 - the kernel's name
     False
     """
 
-    start: int
-    size: int
+    start: int = attrs.field(converter=_number)
+    size: int = attrs.field(converter=_number)
     name: str | None = None
     alloc_name: str | None = None
-    alignment: int = attrs.field(default=0, kw_only=True)
+    alignment: int = attrs.field(default=0, kw_only=True, converter=_number)
     alloc: Any = attrs.field(default=None, kw_only=True)
     within: PhysSpace | PagedDomain[Any] | Backend | None = attrs.field(default=None, kw_only=True)
     copy_name: bool = attrs.field(default=False, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.address import Address
+from swiommu.address import Address, as_integers
 
 if TYPE_CHECKING:
     from swiommu.errors import SwiommuError
@@ -24,6 +24,7 @@ def error_value(code: int, width: int = 64) -> int:
     >>> hex(error_value(12))
     '0xfffffffffffffff4'
     """
+    code, width = as_integers(code=code, width=width)
     return -code % (1 << width)
 
 
@@ -37,6 +38,7 @@ def IS_ERR_VALUE(value: Address | int, width: int = 64) -> bool:  # noqa: N802 -
     """
     if isinstance(value, Address):
         return value.value >= value.space.limit - _MAX_ERRNO
+    value, width = as_integers(value=value, width=width)
     return value >= (1 << width) - _MAX_ERRNO
 
 
@@ -46,6 +48,8 @@ def errno_of(value: Address | int, width: int = 64) -> int:
     >>> errno_of(error_value(12)), errno_of(0x4000_0000)
     (-12, 0)
     """
+    if not isinstance(value, Address):
+        value, width = as_integers(value=value, width=width)
     if not IS_ERR_VALUE(value, width):
         return 0
     return value.value - value.space.limit if isinstance(value, Address) else value - (1 << width)

@@ -7,6 +7,9 @@ name are still two spaces, and re-attaching a device makes its old addresses unu
 Addresses are not integers. ``+ int`` is checked for wrap, ``-`` and comparisons work inside one space only,
 ``.value`` is the one way out. Ranges are half-open: ``[start, stop)``; the inclusive end is called ``last``.
 
+Numbers of other types, numpy's among them, become Python's where they enter (`as_integer`): those of fixed width wrap
+without a word.
+
 >>> ram, bus = PhysSpace("ram", width=40), BusSpace("camera", width=32)
 >>> buffer = ram.at(0x8000_0000)
 >>> buffer + 0x1000
@@ -22,9 +25,10 @@ swiommu.errors.SpaceMismatch: PhysAddr(ram:0x80000000) and BusAddr(camera:0x8000
 from __future__ import annotations
 
 import enum
+from operator import index
 from typing import Generic, Self, TypeVar, final
 
-from swiommu.errors import AddressOverflow, InvalidArgument, SpaceMismatch
+from swiommu.errors import AddressOverflow, InvalidArgument, NotAnInteger, SpaceMismatch
 
 __all__ = [
     "PAGE_SHIFT",
@@ -42,6 +46,8 @@ __all__ = [
     "Space",
     "align_down",
     "align_up",
+    "as_integer",
+    "as_integers",
     "is_power_of_two",
     "order_of",
 ]
@@ -78,12 +84,45 @@ class Access(enum.IntFlag):
     EXEC = 4
 
 
+def as_integer(value: object, name: str) -> int:
+    """``value`` as a Python integer, by its ``__index__``; `NotAnInteger` for what has none, and for a truth value.
+
+    Source: `operator.index`.
+
+    >>> as_integer(4096, "size")
+    4096
+    >>> as_integer(4096.0, "size")
+    Traceback (most recent call last):
+    ...
+    swiommu.errors.NotAnInteger: size must be an integer, not 4096.0
+    """
+    if not isinstance(value, bool):
+        try:
+            return index(value)  # type: ignore[arg-type] # what has no __index__ is refused
+        except TypeError:
+            pass
+    raise NotAnInteger(f"{name} must be an integer, not {repr(value)[:60]}", name=name)
+
+
+def as_integers(**values: object) -> tuple[int, ...]:
+    """Each of the named values by `as_integer`, in order.
+
+    >>> as_integers(start=4096, size="4K")
+    Traceback (most recent call last):
+    ...
+    swiommu.errors.NotAnInteger: size must be an integer, not '4K'
+    """
+    return tuple([as_integer(value, name) for name, value in values.items()])
+
+
 def is_power_of_two(value: int) -> bool:
     """Whether ``value`` has exactly one bit set; 0 has none.
 
     >>> [n for n in range(9) if is_power_of_two(n)]
     [1, 2, 4, 8]
     """
+    if type(value) is not int:
+        value = as_integer(value, "value")
     return value > 0 and value & (value - 1) == 0
 
 
@@ -93,6 +132,8 @@ def align_up(value: int, alignment: int) -> int:
     >>> hex(align_up(0x1001, 0x1000))
     '0x2000'
     """
+    if type(value) is not int or type(alignment) is not int:
+        value, alignment = as_integers(value=value, alignment=alignment)
     return (value + alignment - 1) & -alignment
 
 
@@ -102,6 +143,8 @@ def align_down(value: int, alignment: int) -> int:
     >>> hex(align_down(0x1fff, 0x1000))
     '0x1000'
     """
+    if type(value) is not int or type(alignment) is not int:
+        value, alignment = as_integers(value=value, alignment=alignment)
     return value & -alignment
 
 
@@ -111,6 +154,8 @@ def order_of(size: int, page_size: int = PAGE_SIZE) -> int:
     >>> [order_of(n * 4096) for n in (1, 2, 3, 4, 5)]
     [0, 1, 2, 2, 3]
     """
+    if type(size) is not int or type(page_size) is not int:
+        size, page_size = as_integers(size=size, page_size=page_size)
     pages = -(-size // page_size)
     return (pages - 1).bit_length() if pages else 0
 
@@ -127,6 +172,7 @@ class Space:
     __slots__ = ("limit", "name", "width")
 
     def __init__(self, name: str, *, width: int = 64) -> None:
+        width = as_integer(width, "width")
         if not 1 <= width <= 64:
             raise InvalidArgument(f"a space is 1 to 64 bits wide, not {width}", width=width)
         self.name = name
@@ -146,6 +192,8 @@ class Address:
     value: int
 
     def __init__(self, space: Space, value: int) -> None:
+        if type(value) is not int:
+            value = as_integer(value, "value")
         if not 0 <= value < space.limit:
             raise AddressOverflow(
                 f"{value:#x} is outside the {space.width}-bit space {space.name!r}", value=value, width=space.width
@@ -160,6 +208,8 @@ class Address:
     def __add__(self, offset: int) -> Self:
         if isinstance(offset, Address):
             raise SpaceMismatch(f"adding {self!r} and {offset!r}: only bytes can be added to an address")
+        if type(offset) is not int:
+            offset = as_integer(offset, "offset")
         return type(self)(self.space, self.value + offset)
 
     def __sub__(self, other: Self) -> int:
@@ -194,6 +244,8 @@ class Address:
 
     def is_aligned(self, alignment: int) -> bool:
         """Whether the address is a multiple of ``alignment`` bytes (a power of two)."""
+        if type(alignment) is not int:
+            alignment = as_integer(alignment, "alignment")
         return self.value & (alignment - 1) == 0
 
     def __repr__(self) -> str:
@@ -272,6 +324,8 @@ class AddressRange(Generic[A]):
     __slots__ = ("size", "start")
 
     def __init__(self, start: A, size: int) -> None:
+        if type(size) is not int:
+            size = as_integer(size, "size")
         if size < 1:
             raise InvalidArgument(f"a range of {size} bytes at {start!r}: at least 1 is needed", size=size)
         if start.value + size > start.space.limit:

@@ -3,6 +3,7 @@
     SwiommuError                       errno, numbers
     ├── InvalidArgument (ValueError)         EINVAL      the call can never be right as it stands
     │   ├── SpaceMismatch (TypeError)        EINVAL      an address of another space
+    │   ├── NotAnInteger (TypeError)         EINVAL      a float, a text or a truth value for a number
     │   └── NoPageSize                       ENXIO       no page size of the table divides all of the range
     ├── AddressOverflow (OverflowError)      EOVERFLOW   start + size leaves the space
     ├── OutOfRange (ValueError)              ERANGE      beyond the aperture or the width
@@ -51,6 +52,7 @@ __all__ = [
     "NoMemory",
     "NoPageSize",
     "NoSpace",
+    "NotAnInteger",
     "NotFound",
     "NotPermitted",
     "NotSupported",
@@ -92,6 +94,10 @@ class InvalidArgument(SwiommuError, ValueError):
 
 class SpaceMismatch(InvalidArgument, TypeError):
     """An address of one space where another space's was wanted (bus for physical, or a stale one)."""
+
+
+class NotAnInteger(InvalidArgument, TypeError):
+    """A float, a text or a truth value where a whole number of bytes, pages or bits is needed."""
 
 
 class NoPageSize(InvalidArgument):

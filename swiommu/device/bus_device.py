@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from swiommu.address import Access
+from swiommu.address import Access, as_integer
 from swiommu.errors import DeviceFault, InvalidArgument, NoDevice, OutOfRange, SpaceMismatch
 from swiommu.layer import load, save
 
@@ -63,6 +63,7 @@ class BusDevice:
     """
 
     def __init__(self, name: str, ram: SparseRam, *, dma_mask: int = (1 << 32) - 1, bus: Bus | None = None) -> None:
+        dma_mask = as_integer(dma_mask, "dma_mask")
         if dma_mask < 1 or dma_mask & (dma_mask + 1):
             raise InvalidArgument(f"a DMA mask is 2**n - 1, not {dma_mask:#x}", dma_mask=dma_mask)
         self.name = name
@@ -79,6 +80,8 @@ class BusDevice:
         for an address of another bus, `DeviceFault` at the first byte that can't be read: the bytes before it are
         in its field ``data``.
         """
+        if type(size) is not int:
+            size = as_integer(size, "size")
         runs, fault = self._reach(addr, size, Access.READ)
         data = load(runs, self.ram)
         if fault is not None:

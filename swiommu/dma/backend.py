@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
-from swiommu.address import PhysAddr
+from swiommu.address import PhysAddr, as_integer
 from swiommu.dma.bounce import BounceBuffers
 from swiommu.dma.kinds import DmaAttr
 from swiommu.errors import InvalidArgument, OutOfRange, SwiommuError
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["Coherent", "DmaBackend", "DmaLimits", "Mapped", "Segment"]
 
 
+def _number(value: object) -> int:
+    return as_integer(value, "a limit of a device")
+
+
 @attrs.define(eq=False)
 class DmaLimits:
     """What a device can drive and wants, as ``struct device`` and its ``dma_parms`` say it.
@@ -42,12 +46,12 @@ class DmaLimits:
     """
 
     name: str
-    dma_mask: int = attrs.field(default=(1 << 32) - 1, kw_only=True)
-    coherent_dma_mask: int = attrs.field(default=(1 << 32) - 1, kw_only=True)
-    bus_dma_limit: int = attrs.field(default=0, kw_only=True)
-    max_seg_size: int = attrs.field(default=1 << 16, kw_only=True)
-    seg_boundary_mask: int = attrs.field(default=(1 << 64) - 1, kw_only=True)
-    min_align_mask: int = attrs.field(default=0, kw_only=True)
+    dma_mask: int = attrs.field(default=(1 << 32) - 1, kw_only=True, converter=_number)
+    coherent_dma_mask: int = attrs.field(default=(1 << 32) - 1, kw_only=True, converter=_number)
+    bus_dma_limit: int = attrs.field(default=0, kw_only=True, converter=_number)
+    max_seg_size: int = attrs.field(default=1 << 16, kw_only=True, converter=_number)
+    seg_boundary_mask: int = attrs.field(default=(1 << 64) - 1, kw_only=True, converter=_number)
+    min_align_mask: int = attrs.field(default=0, kw_only=True, converter=_number)
 
     def highest(self, mask: int) -> int:
         """The highest address under ``mask`` that the bus passes on as well."""

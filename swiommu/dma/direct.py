@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.address import PAGE_SIZE, PhysRange, align_up, order_of
+from swiommu.address import PAGE_SIZE, PhysRange, align_up, as_integer, order_of
 from swiommu.dma.backend import Coherent, DmaBackend, Mapped
 from swiommu.dma.kinds import DmaAttr
 from swiommu.dma.memory import CpuMemory
@@ -56,6 +56,8 @@ class DirectBus:
 
     def phys_to_dma(self, phys: int) -> int | None:
         """Where the bus shows this byte of memory, by the first range that holds it; None if nowhere."""
+        if type(phys) is not int:
+            phys = as_integer(phys, "phys")
         for span in self._spans:
             if span.output <= phys < span.output + span.size:
                 return phys - span.delta
@@ -63,6 +65,8 @@ class DirectBus:
 
     def dma_to_phys(self, address: int) -> int | None:
         """What memory a bus address leads to; None if to none."""
+        if type(address) is not int:
+            address = as_integer(address, "address")
         for span in self._spans:
             if span.base <= address < span.stop:
                 return address + span.delta

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from swiommu.address import PAGE_SHIFT, PAGE_SIZE, BusAddr, BusSpace, PhysAddr, is_power_of_two
+from swiommu.address import PAGE_SHIFT, PAGE_SIZE, BusAddr, BusSpace, PhysAddr, as_integer, as_integers, is_power_of_two
 from swiommu.dma.backend import Coherent, DmaLimits
 from swiommu.dma.book import Book, Streaming
 from swiommu.dma.kinds import DMA_MAPPING_ERROR, DmaAttr, DmaDirection
@@ -66,6 +66,8 @@ class DmaDevice(DmaLimits):
 
     def dma_set_mask(self, mask: int) -> int:
         """Say how far streaming mappings may lie; 0, or -EIO if the platform can't serve such a device."""
+        if type(mask) is not int:
+            mask = as_integer(mask, "mask")
         if not self._accepts(mask):
             return -errno.EIO
         self.dma_mask = mask
@@ -73,6 +75,8 @@ class DmaDevice(DmaLimits):
 
     def dma_set_coherent_mask(self, mask: int) -> int:
         """Say how far coherent memory may lie; 0 or -EIO, as `dma_set_mask`."""
+        if type(mask) is not int:
+            mask = as_integer(mask, "mask")
         if not self._accepts(mask):
             return -errno.EIO
         self.coherent_dma_mask = mask
@@ -96,18 +100,24 @@ class DmaDevice(DmaLimits):
 
     def dma_set_max_seg_size(self, size: int) -> None:
         """The longest segment of a scatter list that the device takes; `InvalidArgument` below 1."""
+        if type(size) is not int:
+            size = as_integer(size, "size")
         if size < 1:
             raise InvalidArgument(f"segments of at most {size} bytes can't be: at least 1 is needed", size=size)
         self.max_seg_size = size
 
     def dma_set_seg_boundary(self, mask: int) -> None:
         """What no segment crosses: multiples of ``mask`` + 1, a power of two of pages; else `InvalidArgument`."""
+        if type(mask) is not int:
+            mask = as_integer(mask, "mask")
         if not is_power_of_two(mask + 1) or mask + 1 < PAGE_SIZE:
             raise InvalidArgument(f"a segment boundary is 2**n - 1 and at least a page, not {mask:#x}", mask=mask)
         self.seg_boundary_mask = mask
 
     def dma_set_min_align_mask(self, mask: int) -> None:
         """Low address bits that a mapping must keep; `InvalidArgument` unless ``2**n - 1``."""
+        if type(mask) is not int:
+            mask = as_integer(mask, "mask")
         if not is_power_of_two(mask + 1):
             raise InvalidArgument(f"a mask is 2**n - 1, not {mask:#x}", mask=mask)
         self.min_align_mask = mask
@@ -119,6 +129,8 @@ class DmaDevice(DmaLimits):
 
         `InvalidArgument` for less than 1 byte.
         """
+        if type(size) is not int:
+            size = as_integer(size, "size")
         if size < 1:
             raise InvalidArgument(f"{size} bytes can't be allocated: at least 1 is needed", size=size)
         try:
@@ -135,6 +147,8 @@ class DmaDevice(DmaLimits):
 
         The size is that of the allocation; the kernel frees what it is told to.
         """
+        if type(size) is not int:
+            size = as_integer(size, "size")
         if cpu is None:
             return
         held = self._coherent.get(self._value(handle))
@@ -177,6 +191,8 @@ class DmaDevice(DmaLimits):
         self, pfn: int, offset: int, size: int, direction: DmaDirection, attributes: DmaAttr = DmaAttr.NONE
     ) -> BusAddr:
         """As `dma_map_single`, of a page; registers are no pages: MMIO is `InvalidArgument`."""
+        if type(pfn) is not int or type(offset) is not int:
+            pfn, offset = as_integers(pfn=pfn, offset=offset)
         if attributes & DmaAttr.MMIO:
             raise InvalidArgument(f"page {pfn:#x} can't be mapped as MMIO: use dma_map_resource", pfn=pfn)
         start = self.backend.ram.space.at((pfn << PAGE_SHIFT) + offset)
@@ -192,6 +208,8 @@ class DmaDevice(DmaLimits):
         self, address: BusAddr, size: int, direction: DmaDirection, attributes: DmaAttr = DmaAttr.NONE
     ) -> None:
         """End a mapping; what the device wrote is in memory then. `NotFound`, or `InvalidArgument` for another size."""
+        if type(size) is not int:
+            size = as_integer(size, "size")
         self._require(direction)
         self._end(self._book.find(self._value(address), size, direction), attributes)
 
@@ -208,12 +226,16 @@ class DmaDevice(DmaLimits):
 
     def dma_sync_single_for_cpu(self, address: BusAddr, size: int, direction: DmaDirection) -> None:
         """Let the processor read what the device wrote to part of a mapping; `NotFound` beyond one mapping."""
+        if type(size) is not int:
+            size = as_integer(size, "size")
         self._require(direction)
         mapping = self._book.holding(self._value(address), size)
         self.backend.sync_for_cpu(mapping.parts[0], address.value - mapping.start, size, direction)
 
     def dma_sync_single_for_device(self, address: BusAddr, size: int, direction: DmaDirection) -> None:
         """Let the device read what the processor wrote to part of a mapping; `NotFound` beyond one mapping."""
+        if type(size) is not int:
+            size = as_integer(size, "size")
         self._require(direction)
         mapping = self._book.holding(self._value(address), size)
         self.backend.sync_for_device(mapping.parts[0], address.value - mapping.start, size, direction)
@@ -290,6 +312,8 @@ class DmaDevice(DmaLimits):
         return address.value
 
     def _memory(self, phys: PhysAddr, size: int) -> tuple[int, int]:
+        if type(size) is not int:
+            size = as_integer(size, "size")
         if getattr(phys, "space", None) is not self.backend.ram.space:
             raise SpaceMismatch(f"{phys!r} is no address of the memory {self.backend.ram.space.name!r}")
         if size < 1:
@@ -304,6 +328,8 @@ class DmaDevice(DmaLimits):
             raise InvalidArgument("a mapping has a direction, and NONE is none")
 
     def _entries(self, sg: Sequence[Scatterlist], nents: int, direction: DmaDirection) -> Sequence[Scatterlist]:
+        if type(nents) is not int:
+            nents = as_integer(nents, "nents")
         self._require(direction)
         if not 1 <= nents <= len(sg):
             raise InvalidArgument(f"{nents} entries of a scatter list of {len(sg)}", nents=nents)

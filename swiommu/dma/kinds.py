@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from swiommu.address import Prot
+from swiommu.address import Prot, as_integer
 from swiommu.errors import InvalidArgument
 
 __all__ = ["DMA_BIT_MASK", "DMA_MAPPING_ERROR", "DmaAttr", "DmaDirection"]
@@ -64,6 +64,7 @@ def DMA_BIT_MASK(bits: int) -> int:  # noqa: N802 - the kernel's name
     >>> hex(DMA_BIT_MASK(32))
     '0xffffffff'
     """
+    bits = as_integer(bits, "bits")
     if not 1 <= bits <= 64:
         raise InvalidArgument(f"a DMA mask has 1 to 64 bits, not {bits}", bits=bits)
     return (1 << bits) - 1

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import attrs
 
+from swiommu.address import as_integer, as_integers
 from swiommu.errors import InvalidArgument, OutOfRange
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class CpuMemory:
 
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
         """``size`` bytes (default: all to the end) from ``offset``; `OutOfRange` beyond the end."""
+        offset = as_integer(offset, "offset")
         size = self.size - offset if size is None else size
         return b"".join([self.ram.read(start, count) for start, count in self._spans(offset, size)])
 
@@ -57,6 +59,8 @@ class CpuMemory:
             self.ram.fill(piece.start, piece.size, 0)
 
     def _spans(self, offset: int, size: int) -> list[tuple[PhysAddr, int]]:
+        if type(offset) is not int or type(size) is not int:
+            offset, size = as_integers(offset=offset, size=size)
         if offset < 0 or size < 0 or offset + size > self.size:
             raise OutOfRange(
                 f"{size} bytes from {offset} are not in a buffer of {self.size} bytes", offset=offset, size=size
@@ -69,6 +73,10 @@ class CpuMemory:
                 size -= here
             offset = max(offset - piece.size, 0)
         return spans
+
+
+def _number(value: object) -> int:
+    return as_integer(value, "a number of bytes")
 
 
 @attrs.define(eq=False)
@@ -87,7 +95,7 @@ class Scatterlist:
     """
 
     phys: PhysAddr
-    length: int
+    length: int = attrs.field(converter=_number)
     dma_address: BusAddr | None = None
     dma_length: int = 0
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from swiommu.address import PAGE_SIZE, is_power_of_two
+from swiommu.address import PAGE_SIZE, as_integer, as_integers, is_power_of_two
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotFound
 from swiommu.region import FailSwitch
 
@@ -81,6 +81,7 @@ class SwiotlbPool:
     )
 
     def __init__(self, start: int, slots: int = IO_TLB_DEFAULT_SLOTS, *, areas: int = 1) -> None:
+        start, slots, areas = as_integers(start=start, slots=slots, areas=areas)
         if start < 0 or start & (PAGE_SIZE - 1):
             raise InvalidArgument(f"a pool at {start:#x} is not aligned to a page", start=start)
         if not is_power_of_two(areas):
@@ -151,6 +152,17 @@ class SwiotlbPool:
         >>> hex(pool.find_slots(0x4321_0e00, 512, min_align_mask=0xFFF))
         '0x10000e00'
         """
+        numbers = (phys, size, min_align_mask, boundary_mask, alloc_align_mask, area, delta)
+        if set(map(type, numbers)) != {int}:
+            phys, size, min_align_mask, boundary_mask, alloc_align_mask, area, delta = as_integers(
+                phys=phys,
+                size=size,
+                min_align_mask=min_align_mask,
+                boundary_mask=boundary_mask,
+                alloc_align_mask=alloc_align_mask,
+                area=area,
+                delta=delta,
+            )
         if size < 1:
             raise InvalidArgument(f"{size} bytes can't be bounced: at least 1 is needed", size=size)
         for mask in (min_align_mask, boundary_mask, alloc_align_mask):
@@ -181,6 +193,8 @@ class SwiotlbPool:
 
         `NotFound` for any other address. Source: ``swiotlb_release_slots``.
         """
+        if type(address) is not int:
+            address = as_integer(address, "address")
         slots = self._live.pop(address, None)
         if slots is None:
             raise NotFound(f"{address:#x} is not the address of a live bounce buffer", address=address)
@@ -203,6 +217,8 @@ class SwiotlbPool:
         >>> pool.slots_of(0x1000_1e00), hex(pool.find_slots(0, 1))
         (Slots(first=3, held=3), '0x10003000')
         """
+        if type(address) is not int or type(size) is not int:
+            address, size = as_integers(address=address, size=size)
         first = (address - self.start) >> IO_TLB_SHIFT
         count = ((address - self.start) + size + _SLOT_MASK >> IO_TLB_SHIFT) - first
         segment, bit = divmod(first, IO_TLB_SEGSIZE)
@@ -229,7 +245,7 @@ class SwiotlbPool:
 
     def slots_of(self, address: int) -> Slots | None:
         """The slots that `find_slots` took when it answered ``address``; None if that is not live."""
-        return self._live.get(address)
+        return self._live.get(as_integer(address, "address"))
 
     def live(self) -> list[int]:
         """The addresses that were handed out and not released, ascending."""

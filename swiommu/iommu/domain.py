@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import attrs
 
-from swiommu.address import BusAddr, PhysAddr
+from swiommu.address import BusAddr, PhysAddr, as_integer
 from swiommu.errors import AddressOverflow, Busy, NoDevice, NotFound
 from swiommu.iommu.attaching import move, require_attachable, require_detachable
 from swiommu.iommu.door import READ_WRITE
@@ -143,6 +143,7 @@ class Domain(Stacked[A]):
         what the driver says.
         """
         self._require_live()
+        align = as_integer(align, "align")
         runs = self._runs(pieces)
         self._require_prot(prot)
         if self.below is not None:
@@ -169,6 +170,8 @@ class Domain(Stacked[A]):
         (beyond the aperture or the output), `AddressInUse`. Source: ``iommu_map``.
         """
         self._require_live()
+        if type(size) is not int:
+            size = as_integer(size, "size")
         at, to = self._input(iova, size), self._output(paddr)
         self._require_mappable(prot)
         if (at | to | size) & (self.granule - 1):
@@ -206,6 +209,8 @@ class Domain(Stacked[A]):
     def _to_unmap(self, iova: BusAddr, size: int) -> tuple[int, int]:
         # Start and size, if they can be unmapped and nobody above objects.
         self._require_live()
+        if type(size) is not int:
+            size = as_integer(size, "size")
         at = self._input(iova, size)
         if (at | size) & (self.granule - 1):
             raise self.rules.misaligned(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from operator import index
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from swiommu.address import (
@@ -14,6 +15,8 @@ from swiommu.address import (
     PhysSpace,
     Prot,
     align_up,
+    as_integer,
+    as_integers,
     is_power_of_two,
 )
 from swiommu.errors import AddressOverflow, InvalidArgument, SpaceMismatch
@@ -61,6 +64,7 @@ class Door(Generic[A]):
             raise SpaceMismatch(f"{iova!r} is no address of the domain's bus space {self.input_space.name!r}")
 
     def _input(self, iova: BusAddr, size: int) -> int:
+        # The number of a bus address with `size` bytes after it; callers have made `size` an int.
         space = self.input_space
         if size > 0 and getattr(iova, "space", None) is space and iova.value + size <= space.limit:
             return iova.value  # nearly always: what follows finds the words for the other cases
@@ -76,8 +80,8 @@ class Door(Generic[A]):
             raise SpaceMismatch(f"{paddr!r} is no address of the domain's output space {self.output_space.name!r}")
         return paddr.value
 
-    def _require_prot(self, prot: Prot) -> None:
-        bits = int(prot)
+    def _require_prot(self, prot: Prot | int) -> None:
+        bits = index(prot) if isinstance(prot, Prot) else as_integer(prot, "prot")
         if not bits & _READ_WRITE_BITS or bits & ~_ALL_BITS:
             raise (self.rules.no_access or InvalidArgument)(
                 f"protection {bits:#x}: READ or WRITE is needed, no bit above PRIV exists", prot=prot
@@ -89,6 +93,8 @@ class Door(Generic[A]):
             self._require_prot(prot)
 
     def _rounded(self, size: int, align: int) -> tuple[int, int]:
+        if type(size) is not int or type(align) is not int:
+            size, align = as_integers(size=size, align=align)
         if size < 1:
             raise InvalidArgument(f"{size} bytes can't be allocated: at least 1 is needed", size=size)
         if align and not is_power_of_two(align):
@@ -98,6 +104,8 @@ class Door(Generic[A]):
     def _highest(self, limit: int | None) -> int:
         if limit is None:
             return self._limit
+        if type(limit) is not int:
+            limit = as_integer(limit, "limit")
         if limit < 0:
             raise InvalidArgument(f"{limit} is no highest bus address", limit=limit)
         return min(limit, self._limit)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Generic, TypeVar
 
 import attrs
 
+from swiommu.address import as_integers
 from swiommu.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class FlushQueue(Generic[T]):
     def __init__(
         self, flush: Callable[[int], None], free: Callable[[T, int], None], *, cpus: int = 1, hz: int = DEFAULT_HZ
     ) -> None:
+        cpus, hz = as_integers(cpus=cpus, hz=hz)
         if cpus < 1:
             raise InvalidArgument(f"a flush queue for {cpus} CPUs: at least 1 is needed", cpus=cpus)
         if hz < 1:

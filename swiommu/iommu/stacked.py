@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from swiommu.address import BusAddr, BusRange, PhysAddr, PhysRange
+from swiommu.address import BusAddr, BusRange, PhysAddr, PhysRange, as_integer, as_integers
 from swiommu.errors import Busy, InvalidArgument, NotFound, OutOfRange, SpaceMismatch
 from swiommu.iommu.door import READ_WRITE, Door
 from swiommu.iommu.uses import Uses
@@ -111,6 +111,7 @@ class Stacked(Door[A], ABC):
 
     def memory_behind(self, start: int, size: int) -> tuple[PhysRange, ...]:
         """What ``size`` bytes from ``start`` lead to in the end, merged; `NotFound` if a byte leads nowhere."""
+        start, size = as_integers(start=start, size=size)
         runs: list[tuple[PhysAddr, int]] = []
         at, stop = start, start + size
         while at < stop:
@@ -149,7 +150,7 @@ class Stacked(Door[A], ABC):
         self._require_live()
         self._require_prot(prot)
         highest = self._highest(limit)
-        align = max(align, self._unit)
+        align = max(as_integer(align, "align"), self._unit)
         if self.below is None:
             runs = self._runs(pieces)  # type: ignore[arg-type] # at the bottom the output space is a memory
             return self._bind(runs, prot, highest, align)

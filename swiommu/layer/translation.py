@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from swiommu.address import as_integers
 from swiommu.layer.base import Fault, FaultClass, Run, require_range
 from swiommu.layer.path import Hop, Purpose, Refused, Trip
 
@@ -67,6 +68,8 @@ def burst(
     uncached: bool = False,
 ) -> Translation:
     """What `access` answers, for what is a way already."""
+    if type(start) is not int or type(size) is not int:
+        start, size = as_integers(start=start, size=size)
     require_range(start, size)
     trip = Trip(wanted, stream=stream, watched=watched, uncached=uncached)
     why = Purpose(int(wanted), FaultClass.DATA)

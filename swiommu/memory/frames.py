@@ -11,7 +11,7 @@ import enum
 import re
 from typing import TYPE_CHECKING
 
-from swiommu.address import PAGE_SIZE, PhysAddr, PhysRange, is_power_of_two
+from swiommu.address import PAGE_SIZE, PhysAddr, PhysRange, as_integer, as_integers, is_power_of_two
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotFound, OutOfRange
 from swiommu.memory.blocks import FreeBlocks, append_run
 
@@ -52,6 +52,7 @@ class Frames:
     __slots__ = ("_blocks", "_fail_in", "_states", "count", "free_count", "page_size", "range", "start_pfn")
 
     def __init__(self, start: PhysAddr, size: int, *, page_size: int = PAGE_SIZE, max_order: int = 10) -> None:
+        size, page_size, max_order = as_integers(size=size, page_size=page_size, max_order=max_order)
         if not is_power_of_two(page_size):
             raise InvalidArgument(f"a page of {page_size} bytes is not a power of two", page_size=page_size)
         if max_order < 0:
@@ -82,6 +83,8 @@ class Frames:
         From the smallest free block that is large enough, the lowest of these. `NoMemory` if there is none (always,
         beyond ``max_order``), `InvalidArgument` for an order below 0.
         """
+        if type(order) is not int:
+            order = as_integer(order, "order")
         self._admit((order,), 1 << max(order, 0))
         start = self._blocks.take(order)
         if start is None:
@@ -108,6 +111,8 @@ class Frames:
         >>> frames.take_largest_first(513)
         [(512, 512), (1, 1)]
         """
+        if type(n) is not int or set(map(type, orders)) - {int}:
+            n, orders = as_integer(n, "n"), [as_integer(order, "order") for order in orders]
         self._admit(orders, n)
         if n > self.free_count:
             raise self._exhausted(f"{n} frames wanted", n)
@@ -133,6 +138,8 @@ class Frames:
 
         `NotFound` if one of them is free or outside, `Busy` if one is PINNED; nothing is changed then.
         """
+        if type(pfn) is not int or type(count) is not int:
+            pfn, count = as_integers(pfn=pfn, count=count)
         self._require_taken(pfn, count)
         low = pfn - self.start_pfn
         pinned = self._states.find(FrameState.PINNED, low, low + count)
@@ -151,6 +158,7 @@ class Frames:
 
         `AddressInUse` if one of them is not free, `OutOfRange` if one is outside; nothing is changed then.
         """
+        pfn, count = as_integers(pfn=pfn, count=count)
         if not self._holds(pfn, count):
             raise OutOfRange(f"{count} frames at {pfn:#x} are not all in {self._bounds()}", pfn=pfn, count=count)
         low = pfn - self.start_pfn
@@ -167,7 +175,7 @@ class Frames:
 
     def is_free(self, pfn: int) -> bool:
         """Whether this frame can be taken; a frame outside can't."""
-        position = pfn - self.start_pfn
+        position = as_integer(pfn, "pfn") - self.start_pfn
         return 0 <= position < self.count and self._states[position] == FrameState.FREE
 
     def free_runs(self) -> list[tuple[int, int]]:
@@ -176,11 +184,13 @@ class Frames:
 
     def has_room(self, order: int) -> bool:
         """Whether ``take(order)`` would find a block now; False beyond ``max_order``."""
+        order = as_integer(order, "order")
         self._require_orders((order,))
         return self._blocks.largest() >= 1 << order
 
     def state(self, pfn: int) -> FrameState:
         """What this frame is in; `NotFound` outside."""
+        pfn = as_integer(pfn, "pfn")
         if not self._holds(pfn, 1):
             raise NotFound(f"frame {pfn:#x} is outside {self._bounds()}", pfn=pfn)
         return FrameState(self._states[pfn - self.start_pfn])
@@ -190,6 +200,8 @@ class Frames:
 
         `InvalidArgument` for FREE (that is `give`), `NotFound` if a frame is free or outside; nothing is changed then.
         """
+        pfn, count = as_integers(pfn=pfn, count=count)
+        state = FrameState(as_integer(state, "state"))
         if state == FrameState.FREE:
             raise InvalidArgument("frames become free by give, not by set_state", pfn=pfn, count=count)
         self._require_taken(pfn, count)
@@ -198,6 +210,7 @@ class Frames:
 
     def fail_nth(self, n: int) -> None:
         """Let the n-th following take (1 is the next; of any form) raise `NoMemory` and change nothing, once."""
+        n = as_integer(n, "n")
         if n < 1:
             raise InvalidArgument(f"the next call is number 1, not {n}", n=n)
         self._fail_in = n

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
-from swiommu.address import PAGE_SHIFT, PAGE_SIZE, PhysAddr, PhysRange, PhysSpace
+from swiommu.address import PAGE_SHIFT, PAGE_SIZE, PhysAddr, PhysRange, PhysSpace, as_integer
 from swiommu.errors import InvalidArgument, SpaceMismatch
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class SparseRam:
         >>> ram.fill(space.at(0x1000), 0x1000, 0); ram.resident_bytes
         4096
         """
+        byte = as_integer(byte, "byte")
         if not 0 <= byte <= 0xFF:
             raise InvalidArgument(f"{byte} is no byte: 0 to 255", byte=byte)
         for number, low, high in self._spans(addr, size):
@@ -119,6 +120,8 @@ class SparseRam:
         """The range page by page as (page number, first offset, end offset); refused here, before any byte moves."""
         if addr.space is not self.space:
             raise SpaceMismatch(f"{addr!r} is not an address of {self.space!r}")
+        if type(size) is not int:
+            size = as_integer(size, "size")
         if size < 0:
             raise InvalidArgument(f"{size} bytes at {addr!r}: a size is 0 or more", size=size)
         if not size:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.address import align_down, align_up, is_power_of_two
+from swiommu.address import align_down, align_up, as_integer, as_integers, is_power_of_two
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotFound, OutOfRange, SpaceMismatch
 from swiommu.ranges import joined
 
@@ -44,7 +44,8 @@ class Bootmem:
 
         `InvalidArgument` for a size below 1 or an alignment that is no power of two.
         """
-        _require(size, align)
+        size, align = _require(size, align)
+        goal = as_integer(goal, "goal")
         page = self.frames.page_size
         size, align = align_up(size, page), max(align, page)
         runs = [(pfn * page, (pfn + count) * page) for pfn, count in self.frames.free_runs()]
@@ -58,6 +59,7 @@ class Bootmem:
 
     def release(self, start: int, size: int) -> None:
         """Give back what `reserve` took; `NotFound` if some of it is not taken."""
+        start, size = as_integers(start=start, size=size)
         page = self.frames.page_size
         self.frames.give(start // page, align_up(size, page) // page)
 
@@ -94,7 +96,8 @@ class Memblock:
 
     def reserve(self, start: int, size: int) -> None:
         """Take exactly this range: `AddressInUse` if it touches a reserved one, `OutOfRange` if it is no memory."""
-        _require(size, 1)
+        size, _ = _require(size, 1)
+        start = as_integer(start, "start")
         for low, high in self._reserved.items():
             if low < start + size and start < high:
                 raise AddressInUse(
@@ -109,7 +112,7 @@ class Memblock:
 
         `InvalidArgument` for a size below 1 or an alignment that is no power of two.
         """
-        _require(size, align)
+        size, align = _require(size, align)
         taken = sorted(self._reserved.items(), reverse=True)
         for low, high in reversed(self._memory):
             top = high
@@ -123,13 +126,16 @@ class Memblock:
 
     def release(self, start: int, size: int) -> None:
         """Give back a range that was reserved as a whole, else `NotFound`."""
+        start, size = as_integers(start=start, size=size)
         if self._reserved.get(start) != start + size:
             raise NotFound(f"{size:#x} bytes at {start:#x} are not reserved", start=start, size=size)
         del self._reserved[start]
 
 
-def _require(size: int, align: int) -> None:
+def _require(size: int, align: int) -> tuple[int, int]:
+    size, align = as_integers(size=size, align=align)
     if size < 1 or not is_power_of_two(align):
         raise InvalidArgument(
             f"{size} bytes aligned to {align}: at least 1 byte and a power of two are needed", size=size, align=align
         )
+    return size, align

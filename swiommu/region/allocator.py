@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
-from swiommu.address import is_power_of_two
+from swiommu.address import as_integer, as_integers, is_power_of_two
 from swiommu.errors import InvalidArgument, NoMemory
 
 __all__ = [
@@ -100,6 +100,7 @@ class FailSwitch:
 
     def arm(self, n: int) -> None:
         """Let the ``n``-th call from now strike (1 = the next); `InvalidArgument` for n below 1."""
+        n = as_integer(n, "n")
         if n < 1:
             raise InvalidArgument(f"call number {n} can't be made to fail: the next call is number 1", n=n)
         self._left = n
@@ -143,15 +144,18 @@ class CheapCopy:
         return other
 
 
-def check_request(size: int, align: int, page_size: int) -> None:
-    """Raise `InvalidArgument` unless an allocator may be asked for this: whole pages, power-of-two alignment.
+def check_request(size: int, align: int, page_size: int) -> tuple[int, int]:
+    """Size and alignment as plain ints; `InvalidArgument` unless they are whole pages and a power of two.
 
     >>> check_request(4096, 8192, 4096)
+    (4096, 8192)
     >>> check_request(100, 8192, 4096)
     Traceback (most recent call last):
     ...
     swiommu.errors.InvalidArgument: 100 bytes are not a whole number of pages of 4096 bytes
     """
+    if type(size) is not int or type(align) is not int:
+        size, align = as_integers(size=size, align=align)
     if size < 1 or size % page_size:
         raise InvalidArgument(
             f"{size} bytes are not a whole number of pages of {page_size} bytes", size=size, page_size=page_size
@@ -162,17 +166,21 @@ def check_request(size: int, align: int, page_size: int) -> None:
             align=align,
             page_size=page_size,
         )
+    return size, align
 
 
-def check_range(start: int, size: int, page_size: int) -> None:
-    """Raise `InvalidArgument` unless an allocator can be made for ``size`` bytes from ``start``.
+def check_range(start: int, size: int, page_size: int) -> tuple[int, int, int]:
+    """The arguments as plain ints; `InvalidArgument` unless an allocator can be made of them.
 
     >>> check_range(0, 4096, 4096)
+    (0, 4096, 4096)
     """
+    start, size, page_size = as_integers(start=start, size=size, page_size=page_size)
     if not is_power_of_two(page_size):
         raise InvalidArgument(f"a page of {page_size} bytes is not a power of two", page_size=page_size)
     if start < 0 or size < 1:
         raise InvalidArgument(f"{size} bytes at {start:#x} can't be allocated from", start=start, size=size)
+    return start, size, page_size
 
 
 _factories: dict[str, AllocatorFactory] = {}

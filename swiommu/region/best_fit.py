@@ -7,6 +7,7 @@ only otherwise in the middle. Source: RFC v4 patch 2 (``cma-best-fit.c``), resta
 
 from __future__ import annotations
 
+from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, NoMemory, NotFound
 from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
 from swiommu.region.by_size import BySize, Key
@@ -47,7 +48,7 @@ class BestFit(CheapCopy, Reports):
     name = "best_fit"
 
     def __init__(self, start: int, size: int, *, page_size: int = 4096) -> None:
-        check_range(start, size, page_size)
+        start, size, page_size = check_range(start, size, page_size)
         self.start = start
         self.size = size
         self.page_size = page_size
@@ -73,7 +74,7 @@ class BestFit(CheapCopy, Reports):
         >>> BestFit(0x3000, 0x3000).alloc(0x1000, 0x2000) == 0x4000
         True
         """
-        check_request(size, align, self.page_size)
+        size, align = check_request(size, align, self.page_size)
         self.skipped = 0
         self._fail.refuse(size)
         key, place, self.skipped = self._by_size.first(size, align)
@@ -87,7 +88,7 @@ class BestFit(CheapCopy, Reports):
         >>> BestFit(0x3000, 0x3000).fits(0x2000, 0x8000)
         False
         """
-        check_request(size, align, self.page_size)
+        size, align = check_request(size, align, self.page_size)
         return self._by_size.first(size, align)[0] is not None
 
     def free(self, start: int, size: int) -> None:
@@ -95,6 +96,8 @@ class BestFit(CheapCopy, Reports):
 
         Every byte must be taken, else `NotFound` and nothing changed.
         """
+        if type(start) is not int or type(size) is not int:
+            start, size = as_integers(start=start, size=size)
         place = start - self.start
         if size < 1 or place < 0 or place + size > self.size or self._runs.any_clear(place, size):
             raise NotFound(f"{size} bytes at {start:#x} are not allocated", start=start, size=size)
@@ -113,6 +116,8 @@ class BestFit(CheapCopy, Reports):
 
         What is left of the hole becomes the newest of its size, the part below last.
         """
+        if type(start) is not int or type(size) is not int:
+            start, size = as_integers(start=start, size=size)
         run = self._runs.run_at(start - self.start)
         if size < 1 or run is None or not self._runs.take(start - self.start, size):
             raise AddressInUse(f"{size} bytes at {start:#x} are not all free", start=start, size=size)

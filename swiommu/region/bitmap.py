@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+from swiommu.address import as_integer, as_integers
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotFound, OutOfRange, SwiommuError
 from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
 from swiommu.region.reports import Reports
@@ -66,11 +67,12 @@ class Bitmap(CheapCopy, Reports):
     def __init__(
         self, start: int, size: int, *, page_size: int = 4096, order_per_bit: int = 0, profile: Profile = "6.12"
     ) -> None:
-        check_range(start, size, page_size)
+        start, size, page_size = check_range(start, size, page_size)
         if start % page_size or size % page_size:
             raise InvalidArgument(
                 f"{size:#x} bytes at {start:#x} are not whole pages of {page_size} bytes", start=start, size=size
             )
+        order_per_bit = as_integer(order_per_bit, "order_per_bit")
         if order_per_bit < 0:
             raise InvalidArgument(f"a bit can't stand for 2**{order_per_bit} pages", order_per_bit=order_per_bit)
         if profile not in {"6.12", "7.3"}:
@@ -105,6 +107,8 @@ class Bitmap(CheapCopy, Reports):
         ...
         swiommu.errors.Busy: 257 pages were asked for and 256 are available
         """
+        if type(count) is not int or type(align_order) is not int:
+            count, align_order = as_integers(count=count, align_order=align_order)
         self._check_pages(count, align_order)
         self.retries = 0
         self._fail.refuse(count * self.page_size)
@@ -122,6 +126,8 @@ class Bitmap(CheapCopy, Reports):
 
         Unlike `alloc_pages` it raises nothing, leaves `available` alone and is not refused by it.
         """
+        if type(count) is not int or type(align_order) is not int:
+            count, align_order = as_integers(count=count, align_order=align_order)
         code, bit, self.retries = self._search(count, align_order, migrate)
         if bit is None:
             return code, None
@@ -131,6 +137,8 @@ class Bitmap(CheapCopy, Reports):
 
     def try_pages(self, count: int, align_order: int) -> int:
         """0 or errno of `search_and_take` without a migration; takes nothing."""
+        if type(count) is not int or type(align_order) is not int:
+            count, align_order = as_integers(count=count, align_order=align_order)
         return self._search(count, align_order, None)[0]
 
     def candidate(self, count: int, align_order: int, *, after_pfn: int | None = None) -> int | None:
@@ -143,6 +151,8 @@ class Bitmap(CheapCopy, Reports):
         >>> hex(area.candidate(300, 8)), hex(area.candidate(300, 8, after_pfn=0x40000)), area.candidate(16385, 0)
         ('0x40000', '0x40100', None)
         """
+        if type(count) is not int or type(align_order) is not int:
+            count, align_order = as_integers(count=count, align_order=align_order)
         self._check_pages(count, align_order)
         if self._refused_early(count):
             return None
@@ -158,6 +168,8 @@ class Bitmap(CheapCopy, Reports):
         the end is False in profile 7.3 and stops a 6.12 kernel: `OutOfRange` here. `InvalidArgument` for a negative
         count.
         """
+        if type(pfn) is not int or type(count) is not int:
+            pfn, count = as_integers(pfn=pfn, count=count)
         if count < 0:
             raise InvalidArgument(f"{count} pages can't be released", count=count)
         if count > self.count or not self.base_pfn <= pfn < self.base_pfn + self.count:
@@ -182,6 +194,8 @@ class Bitmap(CheapCopy, Reports):
 
         The first page of a candidate that is not in state 0 decides; padding up to a whole bit is not asked.
         """
+        if type(pfn) is not int or type(count) is not int or type(state) is not int:
+            pfn, count, state = as_integers(pfn=pfn, count=count, state=state)
         if state not in _MIGRATION_ERRNO:
             raise InvalidArgument(f"state {state} is none of 0 (normal), 1 (busy), 2 (fails)", state=state)
         for page in range(pfn, pfn + count):
@@ -242,7 +256,7 @@ class Bitmap(CheapCopy, Reports):
         >>> hex(Bitmap(0x1000, 0x8000).alloc(0x1000, 0x4000))
         '0x4000'
         """
-        check_request(size, align, self.page_size)
+        size, align = check_request(size, align, self.page_size)
         return self.alloc_pages(size // self.page_size, self._order(align)) * self.page_size
 
     def free(self, start: int, size: int) -> None:
@@ -250,6 +264,8 @@ class Bitmap(CheapCopy, Reports):
 
         Unlike `release` this wants every bit to be set: else `NotFound` and nothing changed.
         """
+        if type(start) is not int or type(size) is not int:
+            start, size = as_integers(start=start, size=size)
         bit, length = self._range_bits(start, size)
         if length < 1 or self._runs.any_clear(bit, length):
             raise NotFound(f"{size} bytes at {start:#x} are not allocated", start=start, size=size)
@@ -258,6 +274,8 @@ class Bitmap(CheapCopy, Reports):
 
     def reserve(self, start: int, size: int) -> None:
         """Take exactly these bytes (whole pages, from the start of a bit); `AddressInUse` if any is not free."""
+        if type(start) is not int or type(size) is not int:
+            start, size = as_integers(start=start, size=size)
         bit, length = self._range_bits(start, size)
         if length < 1 or not self._runs.take(bit, length):
             raise AddressInUse(f"{size} bytes at {start:#x} are not all free", start=start, size=size)
@@ -269,7 +287,7 @@ class Bitmap(CheapCopy, Reports):
         >>> Bitmap(0x1000, 0x8000).fits(0x6000, 0x4000)
         False
         """
-        check_request(size, align, self.page_size)
+        size, align = check_request(size, align, self.page_size)
         count = size // self.page_size
         if self._refused_early(count):
             return False

@@ -10,6 +10,7 @@ import errno
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotFound
 from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
 from swiommu.region.bitmap import Bitmap
@@ -54,7 +55,7 @@ class BitmapRanges(CheapCopy, Reports):
         page_size: int = 4096,
         order_per_bit: int = 0,
     ) -> None:
-        check_range(start, size, page_size)
+        start, size, page_size = check_range(start, size, page_size)
         if not 1 <= len(ranges) <= _MOST_RANGES:
             raise InvalidArgument(f"an area has 1 to {_MOST_RANGES} ranges, not {len(ranges)}", count=len(ranges))
         if any(low + length >= after for (low, length), (after, _) in pairwise(ranges)):
@@ -81,6 +82,8 @@ class BitmapRanges(CheapCopy, Reports):
 
         Arguments and errors as `Bitmap.alloc_pages` in profile 7.3: the first range that has a place serves.
         """
+        if type(count) is not int or type(align_order) is not int:
+            count, align_order = as_integers(count=count, align_order=align_order)
         if count < 1 or align_order < 0:
             raise InvalidArgument(
                 f"{count} pages aligned to 2**{align_order} pages can't be allocated", count=count, order=align_order
@@ -111,6 +114,8 @@ class BitmapRanges(CheapCopy, Reports):
 
         `InvalidArgument` for a negative count. Source: ``cma_release``.
         """
+        if type(pfn) is not int or type(count) is not int:
+            pfn, count = as_integers(pfn=pfn, count=count)
         part = self._part(pfn * self.page_size)
         if part is None:
             if count < 0:
@@ -123,6 +128,8 @@ class BitmapRanges(CheapCopy, Reports):
 
     def set_busy(self, pfn: int, count: int, state: int) -> None:
         """Say how migrating these pages ends, as `Bitmap.set_busy`; in whatever range each of them is."""
+        if type(pfn) is not int or type(count) is not int or type(state) is not int:
+            pfn, count, state = as_integers(pfn=pfn, count=count, state=state)
         for part in self.parts:
             low, high = max(pfn, part.base_pfn), min(pfn + count, part.base_pfn + part.count)
             part.set_busy(low, max(high - low, 0), state)
@@ -145,12 +152,14 @@ class BitmapRanges(CheapCopy, Reports):
 
     def alloc(self, size: int, align: int) -> int:
         """Take ``size`` bytes at a multiple of ``align`` bytes and return the address; errors as `alloc_pages`."""
-        check_request(size, align, self.page_size)
+        size, align = check_request(size, align, self.page_size)
         order = (align // self.page_size).bit_length() - 1
         return self.alloc_pages(size // self.page_size, order) * self.page_size
 
     def free(self, start: int, size: int) -> None:
         """Give ``size`` bytes at ``start`` back as `Bitmap.free`; `NotFound` unless all are taken in one range."""
+        if type(start) is not int or type(size) is not int:
+            start, size = as_integers(start=start, size=size)
         part = self._part(start)
         if part is None:
             raise NotFound(f"{size} bytes at {start:#x} are not allocated", start=start, size=size)
@@ -159,6 +168,8 @@ class BitmapRanges(CheapCopy, Reports):
 
     def reserve(self, start: int, size: int) -> None:
         """Take exactly these bytes as `Bitmap.reserve`; `AddressInUse` unless all are free in one range."""
+        if type(start) is not int or type(size) is not int:
+            start, size = as_integers(start=start, size=size)
         part = self._part(start)
         if part is None:
             raise AddressInUse(f"{size} bytes at {start:#x} are not all free", start=start, size=size)
@@ -167,7 +178,7 @@ class BitmapRanges(CheapCopy, Reports):
 
     def fits(self, size: int, align: int) -> bool:
         """Whether `alloc` would succeed now, busy pages considered; nothing changes."""
-        check_request(size, align, self.page_size)
+        size, align = check_request(size, align, self.page_size)
         if size // self.page_size > self.available:
             return False
         for part in self.parts:

@@ -7,6 +7,7 @@ inside its blocks. Source: Knowlton 1965; Knuth, "The Art of Computer Programmin
 
 from __future__ import annotations
 
+from swiommu.address import as_integer, as_integers
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotFound
 from swiommu.memory.blocks import FreeBlocks
 from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
@@ -50,11 +51,12 @@ class Buddy(CheapCopy, Reports):
     name = "buddy"
 
     def __init__(self, start: int, size: int, *, page_size: int = 4096, max_order: int | None = None) -> None:
-        check_range(start, size, page_size)
+        start, size, page_size = check_range(start, size, page_size)
         if start % page_size or size % page_size:
             raise InvalidArgument(
                 f"{size:#x} bytes at {start:#x} are not whole pages of {page_size} bytes", start=start, size=size
             )
+        max_order = None if max_order is None else as_integer(max_order, "max_order")
         if max_order is not None and max_order < 0:
             raise InvalidArgument(f"a block can't have 2**{max_order} pages", max_order=max_order)
         self.start = start
@@ -80,7 +82,7 @@ class Buddy(CheapCopy, Reports):
         >>> Buddy(0x3000, 0x3000).alloc(0x1000, 0x2000) == 0x4000
         True
         """
-        check_request(size, align, self.page_size)
+        size, align = check_request(size, align, self.page_size)
         self._fail.refuse(size)
         order, step = self._orders(size, align)
         pfn = self._blocks.take(max(order, step))
@@ -102,7 +104,7 @@ class Buddy(CheapCopy, Reports):
         >>> Buddy(0x3000, 0x3000).fits(0x3000, 0x1000)
         False
         """
-        check_request(size, align, self.page_size)
+        size, align = check_request(size, align, self.page_size)
         order, step = self._orders(size, align)
         return self._blocks.available(max(order, step)) > 0 or self._aligned(order, step) is not None
 
@@ -112,6 +114,8 @@ class Buddy(CheapCopy, Reports):
         The padding of an allocation goes with its last byte. Every byte must have been asked for or reserved, else
         `NotFound` and nothing changed.
         """
+        if type(start) is not int or type(size) is not int:
+            start, size = as_integers(start=start, size=size)
         held = self._taken.remove(start, size)
         if held is None:
             raise NotFound(f"{size} bytes at {start:#x} are not allocated", start=start, size=size)
@@ -120,6 +124,8 @@ class Buddy(CheapCopy, Reports):
 
     def reserve(self, start: int, size: int) -> None:
         """Take exactly ``size`` bytes (whole pages) at ``start``, unpadded; `AddressInUse` if any is not free."""
+        if type(start) is not int or type(size) is not int:
+            start, size = as_integers(start=start, size=size)
         first, stop = start >> self._shift, (start + size) >> self._shift
         if size < 1 or (start | size) % self.page_size or not self._blocks.all_free(first, stop):
             raise AddressInUse(f"{size} bytes at {start:#x} are not all free", start=start, size=size)

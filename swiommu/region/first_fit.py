@@ -6,6 +6,7 @@ byte and nothing is padded.
 
 from __future__ import annotations
 
+from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, NoMemory, NotFound
 from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
 from swiommu.region.reports import Reports
@@ -33,7 +34,7 @@ class FirstFit(CheapCopy, Reports):
     name = "first_fit"
 
     def __init__(self, start: int, size: int, *, page_size: int = 4096) -> None:
-        check_range(start, size, page_size)
+        start, size, page_size = check_range(start, size, page_size)
         self.start = start
         self.size = size
         self.page_size = page_size
@@ -51,7 +52,7 @@ class FirstFit(CheapCopy, Reports):
         >>> FirstFit(0x3000, 0x3000).alloc(0x1000, 0x2000) == 0x4000
         True
         """
-        check_request(size, align, self.page_size)
+        size, align = check_request(size, align, self.page_size)
         self._fail.refuse(size)
         place = self._find(size, align)
         if place is None:
@@ -65,7 +66,7 @@ class FirstFit(CheapCopy, Reports):
         >>> FirstFit(0x3000, 0x3000).fits(0x2000, 0x8000)
         False
         """
-        check_request(size, align, self.page_size)
+        size, align = check_request(size, align, self.page_size)
         return self._find(size, align) is not None
 
     def free(self, start: int, size: int) -> None:
@@ -73,6 +74,8 @@ class FirstFit(CheapCopy, Reports):
 
         Every byte must be taken, else `NotFound` and nothing changed.
         """
+        if type(start) is not int or type(size) is not int:
+            start, size = as_integers(start=start, size=size)
         place = start - self.start
         if place < 0 or size < 1 or place + size > self.size or self._runs.any_clear(place, size):
             raise NotFound(f"{size} bytes at {start:#x} are not allocated", start=start, size=size)
@@ -80,6 +83,8 @@ class FirstFit(CheapCopy, Reports):
 
     def reserve(self, start: int, size: int) -> None:
         """Take exactly ``size`` bytes at ``start``; `AddressInUse` if any of them is taken or outside."""
+        if type(start) is not int or type(size) is not int:
+            start, size = as_integers(start=start, size=size)
         if size < 1 or not self._runs.take(start - self.start, size):
             raise AddressInUse(f"{size} bytes at {start:#x} are not all free", start=start, size=size)
 

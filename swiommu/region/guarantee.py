@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Generic, TypeVar
 
-from swiommu.address import PAGE_SIZE, BusAddr, PhysAddr, align_up
+from swiommu.address import PAGE_SIZE, BusAddr, PhysAddr, align_up, as_integer, as_integers
 from swiommu.errors import Busy, InvalidArgument, NoMemory
 from swiommu.region.region import Chunk, Region
 
@@ -30,6 +30,7 @@ def robson_bound(total: int, largest: int, page_size: int = PAGE_SIZE) -> int:
     >>> [robson_bound(total << 20, largest << 20) // 4096 for total, largest in ((256, 16), (64, 8), (32, 1))]
     [454657, 104449, 40705]
     """
+    total, largest, page_size = as_integers(total=total, largest=largest, page_size=page_size)
     n, m = _pages(total, largest, page_size)
     order = m.bit_length() - 1
     m = 1 << order
@@ -46,6 +47,7 @@ def first_fit_reserve(total: int, largest: int, page_size: int = PAGE_SIZE) -> i
     >>> round(first_fit_reserve(256 << 20, 16 << 20) / (256 << 20), 2)
     12.83
     """
+    total, largest, page_size = as_integers(total=total, largest=largest, page_size=page_size)
     n, m = _pages(total, largest, page_size)
     if m == 1:
         return n * page_size
@@ -89,6 +91,7 @@ class Guarantee(Generic[A]):
     """
 
     def __init__(self, region: Region[A], total: int, largest: int) -> None:
+        total, largest = as_integers(total=total, largest=largest)
         self.total = align_up(total, region.page_size)
         self.largest = align_up(largest, region.page_size)
         self.live_bytes = 0
@@ -106,6 +109,7 @@ class Guarantee(Generic[A]):
 
     def alloc(self, size: int) -> Chunk[A]:
         """``size`` bytes, rounded up to pages; `NoMemory` only for what was not promised, `InvalidArgument` below 1."""
+        size = as_integer(size, "size")
         rounded = align_up(size, self._page_size)
         if rounded > self.largest or self.live_bytes + rounded > self.total:
             raise NoMemory(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import attrs
 
-from swiommu.address import PAGE_SIZE
+from swiommu.address import PAGE_SIZE, as_integer, as_integers
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NotFound, OutOfRange
 from swiommu.memory import FrameState
 from swiommu.region.bitmap import Bitmap, Migrate, Profile
@@ -116,6 +116,7 @@ class Lending(Bitmap):
 
     def lend(self, pfn: int, count: int = 1, *, droppable: bool = False) -> None:
         """Let others use ``count`` idle frames from ``pfn``; `AddressInUse` if one isn't idle, `OutOfRange` outside."""
+        pfn, count = as_integers(pfn=pfn, count=count)
         low, high = self._span(pfn, count)
         if self._frames.count(FrameState.FREE, low, high) < count:
             raise AddressInUse(f"not all of the {count} frames at {pfn:#x} are idle", pfn=pfn, count=count)
@@ -128,6 +129,7 @@ class Lending(Bitmap):
         >>> area.lend(0, 9); area.give_back(0, 4); area.account().lent
         5
         """
+        pfn, count = as_integers(pfn=pfn, count=count)
         low, high = self._span(pfn, count)
         states = self._frames[low:high]
         if FrameState.PINNED in states:
@@ -144,14 +146,17 @@ class Lending(Bitmap):
         False
         True
         """
+        pfn = as_integer(pfn, "pfn")
         self._restate(pfn, FrameState.MOVABLE, FrameState.PINNED)
 
     def unpin(self, pfn: int) -> None:
         """It can move again; `NotFound` unless it was pinned."""
+        pfn = as_integer(pfn, "pfn")
         self._restate(pfn, FrameState.PINNED, FrameState.MOVABLE)
 
     def state(self, pfn: int) -> FrameState:
         """What this frame is in: FREE is idle, TAKEN in use by the area's own; `OutOfRange` outside."""
+        pfn = as_integer(pfn, "pfn")
         return FrameState(self._frames[self._span(pfn, 1)[0]])
 
     def idle_frames(self) -> Iterator[int]:

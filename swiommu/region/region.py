@@ -10,8 +10,27 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from swiommu.address import AddressRange, BusAddr, BusRange, PhysAddr, PhysRange, Space, align_up, is_power_of_two
-from swiommu.errors import AddressInUse, AddressOverflow, InvalidArgument, NoMemory, NotFound, SwiommuError
+from swiommu.address import (
+    AddressRange,
+    BusAddr,
+    BusRange,
+    PhysAddr,
+    PhysRange,
+    Space,
+    align_up,
+    as_integer,
+    as_integers,
+    is_power_of_two,
+)
+from swiommu.errors import (
+    AddressInUse,
+    AddressOverflow,
+    InvalidArgument,
+    NoMemory,
+    NotAnInteger,
+    NotFound,
+    SwiommuError,
+)
 from swiommu.region.allocator import Allocator, make_allocator
 from swiommu.region.picture import area_svg
 from swiommu.region.reports import Shortage, Statistics, explain_failure, statistics
@@ -91,6 +110,7 @@ class Region(Generic[A]):
     ) -> None:
         from sortedcontainers import SortedList  # what intervaltree stands on
 
+        size = as_integer(size, "size")
         if size < 1:
             raise InvalidArgument(f"a region of {size} bytes at {start!r}: at least 1 is needed", size=size)
         if start.value + size > start.space.limit:
@@ -149,8 +169,7 @@ class Region(Generic[A]):
             raise NoMemory(
                 f"{size} bytes were asked for and {self.free_space} are free", size=size, free_space=self.free_space
             )
-        place = self.allocator.alloc(size, align)
-        self._distrust(place, size, align)
+        place = self._distrust(self.allocator.alloc(size, align), size, align)
         return self._remember(Chunk(self._at(place), size, self))
 
     def fits(self, size: int, align: int = 0) -> bool:
@@ -259,6 +278,8 @@ class Region(Generic[A]):
         return f"<Region{name} {place} {self.allocator.name}, {self.users} users, {self.free_space} bytes free>"
 
     def _rounded(self, size: int, align: int) -> tuple[int, int]:
+        if type(size) is not int or type(align) is not int:
+            size, align = as_integers(size=size, align=align)
         if size < 1:
             raise InvalidArgument(f"{size} bytes can't be allocated: at least 1 is needed", size=size)
         if align and not is_power_of_two(align):
@@ -297,11 +318,16 @@ class Region(Generic[A]):
         chunk = self._last_from(place + size - 1)
         return chunk if chunk is not None and chunk.stop > place else None
 
-    def _distrust(self, place: int, size: int, align: int) -> None:
-        """Refuse what an allocator may not answer; the region has not changed yet."""
-        said = f"the allocator {self.allocator.name!r} answered {place!r}"
-        if not isinstance(place, int):
-            raise SwiommuError(f"{said} for {size} bytes, which is no address", place=place, size=size)
+    def _distrust(self, answer: object, size: int, align: int) -> int:
+        """Where an allocator said that a chunk is, unless it may not say so; the region has not changed yet."""
+        try:
+            place = as_integer(answer, "place")
+        except NotAnInteger:
+            raise SwiommuError(
+                f"the allocator {self.allocator.name!r} answered {answer!r} for {size} bytes, which is no address",
+                place=answer,
+                size=size,
+            ) from None
         said = f"the allocator {self.allocator.name!r} answered {place:#x} for {size} bytes aligned to {align}"
         if place < self.start.value or place + size > self.stop:
             raise SwiommuError(
@@ -314,6 +340,7 @@ class Region(Generic[A]):
             # Inside and in nobody's way: the allocator has probably taken it, so it gets it back.
             self._give_back(place, size, f"{said}, which is not aligned")
             raise SwiommuError(f"{said}, which is not aligned", place=place, size=size, align=align)
+        return place
 
     def _give_back(self, place: int, size: int, said: str) -> None:
         try:

@@ -7,6 +7,7 @@ levels are one number: a class is the size in pages written with ``1 + 4`` leadi
 
 from __future__ import annotations
 
+from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotFound
 from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
 from swiommu.region.reports import Reports
@@ -64,7 +65,7 @@ class Tlsf(CheapCopy, Reports):
     name = "tlsf"
 
     def __init__(self, start: int, size: int, *, page_size: int = 4096) -> None:
-        check_range(start, size, page_size)
+        start, size, page_size = check_range(start, size, page_size)
         if start % page_size or size % page_size:
             raise InvalidArgument(
                 f"{size:#x} bytes at {start:#x} are not whole pages of {page_size} bytes", start=start, size=size
@@ -91,7 +92,7 @@ class Tlsf(CheapCopy, Reports):
         >>> Tlsf(0x3000, 0x3000).alloc(0x1000, 0x2000) == 0x4000
         True
         """
-        check_request(size, align, self.page_size)
+        size, align = check_request(size, align, self.page_size)
         self._fail.refuse(size)
         hole = self._find(size, align)
         if hole is None:
@@ -113,7 +114,7 @@ class Tlsf(CheapCopy, Reports):
         >>> Tlsf(0x3000, 0x3000).fits(0x2000, 0x8000)
         False
         """
-        check_request(size, align, self.page_size)
+        size, align = check_request(size, align, self.page_size)
         return self._find(size, align) is not None
 
     def free(self, start: int, size: int) -> None:
@@ -121,6 +122,8 @@ class Tlsf(CheapCopy, Reports):
 
         Every byte must be taken, else `NotFound` and nothing changed.
         """
+        if type(start) is not int or type(size) is not int:
+            start, size = as_integers(start=start, size=size)
         if self._taken.remove(start, size) is None:
             raise NotFound(f"{size} bytes at {start:#x} are not allocated", start=start, size=size)
         before = self._starts.get(start)
@@ -136,6 +139,8 @@ class Tlsf(CheapCopy, Reports):
 
         Costs a search for the hole: no longer than the fewer of the pages before ``start`` in it and the holes.
         """
+        if type(start) is not int or type(size) is not int:
+            start, size = as_integers(start=start, size=size)
         hole = self._hole_of(start)
         stop = start + size
         if hole is None or size < 1 or (start | size) % self.page_size or stop > hole + self._sizes[hole]:

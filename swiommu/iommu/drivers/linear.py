@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
-from swiommu.address import BusAddr, BusRange, BusSpace, PhysAddr, PhysRange
+from swiommu.address import BusAddr, BusRange, BusSpace, PhysAddr, PhysRange, as_integer
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotSupported, OutOfRange, SpaceMismatch
 from swiommu.iommu.domain import READ_WRITE, Domain
 from swiommu.iommu.mapping import Mapping
@@ -91,7 +91,7 @@ class LinearDomain(Domain[A]):
         window = window or _whole(region)
         if region.start < window.start or region.stop > window.stop:
             raise InvalidArgument(f"{region!r} is not inside the window {window!r}")
-        granule = region.page_size
+        delta, granule = as_integer(delta, "delta"), region.page_size
         if delta & (granule - 1):
             raise InvalidArgument(f"a delta of {delta:#x} is not a multiple of the page size {granule}", delta=delta)
         base = window.start.value + delta

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from swiommu.address import BusAddr, PhysAddr
+from swiommu.address import BusAddr, PhysAddr, as_integer, as_integers
 from swiommu.errors import AddressInUse, InvalidArgument, SwiommuError
 from swiommu.iommu.commands import chunks
 from swiommu.iommu.deferred_tables import DeferredTables
@@ -40,7 +40,7 @@ class TableWriter(Domain[A]):
     def _open_table(self, form: Format, pages: TableMemory, flush: str, cpus: int, hz: int) -> None:
         self.now = 0
         self.exposure = Exposure()
-        self._cpus, self._hz = cpus, hz
+        self._cpus, self._hz = as_integers(cpus=cpus, hz=hz)
         self.flush_queue = self._new_queue() if flush == "lazy" else None
         self._deferred = DeferredTables(pages)
         self.table = RadixTable(form, self._deferred)
@@ -57,12 +57,14 @@ class TableWriter(Domain[A]):
 
     @cpu.setter
     def cpu(self, cpu: int) -> None:
+        cpu = as_integer(cpu, "cpu")
         if not 0 <= cpu < self._cpus:
             raise InvalidArgument(f"no CPU {cpu}: there are {self._cpus}", cpu=cpu)
         self.iova.cpu = cpu
 
     def advance(self, now_ns: int) -> None:
         """Let time pass up to ``now_ns``: a flush that is due by then happens when it is due. Time never goes back."""
+        now_ns = as_integer(now_ns, "now_ns")
         if self.flush_queue is not None:
             self.flush_queue.advance(now_ns)
             self.exposure.passed(now_ns)

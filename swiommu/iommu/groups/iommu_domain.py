@@ -6,7 +6,7 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from swiommu.address import Access
+from swiommu.address import Access, as_integers
 from swiommu.errors import AlreadyThere
 from swiommu.iommu.drivers import PagedDomain
 from swiommu.iommu.groups.events import GroupEvent
@@ -143,6 +143,7 @@ def report_fault(domain: IommuDomain, device: Any, iova: int, flags: int) -> int
     io_page_fault: IOMMU:e1000 nic iova=0x0000000000001000 flags=0x0001
     -38
     """
+    iova, flags = as_integers(iova=iova, flags=flags)
     answer = domain.answer_fault(device, iova, flags)
     group = device.group
     if group is not None:

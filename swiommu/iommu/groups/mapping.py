@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from swiommu.address import Prot
+from swiommu.address import Prot, as_integer, as_integers
 from swiommu.errors import AddressOverflow, InvalidArgument, NoDevice, OutOfRange, SwiommuError
 from swiommu.iommu.drivers import PagedDomain
 from swiommu.iommu.groups.types import DomainType, Gfp
@@ -55,6 +55,9 @@ def map_range(
     >>> hex(iova_to_phys(domain, 0x9010)), iova_to_phys(domain, 0x1000), unmap_range(domain, 0x8000, 0x10_0000)
     ('0x40001010', 0, 12288)
     """
+    if type(iova) is not int or type(paddr) is not int or type(size) is not int:
+        iova, paddr, size = as_integers(iova=iova, paddr=paddr, size=size)
+    prot, gfp = as_integers(prot=prot, gfp=gfp)
     if domain.owner.profile == "6.12":
         _require_gfp(gfp)
     if not domain.type.paging:
@@ -72,6 +75,8 @@ def map_range(
 
 def sync_map(domain: IommuDomain, iova: int, size: int) -> None:
     """Tell the hardware of what was mapped; if it refuses, all ``size`` bytes are unmapped and its error comes out."""
+    if type(iova) is not int or type(size) is not int:
+        iova, size = as_integers(iova=iova, size=size)
     if domain.owner.sync_map is not None:
         try:
             domain.owner.sync_map(domain, iova, size)
@@ -141,6 +146,8 @@ def unmap_range(domain: IommuDomain, iova: int, size: int, gather: IotlbGather |
 
     With a ``gather`` (see `gather_for`) the flush is left to its ``sync``. Misaligned numbers are logged.
     """
+    if type(iova) is not int or type(size) is not int:
+        iova, size = as_integers(iova=iova, size=size)
     if not domain.type.paging or not domain.pgsize_bitmap:
         return 0
     smallest = domain.pgsize_bitmap & -domain.pgsize_bitmap
@@ -162,6 +169,8 @@ def unmap_range(domain: IommuDomain, iova: int, size: int, gather: IotlbGather |
 
 def iova_to_phys(domain: IommuDomain, iova: int) -> int:
     """Where ``iova`` leads; 0 if nowhere, so that page 0 can't be told from nothing. Identity answers the input."""
+    if type(iova) is not int:
+        iova = as_integer(iova, "iova")
     if domain.type is DomainType.IDENTITY:
         return iova
     own = domain.translation
@@ -187,6 +196,8 @@ def map_sg(domain: IommuDomain, iova: int, entries: Sequence[SgEntry], prot: int
     >>> map_sg(domain, 0x10000, pieces, Prot.READ), domain.translation.stats.maps
     (12288, 2)
     """
+    if type(iova) is not int:
+        iova = as_integer(iova, "iova")
     mapped = 0
     try:
         for start, length in _merged(entries):
@@ -204,8 +215,9 @@ def _merged(entries: Sequence[SgEntry]) -> list[tuple[int, int]]:
     for entry in entries:
         if entry.bus_address:
             continue
-        if runs and runs[-1][0] + runs[-1][1] == entry.phys:
-            runs[-1] = (runs[-1][0], runs[-1][1] + entry.length)
+        phys, length = as_integers(phys=entry.phys, length=entry.length)
+        if runs and sum(runs[-1]) == phys:
+            runs[-1] = (runs[-1][0], runs[-1][1] + length)
         else:
-            runs.append((entry.phys, entry.length))
+            runs.append((phys, length))
     return runs

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swiommu.address import as_integer
 from swiommu.errors import Busy, InvalidArgument, NotSupported
 from swiommu.iommu.groups.group import group_of
 
@@ -36,6 +37,7 @@ def attach_pasid(domain: IommuDomain, device: Attachable, pasid: int) -> None:
     >>> detach_pasid(gpu, 3); group.pasids
     {}
     """
+    pasid = as_integer(pasid, "pasid")
     group = group_of(device)
     if not group.hardware.knows_pasids or group.hardware.blocked_domain is None:
         raise NotSupported(f"{group.hardware!r} attaches no PASIDs", pasid=pasid)
@@ -53,4 +55,5 @@ def attach_pasid(domain: IommuDomain, device: Attachable, pasid: int) -> None:
 
 def detach_pasid(device: Attachable, pasid: int) -> None:
     """Block ``pasid`` again; nothing happens if it was. `NoDevice` without a group."""
+    pasid = as_integer(pasid, "pasid")
     group_of(device).pasids.pop(pasid, None)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 import attrs
 
-from swiommu.address import PAGE_SIZE, is_power_of_two
+from swiommu.address import PAGE_SIZE, as_integer, as_integers, is_power_of_two
 from swiommu.errors import InvalidArgument, NoSpace, NotFound
 from swiommu.iommu.iova.free_space import FreeSpace
 from swiommu.iommu.iova.rcache import IovaRcache
@@ -65,6 +65,7 @@ class IovaDomain:
     DEPOT_DELAY_NS: ClassVar[int] = 100_000_000  # IOVA_DEPOT_DELAY
 
     def __init__(self, granule: int = PAGE_SIZE, start_pfn: int = 1, *, cpus: int = 1) -> None:
+        granule, start_pfn, cpus = as_integers(granule=granule, start_pfn=start_pfn, cpus=cpus)
         if not is_power_of_two(granule) or granule > 1 << 32 or not 1 <= start_pfn < IOVA_ANCHOR or cpus < 1:
             raise InvalidArgument(
                 f"no allocator with granule {granule}, first pfn {start_pfn:#x} and {cpus} CPUs",
@@ -97,6 +98,8 @@ class IovaDomain:
         Below 32 pages the size itself is rounded up too. ``flush_rcache``: rather than fail, give what all caches hold
         back to the tree and search again. Raises `NoSpace`; `InvalidArgument` (size, limit, CPU).
         """
+        if type(size) is not int or type(limit_pfn) is not int:
+            size, limit_pfn = as_integers(size=size, limit_pfn=limit_pfn)
         self._enter(size, limit_pfn, cpu)
         order = (size - 1).bit_length()
         size = self.rounded(size)
@@ -120,6 +123,8 @@ class IovaDomain:
         A range in a cache keeps its place until the caches are flushed. `NotFound` if it is not allocated or in a
         cache already; the kernel would not notice.
         """
+        if type(pfn) is not int or type(size) is not int:
+            pfn, size = as_integers(pfn=pfn, size=size)
         self._require_cpu(cpu)
         order = (size - 1).bit_length()
         lo = pfn if pfn in self._hi else self._find(pfn)
@@ -158,12 +163,13 @@ class IovaDomain:
 
     def alloc_iova(self, size: int, limit_pfn: int, *, size_aligned: bool = True) -> int:
         """As `alloc_iova_fast` without its rounding and its caches, and aligned only if ``size_aligned``."""
+        size, limit_pfn = as_integers(size=size, limit_pfn=limit_pfn)
         self._enter(size, limit_pfn, 0)
         return self._alloc(size, limit_pfn, aligned=size_aligned)
 
     def free_iova(self, pfn: int) -> None:
         """Free the range that ``pfn`` lies in; `NotFound` if there is none, or if it is in a cache."""
-        lo = self._find(pfn)
+        lo = self._find(as_integer(pfn, "pfn"))
         if lo in self._cached:
             raise NotFound(f"pfn {pfn:#x} is in a cache, not allocated", pfn=pfn)
         self._remove(lo)
@@ -173,6 +179,7 @@ class IovaDomain:
 
         Raises `InvalidArgument` for an empty range or one beyond 64 bits of address.
         """
+        pfn_lo, pfn_hi = as_integers(pfn_lo=pfn_lo, pfn_hi=pfn_hi)
         if not 0 <= pfn_lo <= pfn_hi <= IOVA_ANCHOR // self.granule:
             raise InvalidArgument(f"pfn {pfn_lo:#x} to {pfn_hi:#x} is no range that can be reserved")
         for lo, hi in self.overlapping(pfn_lo, pfn_hi):

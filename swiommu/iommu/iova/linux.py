@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Final, Self
 
+from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
 from swiommu.iommu.iova.iova_domain import IovaDomain
 from swiommu.iommu.iova.policy import CheckedRequests
@@ -73,6 +74,8 @@ class LinuxIova(CheckedRequests):
 
         Raises `NoSpace`; `InvalidArgument` for a size below 1 or an alignment that is no power of two.
         """
+        if type(size) is not int or type(limit_inclusive) is not int or type(align) is not int:
+            size, limit_inclusive, align = as_integers(size=size, limit_inclusive=limit_inclusive, align=align)
         self.admit(size, align)
         asked = pages = size + self.granule - 1 >> self._shift
         step = align >> self._shift
@@ -89,7 +92,7 @@ class LinuxIova(CheckedRequests):
 
         `NotFound` for anything else, with nothing changed.
         """
-        pages = self._pages(iova, size)
+        iova, pages = self._pages(iova, size)
         pfn = iova >> self._shift
         if self._given.get(pfn) == pages:
             del self._given[pfn]
@@ -110,7 +113,7 @@ class LinuxIova(CheckedRequests):
 
         Addresses that lie free in a cache are given back to the tree first, with everything else that the caches hold.
         """
-        pages = self._pages(iova, size)
+        iova, pages = self._pages(iova, size)
         pfn = iova >> self._shift
         if not self._is_free(pfn, pfn + pages - 1):
             raise AddressInUse(f"{size:#x} bus bytes at {iova:#x} are not all free", iova=iova, size=size)
@@ -119,7 +122,8 @@ class LinuxIova(CheckedRequests):
 
     def reserve(self, low: int, high: int) -> None:
         """See `IovaPolicy.reserve`; reserving what is reserved already is allowed."""
-        pages = self._pages(low, high + 1 - low)
+        low, high = as_integers(low=low, high=high)
+        _, pages = self._pages(low, high + 1 - low)
         pfn = low >> self._shift
         gaps = list(self._reserved.gaps(pfn, pfn + pages))
         if not all(self._is_free(start, stop - 1) for start, stop in gaps):
@@ -175,10 +179,12 @@ class LinuxIova(CheckedRequests):
                 limit=limit,
             ) from None
 
-    def _pages(self, iova: int, size: int) -> int:
+    def _pages(self, iova: int, size: int) -> tuple[int, int]:
+        if type(iova) is not int or type(size) is not int:
+            iova, size = as_integers(iova=iova, size=size)
         if size < 1 or iova < 0:
             raise InvalidArgument(f"a bus range of {size} bytes at {iova:#x}: at least 1 is needed", size=size)
-        return (iova + size + self.granule - 1 >> self._shift) - (iova >> self._shift)
+        return iova, (iova + size + self.granule - 1 >> self._shift) - (iova >> self._shift)
 
     def _is_free(self, lo: int, hi: int) -> bool:
         if not self.allocator.overlapping(lo, hi):

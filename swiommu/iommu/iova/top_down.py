@@ -6,7 +6,7 @@ there is. Both align a range to the next power of two of its size and start at t
 
 from __future__ import annotations
 
-from swiommu.address import PAGE_SIZE, is_power_of_two
+from swiommu.address import PAGE_SIZE, as_integers, is_power_of_two
 from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
 from swiommu.iommu.iova.free_space import FreeSpace
 from swiommu.iommu.iova.policy import CheckedRequests
@@ -30,6 +30,8 @@ class TopDownIova(CheckedRequests):
     __slots__ = ("_bounds", "_reserved", "_shift", "_space", "cpu", "granule", "last", "start")
 
     def __init__(self, start: int = PAGE_SIZE, last: int = (1 << 48) - 1, *, granule: int = PAGE_SIZE) -> None:
+        if type(start) is not int or type(last) is not int or type(granule) is not int:
+            start, last, granule = as_integers(start=start, last=last, granule=granule)
         if not is_power_of_two(granule) or (start | last + 1) & (granule - 1) or not 0 <= start < last:
             raise InvalidArgument(
                 f"{start:#x} to {last:#x} is no range of whole granules of {granule} bytes",
@@ -54,6 +56,8 @@ class TopDownIova(CheckedRequests):
 
     def alloc(self, size: int, limit_inclusive: int, align: int = 1) -> int:
         """See `IovaPolicy.alloc`; ``align`` is a power of two. `InvalidArgument` for a size below 1."""
+        if type(size) is not int or type(limit_inclusive) is not int or type(align) is not int:
+            size, limit_inclusive, align = as_integers(size=size, limit_inclusive=limit_inclusive, align=align)
         self.admit(size, align)
         pages = size + self.granule - 1 >> self._shift
         step = max(1 << (pages - 1).bit_length(), align >> self._shift)
@@ -85,6 +89,7 @@ class TopDownIova(CheckedRequests):
 
     def reserve(self, low: int, high: int) -> None:
         """See `IovaPolicy.reserve`; reserving what is reserved already is allowed."""
+        low, high = as_integers(low=low, high=high)
         start, stop = self._clip(low, high + 1 - low)
         wanted = list(self._reserved.gaps(start, stop))
         if not all(self._space.is_free(gap_start, gap_stop) for gap_start, gap_stop in wanted):
@@ -108,6 +113,8 @@ class TopDownIova(CheckedRequests):
 
     def _clip(self, iova: int, size: int) -> tuple[int, int]:
         # In granules, widened to whole ones, and cut to the bounds of the policy.
+        if type(iova) is not int or type(size) is not int:
+            iova, size = as_integers(iova=iova, size=size)
         if size < 1:
             raise InvalidArgument(f"a bus range of {size} bytes at {iova:#x}: at least 1 is needed", size=size)
         low, high = iova >> self._shift, iova + size + self.granule - 1 >> self._shift

@@ -6,6 +6,7 @@ import enum
 
 import attrs
 
+from swiommu.address import as_integer
 from swiommu.errors import InvalidArgument
 
 __all__ = ["Reserved", "ReservedKind"]
@@ -21,6 +22,10 @@ class ReservedKind(enum.StrEnum):
     SW_MSI = "sw-msi"  # messages, at an address that the owner of the space chose and maps
 
 
+def _number(value: object) -> int:
+    return as_integer(value, "start or size of a reserved region")
+
+
 @attrs.frozen(order=True)
 class Reserved:
     """``size`` bytes from ``start`` of the input space of the node that says it; `InvalidArgument` for no range.
@@ -29,8 +34,8 @@ class Reserved:
     msi region [0xfee00000, 0xfef00000)
     """
 
-    start: int
-    size: int
+    start: int = attrs.field(converter=_number)
+    size: int = attrs.field(converter=_number)
     kind: ReservedKind = attrs.field(default=ReservedKind.RESERVED, converter=ReservedKind)
 
     def __attrs_post_init__(self) -> None:

@@ -6,7 +6,7 @@ from array import array
 from itertools import compress, count
 from typing import TYPE_CHECKING, ClassVar
 
-from swiommu.address import PAGE_SIZE, Prot
+from swiommu.address import PAGE_SIZE, Prot, as_integers
 from swiommu.errors import AddressInUse, InvalidArgument, OutOfRange
 from swiommu.layer.attributes import READ_WRITE, Attributes
 from swiommu.layer.base import Extent, FaultKind, Layer, Read
@@ -50,6 +50,7 @@ class FlatTable(Layer):
         self, name: str, *, base: int, size: int, table: int = 0, pages: Sequence[array[int]] | None = None
     ) -> None:
         super().__init__(name)
+        base, size, table = as_integers(base=base, size=size, table=table)
         if size < 1 or base < 0 or table < 0 or (base | size | table) % PAGE_SIZE:
             raise InvalidArgument(
                 f"flat table {name!r}: an aperture of {size:#x} bytes at {base:#x} with its table at {table:#x} "
@@ -80,6 +81,8 @@ class FlatTable(Layer):
         ``coherent``: accesses look into the processor's caches. Raises `InvalidArgument` (empty, misaligned),
         `OutOfRange` (beyond the aperture, or 40 bits of output), `AddressInUse`.
         """
+        if type(at) is not int or type(to) is not int or type(size) is not int:
+            at, to, size = as_integers(at=at, to=to, size=size)
         self._require(at, to, size)
         if to < 0 or to + size > 1 << _OUTPUT_WIDTH:
             raise OutOfRange(
@@ -102,6 +105,8 @@ class FlatTable(Layer):
 
         Raises as `map` does.
         """
+        if type(at) is not int or type(size) is not int:
+            at, size = as_integers(at=at, size=size)
         self._require(at, 0, size)
         done = 0
         for page in range(at, at + size, PAGE_SIZE):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from swiommu.address import as_integer
 from swiommu.layer.attributes import NEUTRAL, READ_WRITE
 from swiommu.layer.base import Extent, FaultKind, Layer, Read
 
@@ -28,6 +29,7 @@ class Identity(Layer):
     transparent = True
 
     def __init__(self, name: str, *, width: int = 64) -> None:
+        width = as_integer(width, "width")
         super().__init__(name)
         self.input_width = self.output_width = width
         limit = 1 << width
@@ -56,6 +58,7 @@ class Blocked(Layer):
     fixed = True
 
     def __init__(self, name: str, *, width: int = 64) -> None:
+        width = as_integer(width, "width")
         super().__init__(name)
         self.input_width = self.output_width = width
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, ClassVar
 
-from swiommu.address import PhysAddr
+from swiommu.address import PhysAddr, as_integer
 from swiommu.errors import InvalidArgument
 from swiommu.layer.attributes import NEUTRAL, READ_WRITE
 from swiommu.layer.base import Extent, FaultKind, Layer, Read, largest_block
@@ -39,7 +39,8 @@ class Memory(Layer):
 
     def __init__(self, name: str, ram: SparseRam, *, base: int = 0, size: int | None = None) -> None:
         super().__init__(name)
-        size = ram.space.limit - base if size is None else size
+        base = as_integer(base, "base")
+        size = ram.space.limit - base if size is None else as_integer(size, "size")
         if base < 0 or size < 1 or base + size > ram.space.limit:
             raise InvalidArgument(
                 f"memory {name!r}: {size:#x} bytes at {base:#x} are not in the {ram.space.width}-bit space", size=size

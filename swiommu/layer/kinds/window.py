@@ -6,6 +6,7 @@ from bisect import bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, InvalidArgument
 from swiommu.layer.attributes import NEUTRAL, READ_WRITE
 from swiommu.layer.base import Extent, FaultKind, Layer, Read, largest_block
@@ -63,6 +64,7 @@ class Window(Layer):
 
     def __init__(self, name: str, *spans: Span) -> None:
         super().__init__(name)
+        spans = tuple([Span(*as_integers(**span._asdict())) for span in spans])
         for span in spans:
             if span.size < 1 or min(span.base, span.output) < 0 or max(span.stop, span.output + span.size) > 1 << 64:
                 raise InvalidArgument(
