@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swiommu.errors import Busy, InvalidArgument, NoDevice, NotSupported, SwiommuError
+from swiommu.errors import Busy, InvalidArgument, NoDevice, NotPermitted, NotSupported, SwiommuError
 from swiommu.iommu.attaching import move
 from swiommu.iommu.groups.events import GroupEvent
 from swiommu.iommu.groups.reserved_regions import merged_regions, regions_text
@@ -125,7 +125,8 @@ class IommuGroup:
 
         Raises `Busy` if they have one that is neither default nor blocking, even the same one, while a member is reset,
         or while a software domain stands on theirs; `InvalidArgument` for a domain of another IOMMU, or one that blocks
-        although firmware needs direct access; and what the IOMMU's driver says. Source: ``iommu_attach_group``.
+        although firmware needs direct access; `NotPermitted` for any of VT-d then, before 6.7; and what the IOMMU's
+        driver says. Source: ``iommu_attach_group``.
         """
         if self.domain not in {None, self.default_domain, self.blocking_domain}:
             raise Busy(f"IOMMU group {self.id} is attached to {self.domain!r} already", group=self.id)
@@ -179,18 +180,28 @@ class IommuGroup:
         self.domain = domain
 
     def set_device_domain(self, member: Member, domain: IommuDomain, *, must_succeed: bool = False) -> None:
-        """Give one member ``domain``; `InvalidArgument` for one that blocks although firmware needs direct access."""
-        blocks = domain.type is DomainType.BLOCKED or domain is self.blocking_domain
-        if member.require_direct and blocks:
-            raise InvalidArgument(
-                f"device {member.device.name!r} needs memory at the same addresses: firmware rejects {domain!r}"
-            )
+        """Give one member ``domain``, where firmware lets it.
+
+        A device that needs memory at the same addresses can't be blocked since 6.7: `InvalidArgument`. Before, the
+        driver of VT-d gave it no domain of an owner's: `NotPermitted`. Source: ``__iommu_device_set_domain``,
+        ``device_is_rmrr_locked``.
+        """
+        if member.require_direct:
+            self._require_direct_kept(member, domain)
         try:
             self._attach(member, domain)
         except SwiommuError:
             if must_succeed and self.blocking_domain is not None and self.blocking_domain is not domain:
                 self._attach(member, self.blocking_domain)
             raise
+
+    def _require_direct_kept(self, member: Member, domain: IommuDomain) -> None:
+        needs = f"device {member.device.name!r} needs memory at the same addresses"
+        if not self.hardware.older_than("6.7"):
+            if domain.type is DomainType.BLOCKED or domain is self.blocking_domain:
+                raise InvalidArgument(f"{needs}: firmware rejects {domain!r}")
+        elif self.hardware.format.name.startswith("vtd-") and domain.type is DomainType.UNMANAGED:
+            raise NotPermitted(f"{needs} (RMRR): VT-d refuses {domain!r}", group=self.id)
 
     def _attach(self, member: Member, domain: IommuDomain) -> None:
         self.hardware.attach(domain, member.device)

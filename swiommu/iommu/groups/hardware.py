@@ -14,6 +14,7 @@ from swiommu.iommu.groups.iommu_domain import IommuDomain
 from swiommu.iommu.groups.types import Capability, DomainType, Hwpt
 from swiommu.iommu.groups.untracked_iova import UntrackedIova
 from swiommu.iommu.iova import LinuxIova
+from swiommu.kernel_version import is_before, kernel_version
 from swiommu.pagetable import MOCK
 
 if TYPE_CHECKING:
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
     from swiommu.memory import Frames
     from swiommu.pagetable import Format
 
-__all__ = ["GROUPINGS", "PROFILES", "Hardware", "format_capabilities"]
+__all__ = ["GROUPINGS", "Hardware", "format_capabilities"]
 
-PROFILES: Final = ("6.12", "7.3")
 GROUPINGS: Final = ("pci", "device", "iommu")
 # What a driver's attach may answer; the core takes everything else for ENODEV.
 _ANSWERS = {"EINVAL": 22, "ENOMEM": 12, "ENOSPC": 28, "EBUSY": 16, "ENODEV": 19}
@@ -61,6 +61,10 @@ def format_capabilities(form: Format) -> frozenset[Capability]:
     return frozenset(found)
 
 
+def _version(_hardware: object, _attribute: object, text: str) -> None:
+    kernel_version(text)
+
+
 @attrs.define(eq=False, kw_only=True)
 class Hardware:
     """An IOMMU that devices on ``bus`` reach ``ram`` through; page tables come from ``frames``.
@@ -70,10 +74,10 @@ class Hardware:
     ``hwpt``: what may be asked of a paging domain, ``knows_pasids``: whether PASIDs can have domains.
     ``capabilities``: see `capable`; by default those of the format (`format_capabilities`), and dirty tracking if
     ``hwpt`` has it. ``grouping``: devices get groups by the rules of PCI, one each ("device"), or all the same
-    ("iommu"). ``profile``: whose kernel's answers. ``policy`` makes what chooses addresses for the DMA API; by default
-    that of Linux, whose ``pci`` and ``forcedac`` are set by who is in the group and by the command line. ``sync_map``,
-    ``attach_hook``: what the hardware does beside, and may refuse by raising. Errors: `InvalidArgument` for a word that
-    is none.
+    ("iommu"). ``profile``: whose kernel's answers, by its version. ``policy`` makes what chooses addresses for the DMA
+    API; by default that of Linux, whose ``pci`` and ``forcedac`` are set by who is in the group and by the command
+    line. ``sync_map``, ``attach_hook``: what the hardware does beside, and may refuse by raising. Errors:
+    `InvalidArgument` for a word that is none.
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.memory import Frames
@@ -89,7 +93,7 @@ class Hardware:
     frames: Frames
     memory: Node | None = None
     format: Format = MOCK
-    profile: str = attrs.field(default="7.3", validator=_one_of(PROFILES))
+    profile: str = attrs.field(default="7.3", validator=_version)
     grouping: str = attrs.field(default="device", validator=_one_of(GROUPINGS))
     hwpt: Hwpt = Hwpt.PASID
     capabilities: frozenset[Capability] = attrs.field(converter=frozenset)
@@ -121,6 +125,18 @@ class Hardware:
             self.blocked_domain = IommuDomain(
                 DomainType.BLOCKED, BlockedDomain(self.bus, self.ram, memory=self.memory), self
             )
+
+    def older_than(self, version: str) -> bool:
+        """Whether ``profile`` is a kernel before ``version``.
+
+        >>> from swiommu.address import BusSpace, PhysSpace
+        >>> from swiommu.memory import Frames
+        >>> ram, bus = PhysSpace("ram", width=40), BusSpace("pci", width=48)
+        >>> smmu = Hardware(name="smmu", bus=bus, ram=ram, frames=Frames(ram.at(0), 1 << 20), profile="6.6")
+        >>> smmu.older_than("6.7"), smmu.older_than("5.15")
+        (True, False)
+        """
+        return is_before(self.profile, version)
 
     def capable(self, device: Attachable, capability: Capability) -> bool:
         """Whether it can do that for ``device``; coherency can't be enforced for those that are ``not_coherent``."""

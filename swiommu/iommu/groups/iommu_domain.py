@@ -73,10 +73,11 @@ class IommuDomain:
     def set_fault_handler(self, handler: FaultHandler, token: object = None) -> bool:
         """Let ``handler(domain, device, iova, flags, token)`` answer for faults; whether it was taken.
 
-        A domain with a cookie of another kind ignores it, with a warning; that of profile "6.12" takes it all the same.
+        A domain with a cookie of another kind ignores it, with a warning; that of a kernel before 6.15 takes it all the
+        same.
         Source: ``iommu_set_fault_handler``.
         """
-        if self.owner.profile != "6.12":
+        if not self.owner.older_than("6.15"):
             if self.cookie not in {Cookie.NONE, Cookie.FAULT_HANDLER}:
                 _log.warning("%r ignores a fault handler: it has a cookie of kind %s", self, self.cookie.value)
                 return False

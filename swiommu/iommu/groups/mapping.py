@@ -41,7 +41,7 @@ def map_range(
     """Map ``size`` bytes at ``iova`` to ``paddr``, all or nothing.
 
     Raises, in this order: `InvalidArgument` for a domain that takes no mappings, `NoDevice` without page sizes,
-    `InvalidArgument` for a zone in ``gfp`` (in profile "6.12" this is first), what the format says of misaligned
+    `InvalidArgument` for a zone in ``gfp`` (before 6.16 this is first), what the format says of misaligned
     numbers, of 0 bytes (with a classic driver: nothing happens) and of missing rights, `AddressOverflow`, `OutOfRange`,
     what the page table says of occupied addresses, `NoMemory`, and what the hardware says once all is mapped.
 
@@ -58,7 +58,7 @@ def map_range(
     if type(iova) is not int or type(paddr) is not int or type(size) is not int:
         iova, paddr, size = as_integers(iova=iova, paddr=paddr, size=size)
     prot, gfp = as_integers(prot=prot, gfp=gfp)
-    if domain.owner.profile == "6.12":
+    if domain.owner.older_than("6.16"):
         _require_gfp(gfp)
     if not domain.type.paging:
         raise InvalidArgument(f"{domain!r} takes no mappings", type=domain.type)

@@ -1,7 +1,10 @@
 """A.5: who can be attached to what, and with which errno not."""
 
+import errno
+
 import pytest
 
+from swiommu import linux
 from swiommu.address import BusSpace
 from swiommu.errors import (
     Busy,
@@ -11,17 +14,21 @@ from swiommu.errors import (
     NoDevice,
     NoMemory,
     NoSpace,
+    NotPermitted,
 )
 from swiommu.iommu import PagedDomain
 from swiommu.iommu.groups import (
     DomainType,
     claim_device,
+    claim_group,
     group_of,
+    iova_to_phys,
     map_range,
     reset_done,
     reset_prepare,
 )
 from swiommu.layer import Reserved
+from swiommu.pagetable.formats import amd_v1, arm_lpae, vtd_ss
 
 DIRECT = Reserved(0x1000, 0x1000, "direct")
 
@@ -196,6 +203,64 @@ def test_direct_regions_forbid_blocking_einval(machine, refused):
         claim_device(gpu, "vfio")
     assert (group.owner, group.owner_cnt) == (None, 0)
     group.attach_device(unmanaged(host), gpu)
+
+
+@pytest.mark.parametrize("profile", ["6.7", "6.12", "7.3"])
+@pytest.mark.parametrize("form", [vtd_ss(), amd_v1()], ids=lambda form: form.name)
+def test_an_rmrr_keeps_vfio_away_since_6_7(machine, refused, profile, form):
+    host = machine(profile=profile, format=form)
+    nic, group = host.probe("0000:05:00.1", regions=(Reserved(0xBDE0_0000, 0x7000, "direct"),))
+    for claim, owned in ((claim_device, nic), (claim_group, group)):
+        assert refused(InvalidArgument, claim, owned, "vfio") == (
+            "device '0000:05:00.1' needs memory at the same addresses: firmware rejects IommuDomain(Blocked of 'smmu')"
+        )
+    assert linux.iommu_device_claim_dma_owner(nic, "vfio") == -errno.EINVAL
+    assert (group.owner, group.owner_cnt, group.domain) == (None, 0, group.default_domain)
+    assert iova_to_phys(group.domain, 0xBDE0_0010) == 0xBDE0_0010, "firmware goes on"
+    group.check()
+
+
+@pytest.mark.parametrize("profile", ["5.19", "6.1", "6.6.30"])
+def test_before_6_7_the_attach_of_vtd_was_not_permitted(machine, refused, profile):
+    host = machine(profile=profile, format=vtd_ss())
+    nic, group = host.probe("0000:05:00.1", regions=(Reserved(0xBDE0_0000, 0x7000, "direct"),))
+    assert linux.iommu_device_claim_dma_owner(nic, "vfio") == 0
+    assert group.domain is host.hardware.blocked_domain
+    mine = unmanaged(host)
+    assert refused(NotPermitted, group.attach_device, mine, nic) == (
+        "device '0000:05:00.1' needs memory at the same addresses (RMRR): VT-d refuses IommuDomain(Unmanaged of 'smmu')"
+    )
+    assert linux.iommu_attach_device(mine, nic) == linux.iommu_attach_group(mine, group) == -errno.EPERM
+    assert group.domain is host.hardware.blocked_domain
+    group.check()
+    linux.iommu_device_release_dma_owner(nic)
+    assert group.domain is group.default_domain
+    assert iova_to_phys(group.domain, 0xBDE0_0010) == 0xBDE0_0010
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"), [(amd_v1(), "direct"), (arm_lpae(), "direct"), (vtd_ss(), "direct-relaxable")]
+)
+def test_before_6_7_others_were_attached(machine, form, kind):
+    host = machine(profile="6.6", format=form)
+    nic, group = host.probe("nic", regions=(Reserved(0xBDE0_0000, 0x7000, kind),))
+    claim_device(nic, "vfio")
+    mine = unmanaged(host)
+    group.attach_device(mine, nic)
+    assert group.domain is mine
+
+
+def test_before_6_7_one_device_of_a_group_keeps_the_group_away(machine, refused):
+    host = machine(profile="6.6", format=vtd_ss(), grouping="iommu")
+    gpu, group = host.probe("gpu")
+    host.probe("nic", regions=(DIRECT,))
+    before = group.domain
+    assert refused(NotPermitted, group.attach_group, unmanaged(host)) == (
+        "device 'nic' needs memory at the same addresses (RMRR): VT-d refuses IommuDomain(Unmanaged of 'smmu')"
+    )
+    assert group.domain is before
+    assert gpu.domain is before.translation
+    group.check()
 
 
 def test_relaxable_regions_do_not(machine):
