@@ -10,7 +10,7 @@ from array import array
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from swiommu.errors import SwiommuError
+from swiommu.errors import NoMemory, SwiommuError
 from swiommu.pagetable.walk import leaves_in
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Nodes:
         self.pages = self.peak = 0
         self.leaves = {size: 0 for level in format.levels for size in level.sizes.values()}
         self.zeroes = array("Q", bytes(8 << max(level.bits for level in format.levels)))
+        self._reach = 1 << format.output_width
         self._cost = [level.table_bytes >> _PAGE_SHIFT for level in format.levels]
         self.root = self._enter(self._take(format.start), format.start, 0, None)
 
@@ -213,7 +214,15 @@ class Nodes:
         return node
 
     def _take(self, depth: int) -> int:
-        phys = self.memory.alloc(self._cost[depth] << _PAGE_SHIFT)
+        size = self._cost[depth] << _PAGE_SHIFT
+        phys = self.memory.alloc(size)
+        if phys + size > self._reach:
+            self.memory.free(phys)
+            raise NoMemory(
+                f"no table can be at {phys:#x}: an entry of format {self.format.name!r} has "
+                f"{self.format.output_width} bits of address, and a walk sees a table at its own address only",
+                phys=phys,
+            )
         self.pages += self._cost[depth]
         self.peak = max(self.peak, self.pages)
         return phys

@@ -189,8 +189,10 @@ class FrameTables(TablePages):
     """Tables in frames of ``frames``, as many as they are large: tables and data compete for the same memory.
 
     With ``ram`` the entries are bytes there, which devices can read and overwrite if something leads them to it; a
-    page that is given back keeps its bytes. Raises what ``frames.take`` raises; `InvalidArgument` if the frames are
-    smaller than a page of 4 KiB, `SpaceMismatch` if they are of another memory than ``ram``.
+    page that is given back keeps its bytes. ``highest``: the last address that the IOMMU's walker reads, its own DMA
+    mask; there is no table beyond it, for the walker sees each table at its own address. Raises what ``frames.take``
+    raises; `InvalidArgument` if the frames are smaller than a page of 4 KiB, `SpaceMismatch` if they are of another
+    memory than ``ram``.
 
     >>> from swiommu.address import PhysSpace
     >>> from swiommu.memory import Frames, SparseRam
@@ -205,8 +207,9 @@ class FrameTables(TablePages):
     ('0x40004000', 251)
     """
 
-    def __init__(self, frames: Frames, ram: SparseRam | None = None) -> None:
+    def __init__(self, frames: Frames, ram: SparseRam | None = None, *, highest: int | None = None) -> None:
         super().__init__()
+        self._highest = highest
         if ram is not None and frames.range.start.space is not ram.space:
             raise SpaceMismatch(f"{frames.range!r} is no memory of the space {ram.space.name!r}")
         if frames.page_size % PAGE_SIZE:
@@ -217,8 +220,18 @@ class FrameTables(TablePages):
         self._ram = ram
 
     def alloc(self, size: int = PAGE_SIZE) -> int:
-        """The physical address of a zeroed table of ``size`` bytes; `NoMemory` when no such block is free."""
-        phys = self._frames.take(order_of(size, self._frames.page_size)) * self._frames.page_size
+        """The physical address of a zeroed table of ``size`` bytes; `NoMemory` when none is free, or reached."""
+        page_size = self._frames.page_size
+        order = order_of(size, page_size)
+        phys = self._frames.take(order) * page_size
+        if self._highest is not None and phys + size - 1 > self._highest:
+            self._frames.give(phys // page_size, 1 << order)
+            raise NoMemory(
+                f"no table can be at {phys:#x}: the walker reads up to {self._highest:#x}, and sees a table at its own "
+                "address only",
+                phys=phys,
+                highest=self._highest,
+            )
         return self.add(phys, self._words(phys, size))
 
     def free(self, phys: int) -> None:

@@ -43,7 +43,11 @@ class TableWriter(Domain[A]):
         self._cpus, self._hz = as_integers(cpus=cpus, hz=hz)
         self.flush_queue = self._new_queue() if flush == "lazy" else None
         self._deferred = DeferredTables(pages)
-        self.table = RadixTable(form, self._deferred)
+        try:
+            self.table = RadixTable(form, self._deferred)
+        except SwiommuError:
+            self._free_tables()  # a root that no walk would reach
+            raise
         self._smallest_table = form.granule << form.levels[-1].bits  # what it maps, in bytes
         self._replaced: list[tuple[int, int]] = []
         self.table.on_replace = lambda iova, size: self._replaced.append((iova, size))

@@ -15,7 +15,7 @@ from swiommu.iommu.groups.types import Capability, DomainType, Hwpt
 from swiommu.iommu.groups.untracked_iova import UntrackedIova
 from swiommu.iommu.iova import LinuxIova
 from swiommu.kernel_version import is_before, kernel_version
-from swiommu.pagetable import MOCK
+from swiommu.pagetable import MOCK, FrameTables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from swiommu.iommu.iova import IovaPolicy
     from swiommu.layer import Node
     from swiommu.memory import Frames
-    from swiommu.pagetable import Format
+    from swiommu.pagetable import Format, TableMemory
 
 __all__ = ["GROUPINGS", "Hardware", "format_capabilities"]
 
@@ -76,8 +76,8 @@ class Hardware:
     ``hwpt`` has it. ``grouping``: devices get groups by the rules of PCI, one each ("device"), or all the same
     ("iommu"). ``profile``: whose kernel's answers, by its version. ``policy`` makes what chooses addresses for the DMA
     API; by default that of Linux, whose ``pci`` and ``forcedac`` are set by who is in the group and by the command
-    line. ``sync_map``, ``attach_hook``: what the hardware does beside, and may refuse by raising. Errors:
-    `InvalidArgument` for a word that is none.
+    line. ``walker_mask``: the highest address that it reads tables at. ``sync_map``, ``attach_hook``: what the hardware
+    does beside, and may refuse by raising. Errors: `InvalidArgument` for a word that is none.
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.memory import Frames
@@ -104,6 +104,7 @@ class Hardware:
     paging: bool = True
     knows_pasids: bool = True
     policy: Callable[[], IovaPolicy] = LinuxIova
+    walker_mask: int | None = None
     sync_map: Callable[[IommuDomain, int, int], None] | None = None
     attach_hook: Callable[[IommuDomain, Attachable], None] | None = None
     identity_domain: IommuDomain | None = attrs.field(default=None, init=False)
@@ -153,7 +154,7 @@ class Hardware:
         """A new domain, or the static one of that type; ``flags``: bits of `Hwpt`.
 
         Raises `NotSupported` for what it hasn't and for bits of ``flags`` beyond ``hwpt``, `NoMemory` without a frame
-        for the first table, `InvalidArgument` for a type that is not allocated like this.
+        for the first table that its walker reaches, `InvalidArgument` for a type that is not allocated like this.
         """
         if kind is DomainType.IDENTITY and self.identity_domain is not None:
             return self.identity_domain
@@ -175,9 +176,16 @@ class Hardware:
             memory=self.memory,
             format=self.format,
             iova=iova,
+            tables=self._tables(),
             flush="lazy" if kind is DomainType.DMA_FQ else "strict",
         )
         return IommuDomain(kind, own, self)
+
+    def _tables(self) -> TableMemory | None:
+        if self.walker_mask is None:
+            return None
+        end = None if self.memory is None else self.memory.layer.as_memory()
+        return FrameTables(self.frames, None if end is None else end.ram, highest=self.walker_mask)
 
     def attach(self, domain: IommuDomain, device: Attachable) -> None:
         """What the driver does to let ``device`` use ``domain``; raises what `fail_nth` said, or ``attach_hook``.
