@@ -9,6 +9,9 @@
     ├── OutOfRange (ValueError)              ERANGE      beyond the aperture or the width
     ├── NotFound (LookupError)               ENOENT      nothing starts, or is mapped, there
     ├── NoMemory (MemoryError)               ENOMEM      no room that would serve the request
+    │   ├── BlockExceeded                        ENOMEM      more than the largest block of the page allocator
+    │   ├── PoolFull                             ENOMEM      no free run of slots in the bounce pool
+    │   └── SegmentExceeded                      ENOMEM      more than a segment of the bounce pool holds
     ├── NoSpace                              ENOSPC      no free bus addresses under the limit
     ├── Busy                                 EBUSY       in use, pinned, or attached elsewhere
     ├── AddressInUse                         EADDRINUSE  the range overlaps a live one
@@ -43,6 +46,7 @@ __all__ = [
     "AddressOverflow",
     "AlreadyMapped",
     "AlreadyThere",
+    "BlockExceeded",
     "Busy",
     "DeviceFault",
     "InputError",
@@ -57,7 +61,9 @@ __all__ = [
     "NotPermitted",
     "NotSupported",
     "OutOfRange",
+    "PoolFull",
     "ProbeDeferred",
+    "SegmentExceeded",
     "SpaceMismatch",
     "SwiommuError",
 ]
@@ -128,6 +134,18 @@ class NoMemory(SwiommuError, MemoryError):
     """No room that would serve the request: shortage, fragmentation or alignment."""
 
     errno = _errno.ENOMEM
+
+
+class BlockExceeded(NoMemory):
+    """More than the largest block of the page allocator, which alone was asked; ``limit`` is that block in bytes."""
+
+
+class PoolFull(NoMemory):
+    """No free run of slots in the bounce pool: ``slots`` in all, ``used`` of them taken."""
+
+
+class SegmentExceeded(NoMemory):
+    """More slots than a segment of the bounce pool has, whatever is free; ``limit`` is what it holds in bytes."""
 
 
 class NoSpace(SwiommuError):

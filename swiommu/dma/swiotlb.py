@@ -15,7 +15,7 @@ from functools import cache
 from typing import NamedTuple
 
 from swiommu.address import PAGE_SIZE, as_integer, as_integers, is_power_of_two
-from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotFound
+from swiommu.errors import AddressInUse, InvalidArgument, NotFound, PoolFull, SegmentExceeded
 from swiommu.region import FailSwitch
 
 __all__ = ["IO_TLB_DEFAULT_SLOTS", "IO_TLB_SEGSIZE", "IO_TLB_SHIFT", "IO_TLB_SIZE", "Slots", "SwiotlbPool"]
@@ -25,6 +25,7 @@ IO_TLB_SIZE = 1 << IO_TLB_SHIFT
 IO_TLB_SEGSIZE = 128
 IO_TLB_DEFAULT_SLOTS = 32768  # 64 MiB
 
+_SEGMENT_SIZE = IO_TLB_SEGSIZE << IO_TLB_SHIFT  # 256 KiB
 _SLOT_MASK = IO_TLB_SIZE - 1
 _ALL_FREE = (1 << IO_TLB_SEGSIZE) - 1
 _EVERYWHERE = (1 << 64) - 1
@@ -145,8 +146,9 @@ class SwiotlbPool:
         ``min_align_mask``: address bits of ``phys`` that the device needs preserved; ``boundary_mask``: its segment
         boundary; ``alloc_align_mask``: granule - 1 when an IOMMU maps the result; ``area``: where the search starts
         (the CPU), the others follow; ``delta``: the device sees the pool at bus = phys + delta, and alignment holds
-        there. `NoMemory` when no area has room, and always for more than `max_mapping`; `InvalidArgument` for an empty
-        size or a mask that is not ``2**n - 1``. Source: ``swiotlb_tbl_map_single``.
+        there. `PoolFull` when no area has room; `SegmentExceeded` for what no empty segment holds at that alignment,
+        always so for more than `max_mapping`; `InvalidArgument` for an empty size or a mask that is not ``2**n - 1``.
+        Source: ``swiotlb_tbl_map_single``.
 
         >>> pool = SwiotlbPool(0x1000_0000, 128)
         >>> hex(pool.find_slots(0x4321_0e00, 512, min_align_mask=0xFFF))
@@ -171,17 +173,14 @@ class SwiotlbPool:
         offset = phys & min_align_mask & (alloc_align_mask | _SLOT_MASK)
         total = (size + offset + alloc_align_mask) & ~alloc_align_mask
         need = (total + _SLOT_MASK) >> IO_TLB_SHIFT
-        first = None
-        if not self._fail.strike() and need <= IO_TLB_SEGSIZE:
-            search = self._search(phys, need, total, min_align_mask, boundary_mask, alloc_align_mask, delta)
-            first = self._find(search, area & (self.areas - 1))
-        if first is None:
-            raise NoMemory(
-                f"swiotlb buffer is full (sz: {size} bytes), total {self.slots} (slots), used {self.used} (slots)",
-                size=size,
-                slots=self.slots,
-                used=self.used,
-            )
+        search = self._search(phys, need, total, min_align_mask, boundary_mask, alloc_align_mask, delta)
+        fits = need + search.residue <= IO_TLB_SEGSIZE  # in an empty segment, from the first slot that could do
+        first = self._find(search, area & (self.areas - 1)) if not self._fail.strike() and fits else None
+        if first is None:  # the kernel has the same words for both
+            words = f"swiotlb buffer is full (sz: {size} bytes), total {self.slots} (slots), used {self.used} (slots)"
+            if not fits:
+                raise SegmentExceeded(words, size=size, slots=self.slots, used=self.used, limit=_SEGMENT_SIZE)
+            raise PoolFull(words, size=size, slots=self.slots, used=self.used)
         # Padding slots stand before the address that is handed out; their bytes belong to nobody.
         address = self.start + (first << IO_TLB_SHIFT) + offset
         self._take(address, Slots(first, need))

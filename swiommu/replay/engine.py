@@ -15,6 +15,7 @@ import attrs
 from swiommu.address import PAGE_SIZE, align_up
 from swiommu.errors import InputError, SwiommuError
 from swiommu.replay.backends import Backend, Counters, Exposure, Extent, make_backend
+from swiommu.replay.cause import cause_of
 from swiommu.replay.designs import Design, Knobs
 from swiommu.replay.ledger import Ledger
 from swiommu.requests import OpCode, Request, RequestKind, Workload
@@ -50,6 +51,7 @@ class Outcome:
     ledger: Ledger
     counters: Counters
     reserved_bytes: int
+    pool_bytes: int
     status: bytearray
     maps: array[int]
     places: dict[int, object]
@@ -83,6 +85,7 @@ def replay(
         ledger=run.ledger,
         counters=backend.counters,
         reserved_bytes=backend.usage().reserved,
+        pool_bytes=backend.pool_bytes,
         status=run.status,
         maps=run.maps,
         places=run.places,
@@ -194,9 +197,9 @@ class _Run:
         maps = backend.counters.maps
         try:
             handle = backend.begin(request, busy)
-        except SwiommuError:
+        except SwiommuError as error:
             self.status[index] = Status.LOST
-            ledger.refuse(request, with_room=self._had_room(request))
+            ledger.refuse(request, cause_of(error), with_room=self._had_room(request))
             return
         self.maps[index] = backend.counters.maps - maps
         self._live[index] = handle
@@ -213,12 +216,13 @@ class _Run:
                 path=self.workload.name,
                 line=request.line,
             )
-        if self.backend.probe(request, busy):
+        refusal = self.backend.probe(request, busy)
+        if refusal is None:
             self.status[request.index] = Status.GAINED
             self.ledger.gain(request)
         else:
             self.status[request.index] = Status.CENSORED
-            self.ledger.refuse(request, with_room=self._had_room(request))
+            self.ledger.refuse(request, refusal, with_room=self._had_room(request))
 
     def _end(self, request: Request) -> None:
         if request.index not in self._live:

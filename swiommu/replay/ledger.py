@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from swiommu.replay.cause import Causes
 from swiommu.requests import Request, RequestKind
 
 if TYPE_CHECKING:
     from swiommu.replay.backends import Usage
+    from swiommu.replay.cause import Cause
 
 __all__ = ["Ledger", "Waste"]
 
@@ -32,7 +34,10 @@ class Waste:
 
 @attrs.define
 class Ledger:
-    """Counts and sums of one run; ``advance`` before every change, so that each state counts for as long as it held."""
+    """Counts and sums of one run; ``advance`` before every change, so that each state counts for as long as it held.
+
+    ``failures`` and ``losses`` are `failed` and `lost` by cause.
+    """
 
     now: int
     start: int
@@ -41,6 +46,8 @@ class Ledger:
     failed_with_room: int = 0
     lost: Counter[RequestKind] = attrs.field(factory=Counter)
     lost_bytes: int = 0
+    failures: Causes = attrs.field(factory=Causes)
+    losses: Causes = attrs.field(factory=Causes)
     gained: Counter[RequestKind] = attrs.field(factory=Counter)
     gained_bytes: int = 0
     not_applicable: int = 0
@@ -77,12 +84,14 @@ class Ledger:
         elif request.kind is RequestKind.MAP:
             self.map_bytes -= request.size
 
-    def refuse(self, request: Request, *, with_room: bool) -> None:
-        """The design could not serve it: lost if the recorded kernel could."""
+    def refuse(self, request: Request, cause: Cause, *, with_room: bool) -> None:
+        """The design could not serve it, for this cause: lost if the recorded kernel could."""
         self.failed[request.kind] += 1
         self.failed_bytes += request.size
         self.failed_with_room += with_room
+        self.failures.add(request, cause)
         if not request.censored:
+            self.losses.add(request, cause)
             self.lost[request.kind] += 1
             self.lost_bytes += request.size
 

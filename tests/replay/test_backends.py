@@ -3,9 +3,10 @@
 import attrs
 import pytest
 
-from swiommu.errors import NoMemory, NotSupported, OutOfRange, SwiommuError
+from swiommu.errors import BlockExceeded, NoMemory, NotSupported, OutOfRange, SwiommuError
 from swiommu.replay import PRESETS, Knobs, equal_plan, find_design, machine_plan, plan_of_size
 from swiommu.replay.backends import make_backend
+from swiommu.replay.cause import Cause, cause_of
 from swiommu.requests import Area, Occupancy
 
 PAGE = 4096
@@ -51,7 +52,7 @@ def test_a_probe_beyond_the_mask_does_not_reorder_best_fits_holes(backend_of, ma
             backend.region.reserve(start + first * PAGE, count * PAGE)
         backend.region.free(backend.region.reserve(start + 20 * PAGE, 9 * PAGE))
         if probes:  # eight pages aligned to eight fit into the older hole only
-            assert backend.probe(make_request(0, size=8 * PAGE, mask=BASE + 100 * PAGE - 1), ())
+            assert backend.probe(make_request(0, size=8 * PAGE, mask=BASE + 100 * PAGE - 1), ()) is None
         places.append(place(backend.begin(make_request(1, size=5 * PAGE), ())))
         backend.region.check()
     assert places == [BASE + 24 * PAGE] * 2
@@ -62,11 +63,12 @@ def test_a_chunk_beyond_the_mask_is_refused_and_given_back(name, backend_of, mak
     backend = backend_of(name)
     room = backend.room()
     near = make_request(0, size=4 * PAGE, mask=BASE + 2 * PAGE)
-    assert not backend.probe(near, ())
-    with pytest.raises((OutOfRange, NoMemory)):
+    assert backend.probe(near, ()) is Cause.MASK
+    with pytest.raises(OutOfRange) as caught:
         backend.begin(near, ())
+    assert cause_of(caught.value) is Cause.MASK
     assert backend.room() == room
-    assert backend.probe(make_request(1, size=4 * PAGE, mask=BASE + 4 * PAGE - 1), ())
+    assert backend.probe(make_request(1, size=4 * PAGE, mask=BASE + 4 * PAGE - 1), ()) is None
     backend.begin(make_request(1, size=4 * PAGE, mask=BASE + 4 * PAGE - 1), ())
 
 
@@ -78,7 +80,7 @@ def test_what_a_shifted_device_reaches_is_asked_of_its_bus_addresses(delta, back
             make_request(0, size=4 * PAGE, mask=max(mask, 0)),
             make_request(1, "MAP", 100, mask=max(mask, 0), pieces=((BASE - 100, 100),)),
         ):
-            fits = backend.probe(request, ())
+            fits = backend.probe(request, ()) is None
             lowest = BASE - (100 if request.pieces else 0) + delta
             assert fits == (lowest >= 0 and lowest + request.size - 1 <= request.mask), (request, lowest)
             if fits:
@@ -97,9 +99,15 @@ def test_in_the_recorded_machine_the_area_is_choosy_and_pages_stand_behind_it(ba
         assert not hasattr(handle, "start"), other
     assert place(backend.begin(make_request(0, **asked), ())) == BASE
     assert backend.begin(make_request(0, size=4 * MIB), ()).size == 4 * MIB
+    # Both refuse it, and the limit of the area is told: the page allocator was asked only after it.
+    large, waits = make_request(0, size=4 * MIB + 1), make_request(0, size=4 * MIB + 1, gfp="GFP_ATOMIC")
     with pytest.raises(NoMemory) as caught:
-        backend.begin(make_request(0, size=4 * MIB + 1), ())
+        backend.begin(large, ())
+    assert str(caught.value) == "4198400 bytes were asked for and 2088960 are free"
+    with pytest.raises(BlockExceeded) as caught:
+        backend.begin(waits, ())
     assert str(caught.value) == "a block of 8388608 bytes is beyond the page allocator's 4194304"
+    assert (backend.probe(large, ()), backend.probe(waits, ())) == (Cause.MEMORY, Cause.BLOCK)
 
 
 def test_equal_memory_serves_everything_from_the_region_and_nothing_behind_it(backend_of, make_request):
@@ -115,13 +123,13 @@ def test_busy_pages_are_passed_over_for_this_once(name, backend_of, make_request
     backend = backend_of(name, plan=machine_plan)
     busy = (BASE // PAGE + 1, BASE // PAGE + 9)
     request = make_request(0, size=8 * PAGE)
-    assert backend.probe(request, busy)
+    assert backend.probe(request, busy) is None
     handle = backend.begin(request, busy)
     assert place(handle) == BASE + 16 * PAGE
     assert place(backend.begin(make_request(1, size=8 * PAGE), ())) == BASE
     backend.end(request, handle)
     everything = make_request(2, size=8 * MIB)
-    assert not backend.probe(everything, tuple(range(BASE // PAGE, BASE // PAGE + 512)))
+    assert backend.probe(everything, tuple(range(BASE // PAGE, BASE // PAGE + 512))) is Cause.MEMORY
 
 
 def test_what_was_taken_before_the_trace_is_neither_live_nor_idle_and_comes_back_in_parts(backend_of, make_request):
@@ -173,7 +181,7 @@ def test_whatever_was_begun_and_ended_leaves_everything_as_it_was(name, backend_
 def test_a_user_mapping_needs_translation(name, backend_of, make_request):
     backend = backend_of(name)
     user = make_request(0, "USERMAP", PAGE, iova=0x1000, pieces=((BASE, PAGE),))
-    assert not backend.probe(user, ())
+    assert backend.probe(user, ()) is Cause.TRANSLATION
     with pytest.raises(NotSupported):
         backend.begin(user, ())
 
@@ -194,7 +202,7 @@ def test_a_failed_allocation_behind_an_iommu_gives_everything_back(backend_of, m
     kept = backend.begin(make_request(0, size=300 * PAGE), ())
     room, counters = backend.room(), attrs.evolve(backend.counters)
     for size in (4 * MIB, room):  # too much data; just no page for the tables
-        assert not backend.probe(make_request(1, size=size), ())
+        assert backend.probe(make_request(1, size=size), ()) is Cause.MEMORY
         with pytest.raises(NoMemory):
             backend.begin(make_request(1, size=size), ())
         assert backend.room() == room

@@ -173,7 +173,7 @@ def test_behind_strict_translation_every_frame_is_data_or_table(seed, steps, fra
         pages = -(-request.size // PAGE) if request.kind is RequestKind.ALLOC else 0
         room = backend.room() // PAGE
         if code == OpCode.BEGIN:
-            fits = backend.probe(request, ())
+            fits = backend.probe(request, ()) is None
             assert backend.room() // PAGE == room
             handle = tried(backend, request)
             assert (handle is not None) == fits

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swiommu.replay.backends import Usage
+from swiommu.replay.cause import Cause
 from swiommu.replay.ledger import Ledger, Waste
 
 usages = st.builds(Usage, *[st.integers(0, 1 << 40)] * 6)
@@ -53,12 +54,14 @@ def test_peaks_are_of_what_lives_and_kinds_are_kept_apart(make_request):
 @pytest.mark.parametrize("censored", [False, True])
 def test_a_refusal_is_lost_only_if_the_kernel_served_it(censored, make_request):
     ledger = Ledger(now=0, start=0)
-    ledger.refuse(make_request(0, size=10, censored=censored), with_room=True)
-    ledger.refuse(make_request(1, "MAP", 3, censored=censored), with_room=False)
+    ledger.refuse(make_request(0, size=10, censored=censored), Cause.MEMORY, with_room=True)
+    ledger.refuse(make_request(1, "MAP", 3, censored=censored), Cause.POOL, with_room=False)
     assert dict(ledger.failed) == {"ALLOC": 1, "MAP": 1}
     assert (ledger.failed_bytes, ledger.failed_with_room) == (13, 1)
     assert dict(ledger.lost) == ({} if censored else {"ALLOC": 1, "MAP": 1})
     assert ledger.lost_bytes == (0 if censored else 13)
+    assert ledger.failures.counts == {("ALLOC", "memory"): 1, ("MAP", "pool"): 1}
+    assert ledger.losses.counts == ({} if censored else ledger.failures.counts)
 
 
 def test_a_gain_is_no_failure_and_is_not_held(make_request):

@@ -21,6 +21,7 @@ from swiommu.replay import (
     replay,
 )
 from swiommu.replay.backends import make_backend
+from swiommu.replay.cause import Cause
 from swiommu.requests import Area, Occupancy, OpCode, RequestKind, Served, workload_of
 from swiommu.trace import read_trace
 
@@ -51,7 +52,7 @@ def test_the_only_window_of_an_area_succeeds_with_one_minus_q_to_the_n(
     for seed in range(draws):
         backend = make_backend(design, equal_plan(workload), workload, Knobs(seed=seed))
         request = make_request(seed, size=pages * PAGE)
-        foretold = backend.probe(request, ())
+        foretold = backend.probe(request, ()) is None
         try:
             backend.begin(request, ())
         except SwiommuError:
@@ -150,7 +151,7 @@ def test_a_recorded_busy_range_holds_for_those_who_move_and_not_for_those_who_dr
     for design, first in ((movable(), 16), (movable(0), 0), (find_design("gcma"), 0)):
         backend = make_backend(design, machine_plan(workload), workload, Knobs())
         request = make_request(0, size=8 * PAGE)
-        assert backend.probe(request, (BASE + 1, BASE + 9))
+        assert backend.probe(request, (BASE + 1, BASE + 9)) is None
         assert backend.begin(request, (BASE + 1, BASE + 9)).start.value == (BASE + first) * PAGE
 
 
@@ -177,7 +178,7 @@ def test_a_chunk_beyond_the_mask_has_moved_pages_and_a_probe_of_it_has_not(make_
     workload = make_workload([], [], area=Area(BASE, 512, ()))
     backend = make_backend(movable(), equal_plan(workload), workload, Knobs())
     near = make_request(0, size=4 * PAGE, mask=(BASE + 2) * PAGE)
-    assert not backend.probe(near, ())
+    assert backend.probe(near, ()) is Cause.MASK
     assert backend.counters.returns == Returns()
     usage = backend.usage()
     with pytest.raises(SwiommuError):

@@ -9,6 +9,7 @@ import attrs
 from swiommu.region import Returns
 
 if TYPE_CHECKING:
+    from swiommu.replay.cause import Cause
     from swiommu.requests import Occupancy, Request
 
 __all__ = ["Backend", "Counters", "Exposure", "Extent", "Usage"]
@@ -66,11 +67,12 @@ class Backend(Protocol):
     ``begin`` serves a request and answers a handle for ``end``; a request that can't be served raises a
     `swiommu.errors.SwiommuError` and changes nothing. ``busy`` are page frames that the log shows as immovable at that
     moment: part of the environment, not of the answer. ``fullest`` are the frames in use at the fullest moment, tables
-    included, where any frame will do; 0 where places matter.
+    included, where any frame will do; 0 where places matter. ``pool_bytes`` is the size of the bounce pool, 0 without.
     """
 
     counters: Counters
     fullest: int
+    pool_bytes: int
 
     def begin(self, request: Request, busy: tuple[int, ...]) -> object:
         """Serve a request."""
@@ -81,8 +83,8 @@ class Backend(Protocol):
     def extents(self, handle: object) -> list[Extent]:
         """Memory behind an ALLOC's or an occupancy's handle; nothing if its place is no matter."""
 
-    def probe(self, request: Request, busy: tuple[int, ...]) -> bool:
-        """Whether ``begin`` would succeed now; no state and no count changes (rule 4)."""
+    def probe(self, request: Request, busy: tuple[int, ...]) -> Cause | None:
+        """Why ``begin`` would fail now, None if it would not; no state and no count changes (rule 4)."""
 
     def sync(self, request: Request, handle: object, *, for_cpu: bool, size: int) -> None:
         """The driver hands ``size`` bytes of a live MAP to the CPU, or back to the device."""

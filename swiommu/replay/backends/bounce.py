@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from swiommu.dma import IO_TLB_SHIFT, SwiotlbPool
 from swiommu.errors import SwiommuError
+from swiommu.replay.cause import cause_of
 
 if TYPE_CHECKING:
     from swiommu.replay.backends.base import Counters
+    from swiommu.replay.cause import Cause
     from swiommu.replay.designs import Design
     from swiommu.requests import Request, Workload
 
@@ -64,17 +66,17 @@ class Bouncer:
         if request.direction in (_FROM_DEVICE if for_cpu else _TO_DEVICE):
             self._counters.bytes_copied += size
 
-    def fits(self, request: Request) -> bool:
-        """Whether all pieces would find slots now; tried on a copy, as a search moves where the next one begins."""
+    def refusal(self, request: Request) -> Cause | None:
+        """Why not all pieces would find slots now; tried on a copy, as a search moves where the next one begins."""
         copied, pool = self._counters.bytes_copied, self._pool
         self._pool = pool.copy()
         try:
             self.map(request)
-        except SwiommuError:
-            return False
+        except SwiommuError as error:
+            return cause_of(error)
         finally:
             self._counters.bytes_copied, self._pool = copied, pool
-        return True
+        return None
 
     def _bounces(self, request: Request, phys: int, size: int) -> bool:
         return self._all or phys + size - 1 > request.mask

@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE, PhysAddr, order_of
-from swiommu.errors import NoMemory, OutOfRange, SwiommuError
+from swiommu.errors import OutOfRange, SwiommuError
 from swiommu.region import Bitmap, Chunk, Region
 from swiommu.replay.backends.direct import DirectBackend, block_of
+from swiommu.replay.cause import Cause, cause_of
 from swiommu.replay.memory_plan import BLOCK_LIMIT, MemoryPlan
 from swiommu.requests import Occupancy, Request, Workload, may_block
 
@@ -51,17 +52,19 @@ class RegionBackend(DirectBackend):
     def _alloc(self, request: Request, busy: tuple[int, ...]) -> object:
         if not self.plan.fallback:
             return self._take(request, busy)
+        if not self._area_serves(request):
+            return self._page_block(request)
         try:
-            if not self._area_serves(request):
-                raise NoMemory("not a request that the area serves", size=request.size)
             return self._take(request, busy)
         except SwiommuError:
+            if block_of(request) > BLOCK_LIMIT:
+                raise  # the page allocator would refuse it too, but the area's limit is the one that counts
             return self._page_block(request)
 
-    def _would_serve(self, request: Request, busy: tuple[int, ...]) -> bool:
-        if self._area_serves(request) and self._fits(request, busy):
-            return True
-        return self.plan.fallback and block_of(request) <= BLOCK_LIMIT
+    def _refusal(self, request: Request, busy: tuple[int, ...]) -> Cause | None:
+        asks = self._area_serves(request)
+        refusal = self._area_refusal(request, busy) if asks else Cause.BLOCK
+        return None if self.plan.fallback and block_of(request) <= BLOCK_LIMIT else refusal
 
     def _area_serves(self, request: Request) -> bool:
         """Whether the region may be asked at all (dma_alloc_contiguous; only mode ``machine`` is choosy)."""
@@ -92,31 +95,31 @@ class RegionBackend(DirectBackend):
         """See `Backend.extents`."""
         return [(handle.start.value, handle.size)] if isinstance(handle, Chunk) else []
 
-    def _fits(self, request: Request, busy: tuple[int, ...]) -> bool:
+    def _area_refusal(self, request: Request, busy: tuple[int, ...]) -> Cause | None:
         region = self._region()
         self._set_busy(busy, 1)
         try:
             fits = region.fits(request.size, self._alignment(request))
         finally:
             self._set_busy(busy, 0)
-        if fits and not self._reaches_all(request):
-            return self._would_reach(request, busy)
-        return fits
+        if not fits:
+            return Cause.MEMORY
+        return None if self._reaches_all(request) else self._tried(request, busy)
 
     def _reaches_all(self, request: Request) -> bool:
         """Whether the device reaches the whole region."""
         return self._region().stop - 1 <= request.mask
 
-    def _would_reach(self, request: Request, busy: tuple[int, ...]) -> bool:
+    def _tried(self, request: Request, busy: tuple[int, ...]) -> Cause | None:
         """The region reaches beyond the mask, so only the place itself tells; a copy of the allocator is asked."""
         region = self._region()
         allocator, region.allocator = region.allocator, copy.deepcopy(region.allocator)
         try:
             self._give(self._take(request, busy))
-        except SwiommuError:
-            return False
+        except SwiommuError as error:
+            return cause_of(error)
         else:
-            return True
+            return None
         finally:
             region.allocator = allocator
 

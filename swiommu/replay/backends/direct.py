@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from swiommu.address import PAGE_SIZE, PhysSpace, align_up, order_of
-from swiommu.errors import NoMemory, NotSupported, OutOfRange
+from swiommu.errors import BlockExceeded, NotSupported, OutOfRange
 from swiommu.replay.backends.base import Counters, Exposure, Extent, Usage
 from swiommu.replay.backends.bounce import Bouncer
+from swiommu.replay.cause import Cause
 from swiommu.replay.memory_plan import BLOCK_LIMIT, MemoryPlan
 from swiommu.requests import Occupancy, Request, RequestKind, Workload
 
@@ -34,7 +35,8 @@ def block_of(request: Request) -> int:
 class DirectBackend:
     """Bus = phys within the mask, else bounced where there is a pool, else failed.
 
-    Subclasses say how an ALLOC is taken and given (`_take`, `_give`, `_fits`), and what is idle and free.
+    Subclasses say how an ALLOC is taken and given (`_alloc`, `_give`), why it would fail (`_refusal`), and what is idle
+    and free.
     """
 
     def __init__(self, design: Design, plan: MemoryPlan, workload: Workload) -> None:
@@ -44,6 +46,7 @@ class DirectBackend:
         self.space = PhysSpace("memory")
         self._internal = 0
         self._bouncer = None if design.bounce == "none" else Bouncer(design, workload, self.counters)
+        self.pool_bytes = self._bouncer.size if self._bouncer else 0
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
@@ -71,11 +74,15 @@ class DirectBackend:
         del handle
         return []
 
-    def probe(self, request: Request, busy: tuple[int, ...]) -> bool:
+    def probe(self, request: Request, busy: tuple[int, ...]) -> Cause | None:
         """See `Backend.probe`; asks the allocator, which changes nothing."""
-        if request.kind is RequestKind.MAP:
-            return self._bouncer.fits(request) if self._bouncer else self._reaches(request)
-        return request.kind is RequestKind.ALLOC and self._would_serve(request, busy)
+        if request.kind is RequestKind.ALLOC:
+            return self._refusal(request, busy)
+        if request.kind is not RequestKind.MAP:
+            return Cause.TRANSLATION
+        if self._bouncer:
+            return self._bouncer.refusal(request)
+        return None if self._reaches(request) else Cause.MASK
 
     def sync(self, request: Request, handle: object, *, for_cpu: bool, size: int) -> None:
         """See `Backend.sync`: only what was bounced is copied."""
@@ -93,7 +100,7 @@ class DirectBackend:
     def _give(self, handle: object) -> None:
         raise NotImplementedError
 
-    def _would_serve(self, request: Request, busy: tuple[int, ...]) -> bool:
+    def _refusal(self, request: Request, busy: tuple[int, ...]) -> Cause | None:
         raise NotImplementedError
 
     def _charged(self, request: Request, handle: object) -> int:
@@ -102,10 +109,16 @@ class DirectBackend:
 
     def _page_block(self, request: Request) -> Block:
         """The page allocator of mode ``machine``: every block up to 4 MiB succeeds, a larger one never does."""
+        self._require_block(request)
+        return Block(block_of(request))
+
+    @staticmethod
+    def _require_block(request: Request) -> None:
+        """Refuse what is beyond the page allocator's largest block."""
         size = block_of(request)
         if size > BLOCK_LIMIT:
-            raise NoMemory(f"a block of {size} bytes is beyond the page allocator's {BLOCK_LIMIT}", size=size)
-        return Block(size)
+            words = f"a block of {size} bytes is beyond the page allocator's {BLOCK_LIMIT}"
+            raise BlockExceeded(words, size=size, limit=BLOCK_LIMIT)
 
     # -- MAP --------------------------------------------------------------------------------------------------------
 
@@ -146,7 +159,7 @@ class DirectBackend:
         """See `Backend.usage`; a bounce pool is reserved, and what is not used of it is waste."""
         idle, reserved, lendable = self._idle()
         pool = self._bouncer.unused if self._bouncer else 0
-        reserved += self._bouncer.size if self._bouncer else 0
+        reserved += self.pool_bytes
         return Usage(self._internal, idle, 0, pool, reserved, lendable)
 
     def _idle(self) -> tuple[int, int, int]:

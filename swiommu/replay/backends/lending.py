@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from swiommu.address import PhysAddr
+    from swiommu.replay.cause import Cause
     from swiommu.replay.designs import Design, Knobs
     from swiommu.replay.memory_plan import MemoryPlan
     from swiommu.requests import Occupancy, Request, Workload
@@ -66,9 +67,9 @@ class LendingBackend(RegionBackend):
         finally:
             self._count()
 
-    def _fits(self, request: Request, busy: tuple[int, ...]) -> bool:
+    def _area_refusal(self, request: Request, busy: tuple[int, ...]) -> Cause | None:
         with self._pins(f"{request.index}"):
-            return super()._fits(request, busy)
+            return super()._area_refusal(request, busy)
 
     def occupy(self, occupancy: Occupancy) -> object:
         """See `Backend.occupy`."""

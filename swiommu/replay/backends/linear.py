@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE, BusSpace, PhysAddr, PhysRange, align_up
-from swiommu.errors import AddressInUse
+from swiommu.errors import AddressInUse, OutOfRange
 from swiommu.iommu import LinearDomain, Mapping
 from swiommu.replay.backends.contiguous import RegionBackend
 
@@ -44,10 +44,13 @@ class LinearBackend(RegionBackend):
     def _take(self, request: Request, busy: tuple[int, ...]) -> object:
         self._set_busy(busy, 1)
         try:
-            size = align_up(request.size, PAGE_SIZE)
-            return self._domain(request.group).alloc(size, self._alignment(request), limit=request.mask)
+            mapping = self._domain(request.group).alloc(align_up(request.size, PAGE_SIZE), self._alignment(request))
         finally:
             self._set_busy(busy, 0)
+        if mapping.iova.stop - 1 > request.mask:
+            mapping.domain.release(mapping)
+            raise OutOfRange(f"{mapping.iova!r} is beyond the mask {request.mask:#x}", mask=request.mask)
+        return mapping
 
     def _reaches_all(self, request: Request) -> bool:
         region = self._region()

@@ -10,10 +10,11 @@ from swiommu.address import PAGE_SIZE, order_of
 from swiommu.errors import OutOfRange, SwiommuError
 from swiommu.memory import Frames
 from swiommu.replay.backends.direct import Block, DirectBackend, block_of
-from swiommu.replay.memory_plan import BLOCK_LIMIT
+from swiommu.replay.cause import cause_of
 
 if TYPE_CHECKING:
     from swiommu.replay.backends.base import Extent
+    from swiommu.replay.cause import Cause
     from swiommu.replay.designs import Design
     from swiommu.replay.memory_plan import MemoryPlan
     from swiommu.requests import Request, Workload
@@ -40,6 +41,7 @@ class PagesBackend(DirectBackend):
         del busy  # the buddy hands out no page that somebody uses
         if self._frames is None:
             return self._page_block(request)
+        self._require_block(request)
         order = order_of(request.size)
         pfn = self._frames.take(order)
         if (pfn << 12) + (PAGE_SIZE << order) - 1 > request.mask:
@@ -56,14 +58,14 @@ class PagesBackend(DirectBackend):
         """See `Backend.extents`."""
         return [(handle.pfn * PAGE_SIZE, PAGE_SIZE << handle.order)] if isinstance(handle, _Taken) else []
 
-    def _would_serve(self, request: Request, busy: tuple[int, ...]) -> bool:
-        if self._frames is None:
-            return block_of(request) <= BLOCK_LIMIT
+    def _refusal(self, request: Request, busy: tuple[int, ...]) -> Cause | None:
         try:
-            self._give(self._alloc(request, busy))  # a buddy that coalesces is then as it was
-        except SwiommuError:
-            return False
-        return True
+            handle = self._alloc(request, busy)
+        except SwiommuError as error:
+            return cause_of(error)
+        if not isinstance(handle, Block):
+            self._give(handle)  # a buddy that coalesces is then as it was
+        return None
 
     def _charged(self, request: Request, handle: object) -> int:
         return handle.size if isinstance(handle, Block) else block_of(request)

@@ -26,12 +26,14 @@ from swiommu.memory import Frames
 from swiommu.pagetable.formats import FORMATS
 from swiommu.replay.backends.base import Counters, Exposure, Extent, Usage
 from swiommu.replay.backends.random_frames import RandomFrames
+from swiommu.replay.cause import cause_of
 from swiommu.requests import Occupancy, Request, RequestKind, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from swiommu.region import Region
+    from swiommu.replay.cause import Cause
     from swiommu.replay.designs import Design, Knobs
     from swiommu.replay.memory_plan import MemoryPlan
 
@@ -101,6 +103,7 @@ class PagedBackend:
         self._allocator = design.allocator
         self.frames = Frames(self.space.at(0), plan.bytes if not plan.fallback else _all_ram(workload))
         self.fullest = 0  # frames in use at the fullest moment
+        self.pool_bytes = 0
         self._pool = RandomFrames(self.frames, knobs.seed)
         self._frontiers: dict[str, Frontier] = {}
         self._table_pages = 0
@@ -187,7 +190,7 @@ class PagedBackend:
             return [(piece.start.value, piece.size) for piece in handle.pieces]
         return [(handle.pfn * PAGE_SIZE, handle.size)] if isinstance(handle, _Untranslated) else []
 
-    def probe(self, request: Request, busy: tuple[int, ...]) -> bool:
+    def probe(self, request: Request, busy: tuple[int, ...]) -> Cause | None:
         """Try and give back at once, with copies of all that would remember it."""
         saved = self.counters, self._frontiers, self._pool
         frontier = self._frontiers.get(request.group)
@@ -198,10 +201,10 @@ class PagedBackend:
                 self._frontiers[request.group] = trying.enter_context(frontier.trying())
             try:
                 self.end(request, self.begin(request, busy))
-            except SwiommuError:
-                return False
+            except SwiommuError as error:
+                return cause_of(error)
             else:
-                return True
+                return None
             finally:
                 made = self._frontiers.get(request.group)
                 if frontier is None and made is not None:
