@@ -11,8 +11,9 @@ reads no recordings, so the bundled stacks, two more, and a dump of page tables 
 snapshot; so do generated workloads for `compare`. `--quick` leaves out what takes long: needs, other memories, other
 designs.
 
-`diff` says what changed from what to what, by path, and exits with 1 if anything did. A refactoring that shall change
-some rows lists them in a file for `--expect`: a glob a line, matched against `RECORDING VERB PATH`, `#` for remarks.
+`diff` says what changed from what to what, by path without run and places in lists, and exits with 1 if anything did.
+A refactoring that shall change some rows lists them in a file for `--expect`: a glob a line, matched against
+`RECORDING VERB RUN.PATH`, `#` for remarks.
 
 `digests` writes digests.json anew, which tests/snapshot/test_snapshot.py compares: a digest of every file of the quick
 form over the bundled recordings. If it differs, `write --quick swiommu/data OUT` before and after, and `diff`, say how.
@@ -28,6 +29,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -83,6 +85,7 @@ ADDRESSES = (
     *(0x1000_0000, 0x1000_8000, 0x4000_0000, 0x8000_0000, 0xFEE0_0000, 0x1_0000_0000, (1 << 48) - 1, (1 << 64) - 1),
 )
 ACCESSES = (("r", "1"), ("w", "4"), ("rwx", "8192"))
+PLACE = re.compile(r"\[[0-9]+\]")  # in a list
 KEPT_NUMBERS = 64  # a longer list of a figure is a count and a digest
 
 
@@ -346,11 +349,13 @@ def compare_snapshots(old, new, *, expected=(), paths=200, each=5):
             glob = next((glob for glob in expected if fnmatch.fnmatchcase(f"{recording} {verb} {path}", glob)), None)
             if glob is None:
                 unexpected += 1
-                groups.setdefault((verb, path), []).append((recording, shown(before, after)))
+                run, _, rest = path.partition(".")
+                key = f"{verb} " + PLACE.sub("[]", rest)
+                groups.setdefault(key, []).append((f"{recording} {run}", shown(before, after)))
             used.add(glob)
-    for (verb, path), found in list(groups.items())[:paths]:
-        lines.append(f"{verb} {path}: {len(found)}")
-        lines += [f"    {recording}: {change}" for recording, change in found[:each]]
+    for key, found in list(groups.items())[:paths]:
+        lines.append(f"{key}: {len(found)}")
+        lines += [f"    {where}: {change}" for where, change in found[:each]]
         lines += [f"    and {len(found) - each} more"] * (len(found) > each)
     lines += [f"and {len(groups) - paths} more paths"] * (len(groups) > paths)
     lines += [f"expected, but the same: {glob}" for glob in expected if glob not in used]
@@ -380,7 +385,7 @@ def main():
     two.add_argument("new", type=Path)
     two.add_argument("--expect", type=Path, metavar="FILE", help="globs of what may differ")
     two.add_argument("--paths", type=int, default=200, help="so many paths at most")
-    two.add_argument("--each", type=int, default=5, help="so many recordings for each path at most")
+    two.add_argument("--each", type=int, default=5, help="so many changes for each path at most")
     verbs.add_parser("digests")
     options = parser.parse_args()
     if options.verb == "write":

@@ -98,16 +98,16 @@ def test_what_changed_is_listed_by_path(two_snapshots):
     assert snapshot.compare_snapshots(old, new, each=1) == (
         [
             f"only in {old}: gone.verify.json",
-            "compare equal.answer.designs[cma-bitmap].failed: 2",
-            "    r1: 2 -> 3",
+            "compare answer.designs[cma-bitmap].failed: 2",
+            "    r1 equal: 2 -> 3",
             "    and 1 more",
-            "compare equal.answer.designs[cma-bitmap].why.cost: 2",
-            '    r1: (absent) -> "no price"',
+            "compare answer.designs[cma-bitmap].why.cost: 2",
+            '    r1 equal: (absent) -> "no price"',
             "    and 1 more",
-            "compare equal.answer.extents[2]: 1",
-            "    r1: 2 -> 3",
-            "compare equal.answer.verdict: 2",
-            f'    r1: ...{"a" * 80}" -> ...{"a" * 30}{"b" * 50}"',
+            "compare answer.extents[]: 1",
+            "    r1 equal: 2 -> 3",
+            "compare answer.verdict: 2",
+            f'    r1 equal: ...{"a" * 80}" -> ...{"a" * 30}{"b" * 50}"',
             "    and 1 more",
         ],
         8,
@@ -125,8 +125,8 @@ def test_what_was_expected_to_change_is_not_counted(two_snapshots, tmp_path, cap
         snapshot.main()
     assert ending.value.code == 1
     assert capsys.readouterr().out.splitlines() == [
-        "compare equal.answer.extents[2]: 1",
-        "    r1: 2 -> 3",
+        "compare answer.extents[]: 1",
+        "    r1 equal: 2 -> 3",
         "expected, but the same: * verify *",
     ]
 
