@@ -101,9 +101,12 @@ class BusDevice:
             raise NoDevice(f"device {self.name!r} is not attached to a domain")
         end = path.output_space if self.domain is None else self.domain.memory_space
         if end is not self.ram.space:
-            raise SpaceMismatch(
-                f"device {self.name!r} is on memory {self.ram.space.name!r}, its domain leads to {end.name!r}"
-            )
+            ends = (end,) if self.domain is None else self.domain.end_spaces
+            if self.ram.space not in ends:
+                named = ", ".join(repr(each.name) for each in ends)
+                raise SpaceMismatch(
+                    f"device {self.name!r} is on memory {self.ram.space.name!r}, its domain leads to {named}"
+                )
         # What is no address of this bus has no place under the mask either: `translate` says what it is.
         own = getattr(addr, "space", None) is path.input_space
         if own and size and addr.value + size - 1 > self.dma_mask:

@@ -7,14 +7,14 @@ positive, directions are not NONE, what is unmapped was mapped.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 
 from swiommu.address import PhysAddr, as_integer
 from swiommu.dma.bounce import BounceBuffers
 from swiommu.dma.kinds import DmaAttr
-from swiommu.errors import InvalidArgument, OutOfRange, SwiommuError
+from swiommu.errors import InvalidArgument, OutOfRange, SpaceMismatch, SwiommuError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from swiommu.dma.kinds import DmaDirection
     from swiommu.dma.memory import CpuMemory
     from swiommu.dma.swiotlb import SwiotlbPool
-    from swiommu.iommu import Mapping
+    from swiommu.iommu import Domain, Mapping
     from swiommu.memory import SparseRam
 
 __all__ = ["Coherent", "DmaBackend", "DmaLimits", "Mapped", "Segment"]
@@ -114,6 +114,15 @@ class DmaBackend(ABC):
         self.ram = ram
         self.buffers = None if pool is None else BounceBuffers(pool, ram)
         self.force_bounce = force_bounce
+
+    @staticmethod
+    def require_end(domain: Domain[Any], ram: SparseRam) -> None:
+        """Refuse, with `SpaceMismatch`, a domain whose devices reach other bytes than the processor does in ``ram``."""
+        if ram.space not in domain.end_spaces:
+            ends = ", ".join(repr(space.name) for space in domain.end_spaces)
+            raise SpaceMismatch(
+                f"the domain of {domain.input_space.name!r} leads to memory {ends}, not to {ram.space.name!r}"
+            )
 
     # -- how a kind reaches memory
 

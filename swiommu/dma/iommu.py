@@ -30,7 +30,8 @@ class IommuDma(DmaBackend):
 
     ``untrusted`` devices get a bounce buffer of ``pool`` for what does not begin and end with a granule, its padding
     zeroed; their lists are not merged. Coherent memory is scattered. Raises `InvalidArgument` for a domain that does
-    not translate, or an untrusted device without a pool. Source: drivers/iommu/dma-iommu.c.
+    not translate, or an untrusted device without a pool, `SpaceMismatch` for one that leads to no memory of ``ram``'s
+    space. Source: drivers/iommu/dma-iommu.c.
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.dma import DmaDirection, DmaLimits
@@ -58,6 +59,7 @@ class IommuDma(DmaBackend):
             raise InvalidArgument(f"the domain of {domain.input_space.name!r} does not translate: LinearDma serves it")
         if untrusted and pool is None:
             raise InvalidArgument("an untrusted device needs a pool to bounce in")
+        self.require_end(domain, ram)
         super().__init__(domain.input_space, ram, pool=pool)
         self.domain = domain
         self.untrusted = untrusted

@@ -24,7 +24,8 @@ class LinearDma(DmaBackend):
     """``alloc`` takes a chunk of the domain's region; what is mapped is bound, each entry of a list on its own.
 
     Drivers may map the same bytes twice, and a domain records them once: the later mapping is served by the window and
-    leaves no record. With a ``pool`` (inside the window), what the window does not hold bounces.
+    leaves no record. With a ``pool`` (inside the window), what the window does not hold bounces. `SpaceMismatch` for a
+    domain that leads to no memory of ``ram``'s space.
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.dma import DmaDirection, DmaLimits
@@ -46,6 +47,7 @@ class LinearDma(DmaBackend):
         pool: SwiotlbPool | None = None,
         force_bounce: bool = False,
     ) -> None:
+        self.require_end(domain, ram)
         super().__init__(domain.input_space, ram, pool=pool, force_bounce=force_bounce)
         self.domain = domain
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from array import array
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from swiommu.address import PAGE_SIZE, PhysAddr
-from swiommu.errors import InvalidArgument, SpaceMismatch
+from swiommu.errors import InvalidArgument, NoMemory, NoSpace, NotSupported, OutOfRange, SpaceMismatch, SwiommuError
+from swiommu.layer import Walker, end_of, reachable, terminals
 from swiommu.pagetable import FrameTables, TablePages, joined
 
 if TYPE_CHECKING:
@@ -18,16 +20,18 @@ if TYPE_CHECKING:
     from swiommu.iommu.stacked import Stacked
     from swiommu.layer import Node
     from swiommu.memory import Frames
-    from swiommu.pagetable import Format, TableMemory, Words
+    from swiommu.pagetable import Format, RadixTable, TableMemory, Words
 
 __all__ = [
     "Backing",
     "FrameBacking",
     "LowerBacking",
     "LowerTables",
+    "ReachedTables",
     "backing",
     "require_sources",
     "table_pages",
+    "walker_of",
 ]
 
 
@@ -79,19 +83,27 @@ class FrameBacking:
 
 
 class LowerBacking:
-    """One mapping of the domain below for each request: contiguous there, whatever lies behind it.
+    """One mapping of the domain below for each request: contiguous there, whatever is behind it.
 
-    The lower domain picks the address, none above ``highest``, at a multiple of ``align``.
+    The lower domain picks the address, none above ``highest``, at a multiple of ``align``, and of the largest page of
+    ``pgsize_bitmap`` that is not larger than the request if there is such a place: else of a smaller page.
     """
 
-    def __init__(self, below: Domain[Any], highest: int, align: int) -> None:
+    def __init__(self, below: Domain[Any], highest: int, align: int, pgsize_bitmap: int) -> None:
         self._below = below
         self._highest = highest
         self._align = align
+        self._pgsizes = [1 << bit for bit in reversed(range(pgsize_bitmap.bit_length())) if pgsize_bitmap >> bit & 1]
 
     def take(self, size: int, prot: Prot) -> tuple[Runs, Mapping[Any] | None]:
         """See `Backing.take`."""
-        mapping = self._below.alloc(size, self._align, prot=prot, limit=self._highest)
+        mapping = None
+        for align in self._pgsizes:
+            if mapping is None and self._align < align <= size:
+                with suppress(NoMemory, NoSpace, NotSupported):
+                    mapping = self._below.alloc(size, align, prot=prot, limit=self._highest)
+        if mapping is None:
+            mapping = self._below.alloc(size, self._align, prot=prot, limit=self._highest)
         return [(mapping.iova.start.value, mapping.iova.stop)], mapping
 
     def give(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
@@ -128,14 +140,21 @@ class LowerTables(TablePages):
     def alloc(self, size: int = PAGE_SIZE) -> int:
         """The address, in the lower domain's bus space, of a zeroed table; raises as its `Domain.alloc`."""
         free = self._free.setdefault(size, [])
-        if not free:
-            mapping = self._below.alloc(size, size, limit=self._highest)
-            start, stop = mapping.iova.start.value, mapping.iova.stop
-            self._below.uses.add_tables(self._user, start, stop - start)
-            cut = range(start, stop, size)
-            self._from.update(dict.fromkeys(cut, mapping))
-            free.extend(reversed(cut))
-        return self.add(free[-1], self._fresh(free.pop(), size))
+        if free:
+            words = _words(self._below.node, free[-1], size)
+            return self.add(free.pop(), words)
+        mapping = self._below.alloc_for_tables(size, limit=self._highest)
+        start, stop = mapping.iova.start.value, mapping.iova.stop
+        try:
+            words = _words(self._below.node, start, size)
+        except SwiommuError:
+            self._below.let_go(mapping)
+            raise
+        self._below.uses.add_tables(self._user, start, stop - start)
+        cut = range(start, stop, size)
+        self._from.update(dict.fromkeys(cut, mapping))
+        free.extend(reversed(cut[1:]))
+        return self.add(start, words)
 
     def free(self, phys: int) -> None:
         """See `TableMemory.free`."""
@@ -153,15 +172,82 @@ class LowerTables(TablePages):
             if self._below.held(mapping):
                 self._below.let_go(mapping)
 
-    def _fresh(self, at: int, size: int) -> Words:
-        return joined([self._page(page) for page in range(at, at + size, PAGE_SIZE)])
 
-    def _page(self, page: int) -> array[int]:
-        ram = self._below.ram
-        place = None if ram is None else self._below.iova_to_memory(self._below.input_space.at(page))
-        if ram is None or place is None:
+class ReachedTables(FrameTables):
+    """Tables in frames whose entries are the bytes that ``through`` ends in: there a walker reads them.
+
+    Where no memory is modelled at the end the entries are kept aside. Raises also `OutOfRange` for a page that ends
+    nowhere, `InvalidArgument` for one that would begin inside of a page.
+
+    >>> from swiommu.address import PhysSpace
+    >>> from swiommu.layer import Memory, Node, Span, Window, connect
+    >>> from swiommu.memory import Frames, SparseRam
+    >>> ram, soc = PhysSpace("ram"), PhysSpace("soc")
+    >>> memory = Memory("ram", SparseRam(ram))
+    >>> bus = Node(Window("bus", Span(0x1000_0000, 1 << 20, 0x3000_0000)), input_space=soc)
+    >>> connect(bus, Node(memory))
+    >>> tables = ReachedTables(Frames(soc.at(0x1000_0000), 1 << 20), bus)
+    >>> page = tables.alloc(); tables.entries(page)[1] = 7; hex(page), memory.word(0x4000_0008, 8)
+    ('0x10000000', 7)
+    """
+
+    def __init__(self, frames: Frames, through: Node) -> None:
+        super().__init__(frames)
+        self._through = through
+
+    def _words(self, phys: int, size: int) -> Words:
+        return _words(self._through, phys, size)
+
+
+def _words(through: Node, at: int, size: int) -> Words:
+    return joined([_page(through, page) for page in range(at, at + size, PAGE_SIZE)])
+
+
+def _page(through: Node, page: int) -> array[int]:
+    end = end_of(through, page)
+    if end is None:
+        if terminals(through) == (None,):
             return array("Q", bytes(PAGE_SIZE))
-        return ram.words(PhysAddr(ram.space, place.value))
+        raise OutOfRange(f"a table page at {page:#x} ends in no memory below {through.name!r}", address=page)
+    if end.memory is None:
+        return array("Q", bytes(PAGE_SIZE))
+    if end.address % PAGE_SIZE:
+        raise InvalidArgument(
+            f"a table page at {page:#x} would begin inside of a page, at {end.address:#x} of {end.memory.name!r}",
+            address=page,
+        )
+    ram = end.memory.ram
+    return ram.words(PhysAddr(ram.space, end.address))
+
+
+def walker_of(table: RadixTable, through: Node | None, wanted: str | None, user: str) -> Walker:
+    """Where the walker of ``user`` reads ``table``: through the node below, if the root is there.
+
+    Tables that a caller brought may be in no memory of the model: then they are read at their own addresses, unless
+    ``wanted`` is "nested", which is `InvalidArgument` then.
+    """
+    if wanted == "physical" or through is None or _is_at(table, through):
+        return Walker(wanted or "nested")
+    if wanted == "nested":
+        raise InvalidArgument(
+            f"the tables of {user!r} are not where its walker reads: it finds no root at {table.root:#x} of "
+            f"{through.name!r}",
+            address=table.root,
+        )
+    return Walker.PHYSICAL
+
+
+def _is_at(table: RadixTable, through: Node) -> bool:
+    # Whether what the walker would read at the root are the words of the root.
+    end = end_of(through, table.root)
+    if end is None or end.memory is None:
+        return end is not None
+    words = table.nodes.memory.entries(table.root)
+    before, words[0] = words[0], 0xA5
+    try:
+        return end.memory.word(end.address, 8) == 0xA5
+    finally:
+        words[0] = before
 
 
 def require_sources(
@@ -170,10 +256,14 @@ def require_sources(
     output_space: PhysSpace | None,
     memory: Node | None,
     below: Domain[Any] | None,
-    walker: str,
+    walker: str | None,
+    tables: TableMemory | None,
 ) -> Space:
-    """The output space of a paged domain; `InvalidArgument` or `SpaceMismatch` for sources that don't go together."""
-    if walker not in {"nested", "physical"}:
+    """The output space of a paged domain; raises for sources that don't go together.
+
+    `InvalidArgument`, `SpaceMismatch`, and `OutOfRange` for frames that are not where ``memory`` leads.
+    """
+    if walker not in {None, "nested", "physical"}:
         raise InvalidArgument(f"no walker {walker!r}: tables are read 'nested' or 'physical'")
     if below is None:
         if frames is None or output_space is None:
@@ -184,19 +274,38 @@ def require_sources(
                 f"frames of {frames.page_size} bytes under format {form.name!r}, whose smallest page is {granule}"
             )
         _require_space(frames, output_space)
+        if memory is not None:
+            _require_reachable(frames, memory)
         return output_space
     if output_space is not None or memory is not None:
         raise InvalidArgument(f"a domain on that of {below.input_space.name!r} leads there, and nowhere else")
-    if (walker == "physical") != (frames is not None):
+    if (walker == "physical" and tables is None) != (frames is not None):
         raise InvalidArgument("frames below a stacked domain are for page tables that are physical, and only for those")
     if frames is not None:
         _require_space(frames, below.memory_space)
+        if below.bottom is not None:
+            _require_reachable(frames, below.bottom)
     return below.input_space
 
 
 def _require_space(frames: Frames, space: Space) -> None:
     if frames.range.start.space is not space:
         raise SpaceMismatch(f"{frames.range!r} is no memory of the output space {space.name!r}")
+
+
+def _require_reachable(frames: Frames, memory: Node) -> None:
+    # Pages of tables below a node that may change are looked for when they are taken.
+    first, stop = frames.range.start.value, frames.range.stop
+    ranges = reachable(memory)
+    if memory.input_space is frames.range.start.space and not any(
+        low <= first and stop <= high for low, high in ranges
+    ):
+        taken = ", ".join(f"[{low:#x}, {high:#x})" for low, high in ranges) or "nothing"
+        raise OutOfRange(
+            f"the frames [{first:#x}, {stop:#x}) are not all in {memory.name!r}, which takes {taken}",
+            start=first,
+            size=stop - first,
+        )
 
 
 def table_pages(
@@ -210,17 +319,20 @@ def table_pages(
     if frames is None:
         assert below is not None, "no source of tables"
         return LowerTables(user, below, (1 << form.output_width) - 1)
-    if below is not None:
-        return FrameTables(frames, below.ram)
-    end = None if memory is None else memory.layer.as_memory()
-    return FrameTables(frames, None if end is None else end.ram)
+    through = memory if below is None else below.bottom
+    return FrameTables(frames) if through is None else ReachedTables(frames, through)
 
 
 def backing(
-    frames: Frames | None, orders: Sequence[int], below: Domain[Any] | None, highest: int, granule: int
+    frames: Frames | None,
+    orders: Sequence[int],
+    below: Domain[Any] | None,
+    highest: int,
+    granule: int,
+    pgsize_bitmap: int,
 ) -> Backing:
     """Where `Domain.alloc` takes memory: from the domain below if there is one, else frames."""
     if below is not None:
-        return LowerBacking(below, highest, granule)
+        return LowerBacking(below, highest, granule, pgsize_bitmap)
     assert frames is not None, "no source of memory"
     return FrameBacking(frames, orders)

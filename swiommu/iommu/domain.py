@@ -132,6 +132,13 @@ class Domain(Stacked[A]):
         nothing. Raises `InvalidArgument` (size, alignment, no READ or WRITE), `NoMemory` or `NoSpace`.
         """
 
+    def alloc_for_tables(self, size: int, *, limit: int | None = None) -> Mapping[A]:
+        """Memory for a page table of a domain above this one: ``size`` bytes, a power of two, at a multiple of that.
+
+        Where it comes from it spoils no place for large leaves, as far as the driver can choose. Raises as `alloc`.
+        """
+        return self.alloc(size, size, limit=limit)
+
     def bind(
         self, pieces: Sequence[AddressRange[A]], prot: Prot = READ_WRITE, *, limit: int | None = None, align: int = 0
     ) -> Mapping[A]:
@@ -298,6 +305,9 @@ class Domain(Stacked[A]):
         if self.node.uppers:
             above = ", ".join(repr(upper.name) for upper in self.node.uppers)
             raise Busy(f"the domain of {self.input_space.name!r} is below {above}", uppers=len(self.node.uppers))
+        if self.node.readers:
+            readers = ", ".join(repr(reader.name) for reader in self.node.readers)
+            raise Busy(f"tables of {readers} are read through the domain of {self.input_space.name!r}")
         if self._held:
             raise Busy(
                 f"the domain of {self.input_space.name!r} has {len(self._held)} ranges held", held=len(self._held)
@@ -319,10 +329,11 @@ class Domain(Stacked[A]):
     def check(self) -> None:
         """Mappings own disjoint ranges that hold them, and pieces add up; `AssertionError` with a dump.
 
-        Drivers add what they hold.
+        The node is on what the domain is on, too. Drivers add what they hold.
         """
         self._owned.check()
         self.uses.check()
+        self.check_place()
         owned = dict(self._owned)
         dump = f"{self.mappings()} own {owned}"
         assert owned.keys() == self._mappings.keys() | self._held, dump

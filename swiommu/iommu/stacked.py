@@ -14,7 +14,7 @@ from swiommu.address import BusAddr, BusRange, PhysAddr, PhysRange, as_integer, 
 from swiommu.errors import Busy, InvalidArgument, NotFound, OutOfRange, SpaceMismatch
 from swiommu.iommu.door import READ_WRITE, Door
 from swiommu.iommu.uses import Uses
-from swiommu.layer import Node, ReservedKind, Walker, connect, disconnect, reserved_regions
+from swiommu.layer import Node, ReservedKind, Walker, connect, disconnect, reserved_regions, terminals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -82,6 +82,8 @@ class Stacked(Door[A], ABC):
             if memory.input_space is not output_space:
                 raise SpaceMismatch(f"{memory.name!r} is no memory of the output space {output_space.name!r}")
             connect(self.node, memory)
+        self._memory = memory
+        self.node.owner = self
 
     # -- downwards
 
@@ -89,6 +91,12 @@ class Stacked(Door[A], ABC):
     def memory_space(self) -> Space:
         """The space at the end of all stages, where the bytes are."""
         return self.output_space if self.below is None else self.below.memory_space
+
+    @property
+    def end_spaces(self) -> tuple[Space, ...]:
+        """The spaces of the memories that accesses can end in; `memory_space` alone where none is modelled."""
+        ends = (None,) if self.bottom is None else terminals(self.bottom)
+        return tuple(dict.fromkeys(self.memory_space if end is None else end.ram.space for end in ends))
 
     def iova_to_memory(self, iova: BusAddr) -> PhysAddr | None:
         """Where ``iova`` leads in the end, through all domains, by their records; None if one of them has a hole.
@@ -174,7 +182,19 @@ class Stacked(Door[A], ABC):
                 self.reserve(region)
         connect(self.node, below.node)
 
+    def check_place(self) -> None:
+        """Assert that the node is on what the domain is on: its ``below``, its memory, or nothing."""
+        if self.destroyed:
+            return
+        below = self._memory if self.below is None else self.below.node
+        names = [lower.name for lower in self.node.lowers]
+        assert self.node.lowers == ([] if below is None else [below]), (
+            f"the node of the domain of {self.input_space.name!r} is on {names}, "
+            f"the domain on {None if below is None else below.name!r}"
+        )
+
     def _leave(self) -> None:
+        self.node.owner = None
         if self.node.lowers:
             disconnect(self.node)
 
@@ -215,11 +235,14 @@ class Stacked(Door[A], ABC):
 
     @property
     def ram(self) -> SparseRam | None:
-        """The bytes at the end, if the bottom domain has the node of a memory below it."""
-        if self.below is not None:
-            return self.below.ram
-        memory = self.node.lowers[0].layer.as_memory() if self.node.lowers else None
-        return None if memory is None else memory.ram
+        """The bytes at the end, if the bottom domain is on a node that ends in one memory."""
+        memories = [] if self.bottom is None else terminals(self.bottom)
+        return memories[0].ram if len(memories) == 1 and memories[0] is not None else None
+
+    @property
+    def bottom(self) -> Node | None:
+        """The node below the lowest domain, where its output space is entered; None if none is modelled."""
+        return self._memory if self.below is None else self.below.bottom
 
     # -- upwards
 

@@ -21,7 +21,7 @@ from swiommu.layer.cache import (
 )
 from swiommu.layer.delivery import deliver
 from swiommu.layer.doors import access, picture
-from swiommu.layer.extents import Piece, extents
+from swiommu.layer.extents import End, Piece, end_of, extents, place_of, terminals
 from swiommu.layer.graph import (
     Graph,
     Reserved,
@@ -30,6 +30,7 @@ from swiommu.layer.graph import (
     connect,
     disconnect,
     missing_direct,
+    reachable,
     read_through,
     require_no_conflict,
     require_unused,
@@ -53,6 +54,7 @@ __all__ = [
     "Change",
     "ChangeLog",
     "Dropped",
+    "End",
     "Extent",
     "Fault",
     "FaultClass",
@@ -90,6 +92,7 @@ __all__ = [
     "connect",
     "deliver",
     "disconnect",
+    "end_of",
     "extents",
     "flatten",
     "invalidate",
@@ -98,10 +101,13 @@ __all__ = [
     "meet_prot",
     "missing_direct",
     "picture",
+    "place_of",
+    "reachable",
     "read_stack",
     "read_through",
     "require_no_conflict",
     "require_unused",
     "reserved_regions",
     "save",
+    "terminals",
 ]

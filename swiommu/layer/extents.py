@@ -6,11 +6,12 @@ This is the owner's view: what the tables say, not what a walker would find on i
 from __future__ import annotations
 
 from bisect import bisect_right
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from swiommu.errors import NotSupported
+from swiommu.errors import NotFound, NotSupported
 from swiommu.layer.attributes import Attributes, meet_prot
-from swiommu.layer.base import Extent, Layer, largest_block
+from swiommu.layer.base import Extent, FaultKind, Layer, largest_block
 from swiommu.layer.node import Chain, Node, as_path
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from swiommu.layer.kinds.memory import Memory
     from swiommu.layer.path import Path
 
-__all__ = ["Piece", "extents", "pieces"]
+__all__ = ["End", "Piece", "end_of", "extents", "pieces", "place_of", "terminals"]
 
 
 class Piece(NamedTuple):
@@ -111,6 +112,79 @@ def pieces(path: Path | Layer) -> Iterator[Piece]:
     [4096, 4096]
     """
     return _Survey().along(as_path(path))
+
+
+class End(NamedTuple):
+    """Where an address ends: at ``address`` of ``memory``, or of an open end (None)."""
+
+    memory: Memory | None
+    address: int
+
+
+def end_of(node: Node, at: int) -> End | None:
+    """Where ``at`` goes from ``node`` on, by what software knows: nothing is walked, nothing refused; None in a hole.
+
+    >>> from swiommu.address import PhysSpace
+    >>> from swiommu.layer import Memory, Node, Span, Window, connect
+    >>> from swiommu.memory import SparseRam
+    >>> window = Node(Window("bus", Span(0, 0x1000, 0x8000_0000)))
+    >>> hex(end_of(window, 0x10).address), end_of(window, 0x10).memory
+    ('0x80000010', None)
+    >>> connect(window, Node(Memory("ram", SparseRam(PhysSpace("ram")))))
+    >>> end_of(window, 0x10).memory.name, end_of(window, 0x1000)
+    ('ram', None)
+    """
+    while True:
+        layer = node.layer
+        try:
+            found = layer.look(at, partial(_stored, layer))
+        except NotFound:  # an entry that somebody overwrote
+            return None
+        if isinstance(found, FaultKind):
+            return None
+        at += found.output - found.input
+        if at >> layer.output_width:
+            return None
+        if not node.lowers:
+            return End(layer.as_memory(), at)
+        node = node.lowers[found.port]
+
+
+def place_of(node: Node | None, at: int) -> tuple[Memory, int] | None:
+    """As `end_of`, but only in a memory: None in a hole, at an open end, and without a node.
+
+    >>> from swiommu.layer import Identity, Node
+    >>> place_of(Node(Identity("bypass")), 0x10) is place_of(None, 0x10) is None
+    True
+    """
+    found = None if node is None else end_of(node, at)
+    return None if found is None or found.memory is None else (found.memory, found.address)
+
+
+def terminals(path: Path) -> tuple[Memory | None, ...]:
+    """The memories that ``path`` can end in, each once; None among them if it can end openly.
+
+    >>> from swiommu.layer import Identity, Node
+    >>> terminals(Node(Identity("bypass")))
+    (None,)
+    """
+    found: dict[Memory | None, None] = {}
+    seen: set[Node] = set()
+    waiting = [path]
+    while waiting:
+        place = waiting.pop()
+        if isinstance(place, Chain):
+            waiting.append(place.lower)
+        elif isinstance(place, Node) and place not in seen:
+            seen.add(place)
+            waiting += reversed(place.lowers)
+            if not place.lowers:
+                found[place.layer.as_memory()] = None
+    return tuple(found) or (None,)
+
+
+def _stored(layer: Layer, address: int, width: int = 8) -> int:
+    return layer.stored(address, width)
 
 
 class _Survey:

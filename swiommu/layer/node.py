@@ -8,7 +8,7 @@ reference when it has arrived.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
 from swiommu.address import Access, BusSpace
@@ -31,9 +31,17 @@ if TYPE_CHECKING:
     from swiommu.layer.graph.reserved import Reserved
     from swiommu.layer.path import Path, Trip
 
-__all__ = ["Chain", "Node", "Walker"]
+__all__ = ["Chain", "Node", "NodeOwner", "Walker"]
 
 _READ, _READ_WRITE, _WRITE = int(Access.READ), int(Access.READ | Access.WRITE), int(Access.WRITE)
+
+
+class NodeOwner(Protocol):
+    """What alone connects a node, because it knows by itself what is below it: a domain."""
+
+    def check_place(self) -> None:
+        """Assert that the node is connected as its owner believes."""
+        ...
 
 
 class Node:
@@ -45,6 +53,7 @@ class Node:
     those whose walker is this one, ``reserved`` the ranges of its input space that are not for everybody.
     `swiommu.layer.connect` puts nodes on each other. ``tlb`` keeps what this layer answered, ``iotlb`` where the whole
     way from here ended, see `TranslationCache`; ``feeds`` are the places whose caches hold what was found through here.
+    ``owner``, if set, decides what is below and where tables are read: others can't change either.
 
     >>> from swiommu.layer import Memory, Window, Span, access
     >>> from swiommu.address import PhysSpace
@@ -76,6 +85,7 @@ class Node:
         self.reserved: tuple[Reserved, ...] = ()
         self.handlers: list[Callable[[Fault], None]] = []
         self.forwards = False
+        self.owner: NodeOwner | None = None
         # Weak, so that a node that was never put anywhere and is forgotten does not count as a reader for ever.
         self._readers: WeakKeyDictionary[Node, None] = WeakKeyDictionary()
         self._walker: Walker | Path = Walker.NESTED

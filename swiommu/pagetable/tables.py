@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Protocol, TypeAlias, overload
 
 from swiommu.address import PAGE_SIZE, PhysAddr, order_of
-from swiommu.errors import InvalidArgument, NoMemory, NotFound, SpaceMismatch
+from swiommu.errors import InvalidArgument, NoMemory, NotFound, SpaceMismatch, SwiommuError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -224,15 +224,19 @@ class FrameTables(TablePages):
         page_size = self._frames.page_size
         order = order_of(size, page_size)
         phys = self._frames.take(order) * page_size
-        if self._highest is not None and phys + size - 1 > self._highest:
+        try:
+            if self._highest is not None and phys + size - 1 > self._highest:
+                raise NoMemory(
+                    f"no table can be at {phys:#x}: the walker reads up to {self._highest:#x}, and sees a table at its "
+                    "own address only",
+                    phys=phys,
+                    highest=self._highest,
+                )
+            words = self._words(phys, size)
+        except SwiommuError:
             self._frames.give(phys // page_size, 1 << order)
-            raise NoMemory(
-                f"no table can be at {phys:#x}: the walker reads up to {self._highest:#x}, and sees a table at its own "
-                "address only",
-                phys=phys,
-                highest=self._highest,
-            )
-        return self.add(phys, self._words(phys, size))
+            raise
+        return self.add(phys, words)
 
     def free(self, phys: int) -> None:
         """Give the frames back; `NotFound` if it is no table."""

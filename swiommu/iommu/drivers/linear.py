@@ -19,7 +19,7 @@ from swiommu.ranges import RangeSet
 if TYPE_CHECKING:
     from swiommu.address import AddressRange, Prot, Space
     from swiommu.layer import Node
-    from swiommu.region import Region
+    from swiommu.region import Chunk, Region
 
 __all__ = ["LinearDomain"]
 
@@ -142,7 +142,30 @@ class LinearDomain(Domain[A]):
                 delta=self.delta,
                 align=align,
             )
-        chunk = self.region.alloc(size, align)
+        return self._own(self.region.alloc(size, align), prot, highest)
+
+    def alloc_for_tables(self, size: int, *, limit: int | None = None) -> Mapping[A]:
+        """As `Domain.alloc_for_tables`: from the high end of the region, so that its low end stays for large leaves.
+
+        >>> from swiommu.address import BusSpace, PhysSpace
+        >>> from swiommu.region import Region
+        >>> ram, bus = PhysSpace("ram", width=32), BusSpace("camera", width=32)
+        >>> domain = LinearDomain(bus, Region(ram.at(0x4000_0000), 1 << 20))
+        >>> domain.alloc_for_tables(4096).iova, domain.alloc(4096).iova
+        (BusRange(camera:0x400ff000+0x1000), BusRange(camera:0x40000000+0x1000))
+        """
+        self._require_live()
+        size, align = self._rounded(size, size)
+        highest = self._highest(limit)
+        for hole in reversed(self.region.holes()):
+            stop = min(hole.stop + self.delta, highest + 1)
+            at = (stop - size & -align) - self.delta
+            if at >= hole.start.value:
+                return self._own(self.region.reserve(self._at(at), size), READ_WRITE, highest)
+        return self.alloc(size, align, limit=limit)  # which says what is missing
+
+    def _own(self, chunk: Chunk[A], prot: Prot, highest: int) -> Mapping[A]:
+        # The mapping of a chunk of the region, which goes back if there can be none.
         start = chunk.start.value
         try:
             self._require_below(start, chunk.size, highest)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from swiommu.address import BusAddr, PhysAddr, align_up
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NotFound, SwiommuError
-from swiommu.iommu.backing import backing, require_sources, table_pages
+from swiommu.iommu.backing import backing, require_sources, table_pages, walker_of
 from swiommu.iommu.domain import READ_WRITE, Domain
 from swiommu.iommu.drivers.table_writer import TableWriter, require_flush
 from swiommu.iommu.flush_queue import DEFAULT_HZ
@@ -17,7 +17,7 @@ from swiommu.iommu.iova import TopDownIova
 from swiommu.iommu.mapping import Mapping
 from swiommu.iommu.partial import mapped_stretch, require_partial
 from swiommu.iommu.stacked import require_in_use
-from swiommu.layer import Paged, Walker
+from swiommu.layer import Paged
 from swiommu.pagetable import MOCK
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class PagedDomain(TableWriter[A]):
         space_in: BusSpace,
         *,
         below: Domain[Any],
-        walker: str = ...,
+        walker: str | None = ...,
         frames: Frames | None = ...,
         format: Format = ...,
         iova: IovaPolicy | None = ...,
@@ -122,7 +122,7 @@ class PagedDomain(TableWriter[A]):
         output_space: PhysSpace | None = None,
         memory: Node | None = None,
         below: Domain[Any] | None = None,
-        walker: str = "nested",
+        walker: str | None = None,
         format: Format = MOCK,  # noqa: A002 - the word for it
         iova: IovaPolicy | None = None,
         tables: TableMemory | None = None,
@@ -137,7 +137,7 @@ class PagedDomain(TableWriter[A]):
         require_flush(flush)
         require_partial(partial)
         require_in_use(in_use)
-        output = require_sources(format, frames, output_space, memory, below, walker)
+        output = require_sources(format, frames, output_space, memory, below, walker, tables)
         last = min(space_in.limit, 1 << format.aperture_width) - 1
         self.iova = TopDownIova(format.granule, last) if iova is None else iova
         self._partial = partial
@@ -145,17 +145,17 @@ class PagedDomain(TableWriter[A]):
         self.caching_mode = caching_mode
         pages = table_pages(self, format, frames, memory, below) if tables is None else tables
         self._open_table(format, pages, flush, cpus, hz)
-        layer = Paged(space_in.name, self.table)
         try:
+            reads = walker_of(self.table, memory if below is None else below.node, walker, space_in.name)
             super().__init__(
                 space_in,
                 output,
-                layer,
+                Paged(space_in.name, self.table),
                 format.pgsize_bitmap,
                 last,
                 below=below,
                 memory=memory,
-                walker=Walker(walker),
+                walker=reads,
                 in_use=in_use,
             )
         except SwiommuError:
@@ -164,7 +164,9 @@ class PagedDomain(TableWriter[A]):
             raise
         self.frames = frames
         self._guarded = self._guarded or partial not in {None, "kernel"}
-        self._backing: Backing = backing(frames, orders, below, self._highest_output(), self.stack_granule)
+        self._backing: Backing = backing(
+            frames, orders, below, self._highest_output(), self.stack_granule, self.pgsize_bitmap
+        )
         self._note_tables()
 
     def alloc(self, size: int, align: int = 0, *, prot: Prot = READ_WRITE, limit: int | None = None) -> Mapping[A]:

@@ -6,7 +6,7 @@ access meets in a finished graph is not looked at here, nor what any one kind of
 `Layer.transparent` for all that is asked of one.
 """
 
-from swiommu.layer.graph.aperture import allocatable, reserved_regions
+from swiommu.layer.graph.aperture import allocatable, reachable, reserved_regions
 from swiommu.layer.graph.conflicts import missing_direct, require_no_conflict
 from swiommu.layer.graph.connect import connect, disconnect, read_through, require_unused
 from swiommu.layer.graph.graph import Graph
@@ -20,6 +20,7 @@ __all__ = [
     "connect",
     "disconnect",
     "missing_direct",
+    "reachable",
     "read_through",
     "require_no_conflict",
     "require_unused",

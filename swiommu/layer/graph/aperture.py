@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from swiommu.layer.node import Node
 
-__all__ = ["Fixed", "allocatable", "fixed_pieces", "reaches", "reserved_regions"]
+__all__ = ["Fixed", "allocatable", "fixed_pieces", "reachable", "reaches", "reserved_regions"]
 
 # A message is taken out before anything is translated, and firmware's memory must be found where it is: for these the
 # number that a device says counts, not what becomes of it in a page table.
@@ -53,8 +53,20 @@ def allocatable(top: Node, mask: int | None = None) -> list[tuple[int, int]]:
     if mask is not None and mask < 0:
         raise InvalidArgument(f"a mask of {mask:#x} can't be: 0 or above is needed", mask=mask)
     limit = top.input_space.limit if mask is None else min(top.input_space.limit, mask + 1)
-    free = joined((piece.start, min(piece.stop, limit)) for piece in fixed_pieces(top, clipped=True))
+    free = [(start, min(stop, limit)) for start, stop in reachable(top) if start < limit]
     return list(_without(free, joined((region.start, region.stop) for region in reserved_regions(top))))
+
+
+def reachable(node: Node) -> list[tuple[int, int]]:
+    """The inputs of ``node`` that windows below do not refuse, as (start, stop), ascending and apart.
+
+    >>> from swiommu.layer import Identity, Node, Span, Window, connect
+    >>> bypass, bus = Node(Identity("bypass")), Node(Window("bus", Span(0x4000, 0x1000), Span(0x5000, 0x1000, 8)))
+    >>> connect(bypass, bus)
+    >>> reachable(bypass) == [(0x4000, 0x6000)]
+    True
+    """
+    return joined((piece.start, piece.stop) for piece in fixed_pieces(node, clipped=True))
 
 
 def reserved_regions(node: Node) -> list[Reserved]:

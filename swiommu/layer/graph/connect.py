@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from swiommu.layer.node import Node
     from swiommu.layer.path import Path, Walker
 
-__all__ = ["connect", "disconnect", "read_through", "require_unused"]
+__all__ = ["connect", "disconnect", "read_through", "require_free", "require_unused"]
 
 
 def connect(upper: Node, *lowers: Node) -> None:
     """Put ``upper`` on ``lowers``, one for each of its ports, in their order; all or nothing.
 
-    Raises `Busy` if it sits somewhere already, `InvalidArgument` for another number of nodes than it has ports, `Loop`
-    if it would be found below itself, and what `swiommu.layer.graph.fit.refuse_misfit` says of widths and granules.
+    Raises `Busy` if it sits somewhere already or a domain owns it, `InvalidArgument` for another number of nodes than
+    it has ports, `Loop` if it would be found below itself, and what `swiommu.layer.graph.fit.refuse_misfit` says of
+    widths and granules.
 
     >>> from swiommu.layer import Identity, Node, Span, Window
     >>> window, bypass = Node(Window("bus", Span(0, 0x1000, 0x4000))), Node(Identity("bypass"))
@@ -40,6 +41,7 @@ def connect(upper: Node, *lowers: Node) -> None:
     swiommu.errors.Loop: 'bypass' can't be put on 'bus': it would be found below itself, by bypass > bus > bypass
     """
     _require_ports(upper, lowers)
+    require_free(upper, f"put on {_names(lowers)}")
     if upper.lowers:
         raise Busy(
             f"{upper.name!r} can't be put on {_names(lowers)}: it sits on {_names(upper.lowers)} already",
@@ -60,7 +62,8 @@ def connect(upper: Node, *lowers: Node) -> None:
 def disconnect(upper: Node) -> None:
     """Take ``upper`` off what it sits on; it is an open end then.
 
-    Raises `NotFound` if it sits nowhere, `Busy` if others sit on it or read tables through it: they would lead nowhere.
+    Raises `NotFound` if it sits nowhere, `Busy` if others sit on it or read tables through it: they would lead nowhere;
+    also if a domain owns it.
 
     >>> from swiommu.layer import Identity, Node
     >>> one, two, three = (Node(Identity(name)) for name in ("one", "two", "three"))
@@ -75,6 +78,7 @@ def disconnect(upper: Node) -> None:
     """
     if not upper.lowers:
         raise NotFound(f"{upper.name!r} can't be taken off anything: it sits on nothing", name=upper.name)
+    require_free(upper, f"taken off {_names(upper.lowers)}")
     require_unused(upper, f"taken off {_names(upper.lowers)}")
     part(upper)
     invalidate(upper)
@@ -83,7 +87,7 @@ def disconnect(upper: Node) -> None:
 def read_through(node: Node, walker: Walker | Path) -> None:
     """Read the tables of ``node`` by another way: a `Walker`, or a node.
 
-    Raises `Loop` if that node is above ``node``, or reads its own tables through it.
+    Raises `Loop` if that node is above ``node``, or reads its own tables through it, `Busy` if a domain owns ``node``.
 
     >>> from swiommu.layer import Identity, Node
     >>> upper, lower = Node(Identity("upper")), Node(Identity("lower"))
@@ -93,10 +97,19 @@ def read_through(node: Node, walker: Walker | Path) -> None:
     ...
     swiommu.errors.Loop: 'lower' can't be read through 'upper': it would be found below itself, by lower > upper > lower
     """
+    require_free(node, "read by another way")
     for lower in members(walker):
         _refuse_loop(node, lower, f"read through {lower.name!r}")
     node.walker = walker
     invalidate(node)
+
+
+def require_free(node: Node, done: str) -> None:
+    """Refuse, with `Busy`, what can't be ``done`` to a node of a domain: the domain would not know of it."""
+    if node.owner is not None:
+        raise Busy(
+            f"{node.name!r} can't be {done}: it is the node of a domain, which decides what is below it", name=node.name
+        )
 
 
 def require_unused(node: Node, done: str = "removed") -> None:

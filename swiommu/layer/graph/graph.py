@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from swiommu.errors import InvalidArgument, NotFound
 from swiommu.layer.cache import invalidate
-from swiommu.layer.graph.connect import below, connect, join, part, read_through, require_unused, way_to
+from swiommu.layer.graph.connect import below, connect, join, part, read_through, require_free, require_unused, way_to
 from swiommu.layer.graph.fit import refuse_misfit
 from swiommu.layer.node import Node
 from swiommu.layer.path import Walker, members
@@ -91,6 +91,7 @@ class Graph:
         Raises what `connect` raises.
         """
         node, lowers = self[name], self._found(on)
+        require_free(node, "moved")
         before = [(lower, list(lower.uppers)) for lower in node.lowers]
         part(node)
         with ExitStack() as undo:
@@ -101,8 +102,9 @@ class Graph:
             undo.pop_all()
 
     def remove(self, name: str) -> None:
-        """Take a node out; `Busy` while others sit on it or read their tables through it."""
+        """Take a node out; `Busy` while others sit on it or read their tables through it, or a domain owns it."""
         node = self[name]
+        require_free(node, "removed")
         require_unused(node)
         part(node)
         node.walker = Walker.PHYSICAL  # it reads through nobody any more
@@ -127,6 +129,8 @@ class Graph:
                 assert node in lower.readers, f"{lower.name} does not know that {node.name} reads through it"
             if node.lowers:
                 refuse_misfit(node)
+            if node.owner is not None:
+                node.owner.check_place()
 
     def __repr__(self) -> str:
         return tree(self.tops()) or "an empty graph"

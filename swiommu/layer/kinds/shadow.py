@@ -15,7 +15,7 @@ from swiommu.errors import InvalidArgument, SwiommuError
 from swiommu.layer.attributes import NEUTRAL, PERMISSIONS, READ_WRITE, MemoryType, allowed
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer, Read
 from swiommu.layer.doors import access
-from swiommu.layer.extents import Piece, pieces
+from swiommu.layer.extents import Piece, pieces, terminals
 from swiommu.layer.kinds.identity import Identity
 from swiommu.layer.node import Chain, Node, as_path
 from swiommu.layer.path import Walker
@@ -24,7 +24,6 @@ from swiommu.pagetable import MOCK, CountingTables, Item, Leaf, RadixTable, page
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from swiommu.layer.kinds.memory import Memory
     from swiommu.layer.path import Path
     from swiommu.pagetable import Format, TableMemory
 
@@ -77,7 +76,7 @@ class Shadow(Layer):
         self.granule = format.granule
         self.input_width = format.aperture_width
         self.output_width = format.output_width
-        self.memories = _ends(self.source)
+        self.memories = terminals(self.source)
         self.ports = tuple("out" if memory is None else memory.name for memory in self.memories)
         self._tables = CountingTables() if tables is None else tables
         self._pieces: list[Piece] = []
@@ -256,20 +255,3 @@ def _as_leaf(form: Format, piece: Piece) -> Item:
     # What a walker makes of the piece's smallest leaf: in some formats an entry without rights is an empty one.
     depth = len(form.levels) - 1
     return form.decode(form.leaf_entry(0, depth, int(piece.prot & PERMISSIONS), 0), depth)
-
-
-def _ends(path: Path) -> tuple[Memory | None, ...]:
-    # The memories that a way can end in, and None if it can end openly; each once.
-    found: dict[Memory | None, None] = {}
-    seen: set[Node] = set()
-    waiting = [path]
-    while waiting:
-        place = waiting.pop()
-        if isinstance(place, Chain):
-            waiting.append(place.lower)
-        elif isinstance(place, Node) and place not in seen:
-            seen.add(place)
-            waiting += reversed(place.lowers)
-            if not place.lowers:
-                found[place.layer.as_memory()] = None
-    return tuple(found) or (None,)

@@ -5,7 +5,7 @@ and the device as a file knows it. No layer's behaviour, and nothing that a prog
 """
 
 from swiommu.layer.stack_file.device import Device
-from swiommu.layer.stack_file.placed_tables import PlacedTables, place_of
+from swiommu.layer.stack_file.placed_tables import PlacedTables
 from swiommu.layer.stack_file.reading import bundled_stacks, read_stack
 
-__all__ = ["Device", "PlacedTables", "bundled_stacks", "place_of", "read_stack"]
+__all__ = ["Device", "PlacedTables", "bundled_stacks", "read_stack"]

@@ -7,49 +7,13 @@ from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE, PhysAddr, align_up
 from swiommu.errors import AddressInUse, InvalidArgument, OutOfRange, SwiommuError
-from swiommu.layer.base import FaultKind
+from swiommu.layer.extents import place_of
 from swiommu.pagetable import TablePages, joined
 
 if TYPE_CHECKING:
-    from swiommu.layer.base import Layer, Read
-    from swiommu.layer.kinds import Memory
     from swiommu.layer.node import Node
 
-__all__ = ["PlacedTables", "place_of"]
-
-
-def place_of(node: Node | None, at: int) -> tuple[Memory, int] | None:
-    """Where ``at`` leads from ``node`` on, by what software knows: nothing is walked, nothing refused.
-
-    None in a hole, and where no memory is modelled.
-
-    >>> from swiommu.address import PhysSpace
-    >>> from swiommu.layer import Memory, Node, Span, Window, connect
-    >>> from swiommu.memory import SparseRam
-    >>> window = Node(Window("bus", Span(0, 0x1000, 0x8000_0000)))
-    >>> connect(window, Node(Memory("ram", SparseRam(PhysSpace("ram")))))
-    >>> memory, address = place_of(window, 0x10); memory.name, hex(address)
-    ('ram', '0x80000010')
-    >>> place_of(window, 0x1000) is None
-    True
-    """
-    while node is not None:
-        found = node.layer.look(at, _own_pages(node.layer))
-        if isinstance(found, FaultKind):
-            return None
-        at += found.output - found.input
-        memory = node.layer.as_memory()
-        if memory is not None:
-            return memory, at
-        node = node.lowers[found.port] if node.lowers else None
-    return None
-
-
-def _own_pages(layer: Layer) -> Read:
-    def read(address: int, width: int = 8) -> int:
-        return layer.stored(address, width)
-
-    return read
+__all__ = ["PlacedTables"]
 
 
 class PlacedTables(TablePages):
