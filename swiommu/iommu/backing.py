@@ -176,8 +176,8 @@ class LowerTables(TablePages):
 class ReachedTables(FrameTables):
     """Tables in frames whose entries are the bytes that ``through`` ends in: there a walker reads them.
 
-    Where no memory is modelled at the end the entries are kept aside. Raises also `OutOfRange` for a page that ends
-    nowhere, `InvalidArgument` for one that would begin inside of a page.
+    Where no memory is modelled at the end the entries are kept aside. ``highest`` as `FrameTables` has it. Raises also
+    `OutOfRange` for a page that ends nowhere, `InvalidArgument` for one that would begin inside of a page.
 
     >>> from swiommu.address import PhysSpace
     >>> from swiommu.layer import Memory, Node, Span, Window, connect
@@ -191,8 +191,8 @@ class ReachedTables(FrameTables):
     ('0x10000000', 7)
     """
 
-    def __init__(self, frames: Frames, through: Node) -> None:
-        super().__init__(frames)
+    def __init__(self, frames: Frames, through: Node, *, highest: int | None = None) -> None:
+        super().__init__(frames, highest=highest)
         self._through = through
 
     def _words(self, phys: int, size: int) -> Words:

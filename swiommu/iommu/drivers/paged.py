@@ -41,21 +41,24 @@ class PagedDomain(TableWriter[A]):
 
     On a domain ``below``, instead of frames and ``output_space``, memory comes from that one, and page tables too
     (``walker`` "nested": they are read through it), or from ``frames`` ("physical"). ``in_use``: see `Stacked`;
-    ``partial``: see `swiommu.iommu.partial`, by default "kernel", and "refuse" in a stack. ``memory``: the node of a
-    memory that all ends in; table entries are bytes there.
+    ``partial``: see `swiommu.iommu.partial`, by default "kernel", and "refuse" in a stack. ``memory``: the node that
+    the output space is entered by, of a memory or of a window above one; table entries are bytes where it ends.
 
     ``format``: of the page table; what map and unmap refuse, take whole, split or replace is by its rules. In a stack,
     a large leaf replaces no live pages unless ``partial`` is "kernel". ``caching_mode``: the hardware remembers holes,
     so that a map is followed by an invalidation too.
 
     Table pages come from ``tables``, by default from the same frames; the root is taken at once, and `NoMemory`
-    raised if there is none. ``flush``: "strict" is one invalidation per unmap, before the bus range can be used again.
+    raised if there is none. ``tables`` that are not where ``memory`` or ``below`` ends are read "physical".
+
+    ``flush``: "strict" is one invalidation per unmap, before the bus range can be used again.
     "lazy" clears the entries at once, but bus ranges and table pages come back only after a flush of everything: when
     one of the ``cpus`` has 255 unmaps waiting, or by a timer of 10 ms in ticks of 1/``hz`` s (`FlushQueue`; `advance`
     lets time pass). Frames come back at once, as Linux does it: until the flush a device may still reach them, which
     ``exposure`` measures.
     Raises `InvalidArgument` for another policy or frames of another size than the format's smallest page,
-    `SpaceMismatch` for frames of another space than where they are to lead.
+    `SpaceMismatch` for frames of another space than where they are to lead, `OutOfRange` for frames that ``memory``
+    does not reach.
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.memory import Frames

@@ -8,6 +8,7 @@ import attrs
 
 from swiommu.address import Prot
 from swiommu.errors import InvalidArgument, NoDevice, NotSupported, SwiommuError
+from swiommu.iommu.backing import ReachedTables
 from swiommu.iommu.drivers import PagedDomain
 from swiommu.iommu.groups.fixed import BlockedDomain, IdentityDomain
 from swiommu.iommu.groups.iommu_domain import IommuDomain
@@ -184,8 +185,9 @@ class Hardware:
     def _tables(self) -> TableMemory | None:
         if self.walker_mask is None:
             return None
-        end = None if self.memory is None else self.memory.layer.as_memory()
-        return FrameTables(self.frames, None if end is None else end.ram, highest=self.walker_mask)
+        if self.memory is None:
+            return FrameTables(self.frames, highest=self.walker_mask)
+        return ReachedTables(self.frames, self.memory, highest=self.walker_mask)
 
     def attach(self, domain: IommuDomain, device: Attachable) -> None:
         """What the driver does to let ``device`` use ``domain``; raises what `fail_nth` said, or ``attach_hook``.
