@@ -9,6 +9,7 @@ import attrs
 from swiommu.address import PAGE_SIZE, align_up, order_of
 from swiommu.replay.ledger import Waste
 from swiommu.requests import OpCode, Request, RequestKind, Served, Workload
+from swiommu.words import counted
 
 __all__ = ["Recorded", "recorded"]
 
@@ -126,6 +127,12 @@ class _Life:
         """Time mean of the area's idle bytes, which mainline lends to movable pages."""
         if not self.extents_known:
             why["lendable_bytes"] = "the pages of the area in use when the trace began are not known"
+            return None
+        if released := self.workload.unused.unmatched_releases:
+            why["lendable_bytes"] = (
+                f"{counted(released, 'release')} in the area without a begin: not all pages in use when the trace "
+                "began are known"
+            )
             return None
         return self._mean(self._idle_time, self.idle)
 

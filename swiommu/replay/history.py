@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import attrs
 
 from swiommu.address import PAGE_SIZE, align_down, align_up
+from swiommu.ranges import RangeSet, joined
 from swiommu.replay.designs import AS_RECORDED
 from swiommu.replay.engine import Outcome, Status
 from swiommu.replay.memory_plan import STEP, MemoryPlan
@@ -271,9 +272,9 @@ class _Tour:
         parts = {index: (each.pfn * PAGE_SIZE + shift, each.count * PAGE_SIZE) for index, each in later.items()}
         for number, extent in enumerate(_without(extents, list(parts.values())), 1):
             self._hold((True, -number), now, [extent])
-        for index, (start, size) in parts.items():
-            if any(low <= start and start + size <= low + length for low, length in extents):
-                self._hold((True, index), now, [(start, size)])
+        if extents:
+            for index, part in parts.items():
+                self._hold((True, index), now, [part])
 
     def _begin(self, index: int, now: int, base: int, size: int) -> None:
         if self.refused(index):
@@ -315,17 +316,14 @@ class _Tour:
         return -negative, length
 
 
-def _without(extents: Iterable[Extent], parts: Sequence[Extent]) -> list[Extent]:
-    """The extents less the parts.
+def _without(extents: Iterable[Extent], parts: Iterable[Extent]) -> list[Extent]:
+    """The extents less the parts, those that touch joined.
 
-    >>> _without([(0, 192)], [(64, 32)])
-    [(0, 64), (96, 96)]
+    >>> _without([(0, 100), (100, 92)], [(64, 64)])
+    [(0, 64), (128, 64)]
     """
-    left = []
-    for start, size in extents:
-        at = start
-        for low, length in sorted(part for part in parts if start <= part[0] < start + size):
-            left.append((at, low - at))
-            at = low + length
-        left.append((at, start + size - at))
-    return [extent for extent in left if extent[1] > 0]
+    taken = RangeSet()
+    for start, stop in joined((start, start + size) for start, size in parts):
+        taken.add(start, stop)
+    wanted = joined((start, start + size) for start, size in extents)
+    return [(low, high - low) for start, stop in wanted for low, high in taken.gaps(start, stop)]

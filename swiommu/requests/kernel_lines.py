@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swiommu.ranges import RangeSet, joined
 from swiommu.requests.waiting import AreaCall, AreaLedger, MapLedger, MapLine
 from swiommu.requests.workload import Occupancy, OpCode, RequestKind, Served
 
@@ -119,6 +120,7 @@ class AreaLines:
         self._ledger = AreaLedger()
         self._by_pfn: dict[int, int] = {}
         self._background: dict[int, int] = {}
+        self._in_use = _start_extents(book)
 
     def start(self, event: Event, context: Context) -> None:
         """A new call: what this context left unclaimed was nobody's."""
@@ -164,7 +166,7 @@ class AreaLines:
         self._by_pfn[pfn] = index
 
     def release(self, event: Event, context: Context) -> None:
-        """Pages go back: a request's, the background's, or those in use since before the recording."""
+        """Pages go back: a request's, the background's, or those known to be in use since before the recording."""
         del context
         pfn = event.addr
         index = self._by_pfn.pop(pfn, None)
@@ -194,13 +196,26 @@ class AreaLines:
         self.book.patch(call.place, OpCode.OCCUPY, index)
 
     def _release_start_extent(self, event: Event) -> None:
-        area = self.book.machine.area
-        if area is None or not area.base_pfn <= event.addr < area.base_pfn + area.total_pages:
+        """Pages in use when the recording began go back once; any other release has no begin and changes nothing."""
+        first, stop = event.addr, event.addr + event.size
+        held = self._in_use.at(first)
+        if first == stop or held is None or stop > held[1]:
             self.book.unused.unmatched += 1
+            self.book.unused.unmatched_releases += 1
             return
-        index = self._note(Occupancy(event.addr, event.size, 0, was_start_extent=True))
+        self._in_use.cut(first, stop)
+        index = self._note(Occupancy(first, event.size, 0, was_start_extent=True))
         self.book.op(OpCode.VACATE, index, event.time)
 
     def _note(self, occupancy: Occupancy) -> int:
         self.book.occupancies.append(occupancy)
         return len(self.book.occupancies) - 1
+
+
+def _start_extents(book: Book) -> RangeSet:
+    """The page frames of the area that the sidecar says were in use when the recording began."""
+    area, in_use = book.machine.area, RangeSet()
+    if area is not None:
+        for first, stop in joined((offset, offset + count) for offset, count in area.start_extents or ()):
+            in_use.add(area.base_pfn + first, area.base_pfn + stop)
+    return in_use

@@ -253,7 +253,9 @@ class _Pairing:
         if mark.refused:
             self.book.unused.refused_usermaps += 1
         elif not mark.is_map:
-            for index in self.usermaps.take(mark.iova, mark.size, line=event.line):
+            ended = self.usermaps.take(mark.iova, mark.size, line=event.line)
+            self.book.unused.unmatched += not ended and mark.unmapped != 0
+            for index in ended:
                 self.book.served[index].unmaps += 1
                 self.book.op(OpCode.END, index, event.time)
         else:

@@ -146,7 +146,10 @@ class Sync:
 
 @attrs.frozen
 class Occupancy:
-    """Pages of the area that no request covers: the boot's own allocations, or another driver's (rule 2)."""
+    """Pages of the area that no request covers: the boot's own allocations, or another driver's (rule 2).
+
+    ``was_start_extent``: part of what the sidecar says was in use when the recording began; no page of it twice.
+    """
 
     pfn: int
     count: int
@@ -179,12 +182,14 @@ class Area:
 class Unused:
     """What was read and did not become part of a request, counted.
 
-    ``unmatched`` ends have no begin, ``ambiguous`` lists no lengths; ``unattributed_maps`` are MAPs all the same, but
+    ``unmatched`` ends have no begin (``unmatched_releases`` of them gave pages of an area back), ``ambiguous`` lists
+    have no lengths; ``unattributed_maps`` are MAPs all the same, but
     of a device that nobody tells. ``msi_maps`` are doorbells, ``identity_maps`` the kernel's own, ``freed_nothing``
     calls of ``dma_free`` without memory, ``other_events`` those that say nothing of a request.
     """
 
     unmatched: int = 0
+    unmatched_releases: int = 0
     ambiguous: int = 0
     unattributed_maps: int = 0
     refused_usermaps: int = 0

@@ -58,6 +58,12 @@ class Trace:
         """How many machines' runs the file holds."""
         return self.account.boots
 
+    @property
+    def is_overwritten(self) -> bool:
+        """Whether the header says that the ring buffer was overwritten, so that the oldest events are lost."""
+        held, written = self.entries_in_buffer, self.entries_written
+        return held is not None and written is not None and written > held
+
 
 def read_trace(path: str | Path, *, name: str | None = None) -> Trace:
     """Read a recording: a file (gzip or plain), ``-`` for stdin, or the name of a bundled recording.
@@ -138,7 +144,7 @@ def _notes(trace: Trace, reading: Reading) -> Iterator[str]:
         yield f"the ring buffer lost {what} in {places}: pairs across a gap can't be trusted"
     held, written = trace.entries_in_buffer, trace.entries_written
     if held is not None and written is not None:
-        if written > held:
+        if trace.is_overwritten:
             yield f"the ring buffer was overwritten: {counted(written, 'event')} were recorded, the last {held:,} kept"
         found = account.used + account.ignored_total + account.malformed
         if found != held:

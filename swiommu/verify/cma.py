@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from swiommu.address import PAGE_SIZE
+from swiommu.ranges import RangeSet
 from swiommu.region import Bitmap
 from swiommu.trace import Context, Event, Kind, Sidecar, Trace
 from swiommu.verify.tally import Tally
@@ -31,13 +32,16 @@ if TYPE_CHECKING:
 __all__ = ["verify_cma"]
 
 _NO_ROOM = (-errno.ENOMEM, -errno.EBUSY)
+_OVERWRITTEN = "the ring buffer was overwritten: what was in use at the first event kept is not known"
+_UNKNOWN_START = "pages were released that were not known to be in use: the beginning of the recording is lost"
 
 
 def verify_cma(trace: Trace) -> Tally | None:
     """Predict every decision of the recorded area; None if the trace has no CMA events at all.
 
     Undetermined: decisions of an area that the sidecar does not describe, whose start is not in the trace, that come
-    after lost events, or that ended for a reason of migration other than a busy page.
+    after lost events, or that ended for a reason of migration other than a busy page; and all, where the beginning is
+    lost: the header says so, or pages are released that were not known to be in use.
 
     >>> from swiommu.trace import read_trace
     >>> tally = verify_cma(read_trace("arm64-6.12-cam-cma64M-s81"))
@@ -46,7 +50,7 @@ def verify_cma(trace: Trace) -> Tally | None:
     """
     if Kind.CMA_FINISH not in trace.table.counts():
         return None
-    cause = _undescribed(trace.sidecar)
+    cause = _OVERWRITTEN if trace.is_overwritten else _undescribed(trace.sidecar)
     if cause is None and trace.sidecar is not None:
         return _Checker(_World.of(trace.sidecar), _area_name(trace)).run(trace)
     tally = Tally("cma")
@@ -85,14 +89,15 @@ class _Call:
 class _World:
     """One possible history: the state of the area, the calls under way in it, and what it said of each decision.
 
-    ``impossible`` counts lines that can't be true in it: pages given that were taken, pages released that were free.
+    ``impossible`` counts lines that can't be true in it: pages given that were taken, pages released that were free
+    (``stray`` of them).
     """
 
     def __init__(self, area: Bitmap) -> None:
         self.area = area
         self.calls: dict[Context, _Call] = {}
         self.tally = Tally("cma")
-        self.adopted = self.doubted = self.impossible = 0
+        self.adopted = self.doubted = self.impossible = self.stray = 0
 
     @classmethod
     def of(cls, sidecar: Sidecar) -> _World:
@@ -168,6 +173,7 @@ class _World:
             return
         free = sum(high - low for low, high in self._free_inside(start, stop))
         self.impossible += free > 0
+        self.stray += free > 0
         self.area.release(start, stop - start)
         self.area.available -= free
 
@@ -224,8 +230,34 @@ class _Checker:
             else:
                 handler(event, event.context)
         tally = self.worlds[0].tally
+        if self.worlds[0].stray and self.has_stray_release(trace):
+            self.undetermined[_UNKNOWN_START] += tally.total
+            tally = Tally("cma")
         tally.undetermined = self.undetermined
         return tally
+
+    def has_stray_release(self, trace: Trace) -> bool:
+        """Whether, by the records alone, pages are released that nothing took: the area began otherwise than told."""
+        assert trace.sidecar is not None
+        area = trace.sidecar.cma_area
+        assert area is not None
+        in_use = RangeSet()
+        for offset, count in area.start_extents or ():
+            in_use.add(area.base_pfn + offset, area.base_pfn + offset + count)
+        for event in trace.table:
+            if event.kind == Kind.LOST:
+                break
+            start, stop = event.addr, event.addr + event.size
+            if event.name != self.name or start == stop:
+                continue
+            if event.kind == Kind.CMA_FINISH and event.err == 0:
+                in_use.clear(start, stop)
+                in_use.add(start, stop)
+            elif event.kind == Kind.CMA_RELEASE:
+                if any(in_use.gaps(start, stop)):
+                    return True
+                in_use.clear(start, stop)
+        return False
 
     def set_aside(self, event: Event) -> None:
         if event.kind in {Kind.CMA_FINISH, Kind.CMA_BUSY_RETRY}:

@@ -54,7 +54,12 @@ def notes(answer):
         ("account", "overlong", "1 line longer than 1 MiB, skipped", "2,000 lines longer"),
         ("account", "out_of_order", "1 event out of order (kept in file order)", "2,000 events out"),
         ("account", "ignored_total", "1 line of events that are not used", "2,000 lines of events"),
-        ("unused", "unmatched", "1 end without a begin (begun before the recording)", "2,000 ends without"),
+        (
+            "unused",
+            "unmatched",
+            "1 end without a begin (begun before the recording: in no peak and no need)",
+            "2,000 ends without",
+        ),
         (
             "unused",
             "ambiguous",

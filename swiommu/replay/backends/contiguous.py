@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left, bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE, PhysAddr, order_of
 from swiommu.errors import OutOfRange, SwiommuError
+from swiommu.ranges import joined
 from swiommu.region import Bitmap, Chunk, Region
 from swiommu.replay.backends.direct import DirectBackend, block_of
 from swiommu.replay.cause import Cause, cause_of
@@ -28,7 +30,8 @@ class RegionBackend(DirectBackend):
         super().__init__(design, plan, workload)
         self._lends = design.allocator == "bitmap"
         self._align_order = knobs.align_order
-        self._area_base = workload.area.base_pfn * PAGE_SIZE if workload.area else plan.base
+        self._area_pfn = workload.area.base_pfn if workload.area else plan.base // PAGE_SIZE
+        self._start_extents: dict[int, Chunk[PhysAddr]] = {}  # by page offset; never a chunk that serves a request
         self.region = self._build(design, plan, workload) if plan.bytes else None
 
     def _build(self, design: Design, plan: MemoryPlan, workload: Workload) -> Region[PhysAddr]:
@@ -40,12 +43,12 @@ class RegionBackend(DirectBackend):
 
     def _reserve_extents(self, region: Region[PhysAddr], plan: MemoryPlan, workload: Workload) -> None:
         for offset, count in _cut(plan.start_extents, self._released_later(workload)):
-            region.reserve(region.start + offset * PAGE_SIZE, count * PAGE_SIZE)
+            chunk = region.reserve(region.start + offset * PAGE_SIZE, count * PAGE_SIZE)
+            self._start_extents[offset] = chunk
 
     def _released_later(self, workload: Workload) -> list[tuple[int, int]]:
         """Parts of the start extents that the recording gives back, as (offset, count) pages."""
-        base = self._area_base // PAGE_SIZE
-        return [(o.pfn - base, o.count) for o in workload.occupancies if o.was_start_extent]
+        return [(o.pfn - self._area_pfn, o.count) for o in workload.occupancies if o.was_start_extent]
 
     # -- ALLOC ------------------------------------------------------------------------------------------------------
 
@@ -158,9 +161,8 @@ class RegionBackend(DirectBackend):
         if isinstance(handle, Chunk):
             self.region.free(handle)
         elif occupancy.was_start_extent:
-            start = occupancy.pfn * PAGE_SIZE - self._area_base + self.plan.base
-            chunk = self.region.chunk_at(self.space.at(start))
-            if chunk is not None and chunk.start.value == start:
+            chunk = self._start_extents.pop(occupancy.pfn - self._area_pfn, None)
+            if chunk is not None:
                 self.region.free(chunk)
 
     def _idle(self) -> tuple[int, int, int]:
@@ -174,14 +176,14 @@ class RegionBackend(DirectBackend):
 
 
 def _cut(extents: tuple[tuple[int, int], ...], parts: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The extents, cut where a part is given back by itself later.
+    """The extents, those that touch joined, cut where a part is given back by itself later.
 
-    >>> _cut(((0, 192),), [(64, 32)])
-    [(0, 64), (64, 32), (96, 96)]
+    >>> _cut(((0, 100), (100, 92)), [(64, 64)])
+    [(0, 64), (64, 64), (128, 64)]
     """
+    edges = sorted({edge for offset, count in parts for edge in (offset, offset + count)})
     cut = []
-    for offset, count in extents:
-        inside = {edge for o, c in parts for edge in (o, o + c) if offset < edge < offset + count}
-        edges = [offset, *sorted(inside), offset + count]
-        cut += [(low, high - low) for low, high in pairwise(edges)]
+    for start, stop in joined((offset, offset + count) for offset, count in extents):
+        inside = edges[bisect_right(edges, start) : bisect_left(edges, stop)]
+        cut += [(low, high - low) for low, high in pairwise([start, *inside, stop])]
     return cut

@@ -1,0 +1,118 @@
+"""Recordings whose beginning is lost (an overwritten ring buffer): an end without a begin is counted, no more."""
+
+import gzip
+
+import pytest
+
+from swiommu.answers import compare, verify
+from swiommu.replay import PRESETS
+from swiommu.trace import bundled_path
+
+CAMERA = "arm64-6.12-cam-cma64M-s81"
+HEAD = "# tracer: nop\n"
+AREA = {"base_pfn": "0x50000", "total_pages": 1024}
+IN_USE = "in_use_before_trace_extents_offset_count"
+
+
+def text(*events):
+    lines = [f"       v4lcap-174     [000] .....     5.{at:06d}: {event}\n" for at, event in enumerate(events, 100)]
+    return HEAD + "".join(lines)
+
+
+def alloc(size, virt, address=0x5000_0000):
+    place = f"dma_addr={address:x} size={size} virt_addr={virt:016x}"
+    return f"dma_alloc: cam dir=BIDIRECTIONAL {place} flags=GFP_KERNEL attrs="
+
+
+def free(size, virt, address=0x5000_0000):
+    return f"dma_free: cam dir=BIDIRECTIONAL dma_addr={address:x} size={size} virt_addr={virt:016x} attrs="
+
+
+def release(pfn, count):
+    return f"cma_release: name=reserved pfn={pfn:#x} page=0000000054c9aaae count={count}"
+
+
+def area(extents):
+    return {"cma_area": AREA | {IN_USE: extents}}
+
+
+@pytest.mark.parametrize("memory", ["equal", "machine"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_release_without_a_begin_frees_nothing_that_a_design_placed(name, memory, trace_of):
+    trace = trace_of(text(alloc(2 << 20, 1), release(0x50000, 512), free(2 << 20, 1)), area([]))
+    answer = compare(trace, [name], memory=memory)
+    assert (answer.workload.unused.unmatched, answer.workload.unused.unmatched_releases) == (1, 1)
+    assert (answer.rows[0].failed, answer.rows[0].peak_live_bytes) == (0, 2 << 20)
+
+
+@pytest.mark.parametrize("name", ["carveout-best-fit", "cma-bitmap", "software-iommu", "cma-lending", "gcma"])
+def test_no_room_is_gained_by_a_release_without_a_begin(name, trace_of):
+    """4 MiB fail while 2 MiB live in an area of 4 MiB, whatever the trace says of pages that nobody took."""
+    trace = trace_of(text(alloc(2 << 20, 1), release(0x50000, 512), alloc(4 << 20, 0, address=0)), area([]))
+    row = compare(trace, [name], with_need=False).rows[0]
+    assert (row.failed, row.gained, row.lost) == (1, 0, 0)
+
+
+def test_what_was_in_use_at_the_start_is_released_once_and_in_any_parts(trace_of):
+    """The sidecar's extents touch; the kernel gives them back as it took them, across that border."""
+    releases = [release(0x50040, 128), release(0x50040, 128), release(0x50080, 1), release(0x500C0, 0)]
+    trace = trace_of(text(alloc(1 << 20, 1), *releases, alloc(3 << 20, 2)), area([[0, 100], [100, 156]]))
+    answer = compare(trace, ["cma-bitmap", "carveout-best-fit"], memory="machine", keep_outcomes=True)
+    occupancies = [(each.pfn, each.count) for each in answer.workload.occupancies if each.was_start_extent]
+    assert occupancies == [(0x50040, 128)]
+    assert (answer.workload.unused.unmatched, answer.workload.unused.unmatched_releases) == (3, 3)
+    assert [row.failed for row in answer.rows] == [0, 0]
+
+
+def test_no_release_is_taken_for_one_of_pages_that_are_not_known_to_be_in_use(trace_of):
+    trace = trace_of(text(alloc(4096, 1), release(0x50000, 1)), {"cma_area": AREA})
+    assert compare(trace, ["cma-bitmap"]).workload.unused.unmatched == 1
+
+
+def test_what_the_area_held_at_the_start_is_not_known_then(trace_of):
+    trace = trace_of(text(alloc(4096, 1), release(0x50000, 1), release(0x50001, 1)), area([]))
+    row = compare(trace, ["as-recorded"]).rows[0]
+    assert (row.waste, row.lendable_bytes) == (None, None)
+    why = "2 releases in the area without a begin: not all pages in use when the trace began are known"
+    assert (row.why["waste"], row.why["lendable_bytes"]) == (why, why)
+
+
+def vfio(verb, more=""):
+    return f"tracing_mark_write: VFIO {verb} iova=0x1000 size=0x1000 rc=0{more}"
+
+
+def test_a_user_mapping_begun_before_the_recording_is_an_end_without_a_begin(trace_of):
+    """One that took nothing out is no end: the caller unmapped what was not mapped."""
+    marks = vfio("UNMAP", " unmapped=0x1000"), vfio("UNMAP"), vfio("UNMAP", " unmapped=0x0"), vfio("MAP"), vfio("UNMAP")
+    assert compare(trace_of(text(*marks)), ["iommu-strict"]).workload.unused.unmatched == 2
+
+
+# -- verify ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def camera_lines():
+    return gzip.decompress(bundled_path(CAMERA).read_bytes()).decode().splitlines(keepends=True)
+
+
+def decisions(camera_lines, trace_of, facts_of, *, cut, head=HEAD):
+    facts = facts_of(bundled_path(CAMERA))
+    sidecar = {key: facts[key] for key in ("kernel", "cma_area")}
+    return verify(trace_of(head + "".join(camera_lines[cut:]), sidecar)).to_json()["decisions"]["cma"]
+
+
+@pytest.mark.parametrize("percent", [10, 30, 60])
+def test_verify_predicts_nothing_from_a_start_that_was_another(percent, camera_lines, trace_of, facts_of):
+    found = decisions(camera_lines, trace_of, facts_of, cut=len(camera_lines) * percent // 100)
+    cause = "pages were released that were not known to be in use: the beginning of the recording is lost"
+    assert found["total"] == 0
+    assert found["undetermined_by_cause"] == {cause: found["undetermined"]}
+    assert found["undetermined"] > 200
+
+
+def test_verify_believes_the_header_of_an_overwritten_buffer(camera_lines, trace_of, facts_of):
+    head = "# entries-in-buffer/entries-written: 4029/4030   #P:4\n"
+    found = decisions(camera_lines, trace_of, facts_of, cut=11, head=head)
+    assert found["undetermined_by_cause"] == {
+        "the ring buffer was overwritten: what was in use at the first event kept is not known": 740
+    }
