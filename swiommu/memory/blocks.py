@@ -74,6 +74,7 @@ class FreeBlocks:
             block, order = first, cut
             while order < self.max_order and (buddy := block ^ (1 << order)) in self._starts[order]:
                 self._starts[order].remove(buddy)
+                self._prune(order)
                 block = min(block, buddy)
                 order += 1
             self._add(block, order)
@@ -117,6 +118,7 @@ class FreeBlocks:
         while position < stop:
             block, order = self._block_of(position)
             self._starts[order].remove(block)
+            self._prune(order)
             end = block + (1 << order)
             # No melting: the buddy of every piece that is left holds a frame that goes.
             for low, high in ((block, position), (stop, end)):
@@ -180,7 +182,7 @@ class FreeBlocks:
         self._prune(order)
 
     def _prune(self, order: int) -> None:
-        """Rebuild a heap of mostly dead entries; each rebuild is paid for by the pushes that made it due."""
+        """Rebuild a heap of mostly dead entries; each is paid for by the pushes and removals that made it due."""
         if len(self._heaps[order]) > 2 * len(self._starts[order]) + HEAP_SLACK:
             self._heaps[order] = sorted(self._starts[order])
 

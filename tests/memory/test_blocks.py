@@ -100,3 +100,13 @@ def test_heaps_do_not_grow_with_use():
     assert all(
         len(heap) <= 2 * len(starts) + HEAP_SLACK for heap, starts in zip(blocks._heaps, blocks._starts, strict=True)
     )
+
+
+def test_the_heaps_stay_small_when_single_frames_melt_into_one_block():
+    blocks = FreeBlocks(9)
+    for frame in range(0, 512, 2):
+        blocks.insert(frame, frame + 1)
+    for frame in range(1, 512, 2):
+        blocks.insert(frame, frame + 1)
+        blocks.check()
+    assert blocks.runs() == [(0, 512)]
