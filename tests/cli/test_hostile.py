@@ -4,6 +4,7 @@ import pytest
 
 from swiommu.answers import compare, verify
 from swiommu.errors import InputError
+from swiommu.replay import Knobs
 from swiommu.requests import workload_of
 from swiommu.trace import read_trace
 
@@ -84,3 +85,14 @@ def test_more_devices_than_a_machine_has(tmp_path):
     with pytest.raises(InputError) as caught:
         workload_of(read_trace(path))
     assert str(caught.value) == f"{path}:4099: more than 4096 devices can't be replayed"
+
+
+def test_a_map_of_memory_that_has_the_number_of_a_drawn_frame(tmp_path):
+    """4 MiB are drawn at random from 6 MiB at 0; then a driver maps its own page 0x201000, and unmaps it."""
+    path = tmp_path / "drawn.trace"
+    unmapped = line(2, "dma_unmap_page: 0000:00:01.0 dir=FROM_DEVICE dma_addr=201000 size=512 attrs=")
+    freed = "dma_free: vivid.0 dir=BIDIRECTIONAL dma_addr=1000 size=4150272 virt_addr=0000000000000001 attrs="
+    path.write_text(HEAD + alloc(0, 4150272, 1) + mapped(1, 0x201000, 512) + unmapped + line(3, freed))
+    for seed in range(3):
+        answer = compare(read_trace(path), ["iommu-strict", "iommu-lazy"], knobs=Knobs(frames="random", seed=seed))
+        assert [(row.failed, row.maps > 1000, row.unmaps) for row in answer.rows] == [(0, True, 2)] * 2

@@ -236,3 +236,21 @@ def test_random_frames_draw_alike_with_the_same_seed_and_scatter(backend_of, mak
 
     assert frames(1) == frames(1) != frames(2)
     assert len(frames(1)) > 100
+
+
+@pytest.mark.parametrize("name", ["iommu-strict", "iommu-lazy"])
+def test_only_drawn_frames_go_back_to_be_drawn_whatever_a_driver_maps(name, backend_of, make_request):
+    """The pages of a MAP are numbered in the recorded machine, and may have the numbers of frames that were drawn."""
+    backend = backend_of(name, knobs=Knobs(frames="random"))
+    drawn = backend.begin(make_request(0, size=200 * PAGE), ())
+    room = backend.room()
+    pages = make_request(1, "MAP", 200 * PAGE, pieces=tuple((piece.start.value, PAGE) for piece in drawn.pieces))
+    backend.end(pages, backend.begin(pages, ()))
+    assert backend.probe(pages, ())
+    backend.advance(10**9)  # a lazy design's tables are back
+    assert backend.room() == room
+    tables = backend.usage().tables
+    backend.end(make_request(0, size=200 * PAGE), drawn)
+    backend.advance(2 * 10**9)
+    backend.frames.check()
+    assert backend.room() == room + 200 * PAGE + tables - backend.usage().tables

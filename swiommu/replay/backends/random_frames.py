@@ -12,7 +12,6 @@ from swiommu.errors import NoMemory
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swiommu.iommu import Mapping
     from swiommu.memory import Frames
 
 __all__ = ["RandomFrames"]
@@ -28,14 +27,11 @@ class RandomFrames:
         self._frames = frames
         self._random = random.Random(seed)  # noqa: S311 - a reproducible worst case, not a secret
         self._drawable: list[int] = []
-        self._drawn: set[int] = set()
 
     def copy(self) -> RandomFrames:
         """Another that draws the same from the same frames."""
         twin = copy.copy(self)
-        vars(twin).update(
-            _random=copy.deepcopy(self._random), _drawable=self._drawable.copy(), _drawn=self._drawn.copy()
-        )
+        vars(twin).update(_random=copy.deepcopy(self._random), _drawable=self._drawable.copy())
         return twin
 
     def take(self, n: int) -> list[PhysRange]:
@@ -48,22 +44,16 @@ class RandomFrames:
         for _ in range(n):
             pfn = self._draw()
             self._frames.occupy(pfn, 1)
-            self._drawn.add(pfn)
             pieces.append(PhysRange(PhysAddr(space, pfn * size), size))
         return pieces
 
-    def owns(self, mapping: Mapping[PhysAddr]) -> bool:
-        """Whether the frames behind a mapping were drawn here."""
-        return mapping.pieces[0].start.value // self._frames.page_size in self._drawn
-
     def give_pieces(self, pieces: Sequence[AddressRange[PhysAddr]]) -> None:
-        """These frames go back and can be drawn again."""
+        """What `take` gave goes back and can be drawn again."""
         size = self._frames.page_size
         for piece in pieces:
             first, count = piece.start.value // size, piece.size // size
             self._frames.give(first, count)
             self._drawable.extend(range(first, first + count))
-            self._drawn.difference_update(range(first, first + count))
 
     def _draw(self) -> int:
         while True:

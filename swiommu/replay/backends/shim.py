@@ -87,9 +87,9 @@ class ShimBackend(PagedBackend):
                 domain.unmap(chunk.start, done)
             raise
 
-    def _give(self, frontier: Frontier, handle: object) -> None:
+    def _give(self, frontier: Frontier, request: Request, handle: object) -> None:
         if not isinstance(handle, _Shimmed):
-            super()._give(frontier, handle)
+            super()._give(frontier, request, handle)
             return
         assert frontier.region is not None
         frontier.domain.unmap(handle.chunk.start, handle.chunk.size)

@@ -178,7 +178,7 @@ class PagedBackend:
         if isinstance(handle, _User):
             self._count(frontier.domain, lambda: _unmap_user(frontier.domain, handle))
         else:
-            self._count(frontier.domain, lambda: self._give(frontier, handle))
+            self._count(frontier.domain, lambda: self._give(frontier, request, handle))
         expires = _expires(frontier)
         if expires is not None:
             self._due = min(self._due, expires) if self._waiting else expires
@@ -249,12 +249,13 @@ class PagedBackend:
             self._pool.give_pieces(pieces)
             raise
 
-    def _give(self, frontier: Frontier, handle: object) -> None:
+    def _give(self, frontier: Frontier, request: Request, handle: object) -> None:
         """Undo `_take`, or a MAP's bind."""
         assert isinstance(handle, Mapping)
         mapping: Mapping[PhysAddr] = handle
         frontier.domain.release(mapping)
-        if self._pool.owns(mapping):
+        # By the request, not by the frames: a MAP of driver memory may have the numbers of drawn ones.
+        if request.kind is RequestKind.ALLOC and self._knobs.frames == "random":
             self._pool.give_pieces(mapping.pieces)
 
     # -- MAP --------------------------------------------------------------------------------------------------------
