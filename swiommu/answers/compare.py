@@ -11,7 +11,9 @@ import attrs
 
 from swiommu.answers.lending import lending_notes
 from swiommu.answers.row import Row, recorded_row, row_of
+from swiommu.answers.unusable import no_request
 from swiommu.answers.verdict import best_designs, verdict_of
+from swiommu.errors import InputError
 from swiommu.replay import (
     AS_RECORDED,
     DEFAULT_DESIGNS,
@@ -141,7 +143,7 @@ def compare(
     ``source`` is a trace or a generated workload; of the latter there is no recording, so ``as-recorded`` is left out.
     ``memory`` is rule 8 (``equal``) or rule 9 (``machine``); ``require_isolation`` keeps designs that can't enforce it
     out of the verdict; ``keep_outcomes`` keeps the runs, with the places of all buffers. `InputError` for an unknown
-    design.
+    design, and for a source without requests.
 
     >>> from swiommu.trace import read_trace
     >>> answer = compare(read_trace("arm64-6.12-cam-cma64M-s81"), ["cma-bitmap"], memory="machine", with_need=False)
@@ -152,6 +154,8 @@ def compare(
     wanted = [_design(design) for design in dict.fromkeys(designs)]
     tell("requests")
     workload = source if isinstance(source, Workload) else workload_of(source)
+    if not workload.requests:
+        raise _nothing_to_replay(source)
     plan = equal_plan(workload) if memory == "equal" else machine_plan(workload)
     rows: list[Row] = []
     outcomes: dict[str, Outcome] = {}
@@ -180,6 +184,12 @@ def compare(
         require_isolation=require_isolation,
         outcomes=outcomes,
     )
+
+
+def _nothing_to_replay(source: Trace | Workload) -> InputError:
+    if isinstance(source, Workload):
+        return InputError("holds no request", path=source.name)
+    return InputError(no_request(source), path=source.path)
 
 
 def _design(design: str | Design) -> Design | None:

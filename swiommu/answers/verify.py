@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from swiommu.answers.unusable import no_decision
+from swiommu.errors import InputError
 from swiommu.words import counted
 
 if TYPE_CHECKING:
@@ -31,11 +33,18 @@ class Verification:
     log: EmulatorLog | None = None
 
     @property
-    def nothing(self) -> str:
-        """What to say where there is nothing to check; empty otherwise."""
-        from swiommu.verify import CHECKS  # here, as in all of this module: `compare` shall not load the checks
+    def advice(self) -> list[str]:
+        """What to record, for each class of which the trace holds decisions and determines none.
 
-        return "" if self.classes else f"the trace holds none of the decisions that can be checked: {', '.join(CHECKS)}"
+        >>> from swiommu.verify import Tally
+        >>> tally = Tally("prot")
+        >>> tally.leave("no dma event tells the direction")
+        >>> Verification("t", [tally]).advice
+        ['to determine prot: record the dma events with the probes iommu_map and iommu_map_sg']
+        """
+        from swiommu.verify import DETERMINED_BY  # here, as in all of this module: `compare` shall not load the checks
+
+        return [f"to determine {tally.name}: {DETERMINED_BY[tally.name]}" for tally in self.classes if not tally.total]
 
     @property
     def mismatched(self) -> int:
@@ -57,6 +66,7 @@ class Verification:
         """The document ``swiommu.verify/1``: counts per class, causes of the undetermined, the first 20 mismatches."""
         from swiommu.verify import KEPT_MISMATCHES
 
+        advice = {"advice": self.advice} if self.advice else {}
         log = (
             {} if self.log is None else {"emulator_log": {"hardware": self.log.hardware, **self.log.account.as_dict()}}
         )
@@ -78,6 +88,7 @@ class Verification:
                 }
                 for tally in self.classes
             },
+            **advice,
             "mismatches": [
                 {
                     "class": name,
@@ -94,8 +105,8 @@ class Verification:
 def verify(trace: Trace) -> Verification:
     """Predict before reading, then adopt what was recorded (rule 25).
 
-    A class that the trace has no decisions of is not in the answer; there may be none at all. `InputError` for pages of
-    another size than 4 KiB.
+    A class that the trace has no decisions of is not in the answer. `InputError` for a trace without any, and for
+    pages of another size than 4 KiB.
 
     >>> from swiommu.trace import read_trace
     >>> verify(read_trace("arm64-6.12-cam-cma64M-s81")).to_json()["decisions"]["cma"]["matched"]
@@ -103,4 +114,7 @@ def verify(trace: Trace) -> Verification:
     """
     from swiommu.verify import verify_all
 
-    return Verification(trace.name, verify_all(trace), trace.emulator)
+    tallies = verify_all(trace)
+    if not tallies:
+        raise InputError(no_decision(trace), path=trace.path)
+    return Verification(trace.name, tallies, trace.emulator)

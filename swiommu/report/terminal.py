@@ -197,9 +197,6 @@ def print_verification(console: Console, answer: Verification) -> None:
     console.print(Text(_title(answer.name), style="bold"))
     if answer.unread:
         console.print(Text(answer.unread))
-    if answer.nothing:
-        console.print(Text(answer.nothing))
-        return
     lines = []
     for tally in answer.classes:
         # Rounded down: one mismatch in a million is not 100.00 %.
@@ -219,3 +216,5 @@ def print_verification(console: Console, answer: Verification) -> None:
             )
         if tally.mismatched > len(tally.mismatches):
             console.print(Text(f"... and {tally.mismatched - len(tally.mismatches):,} more mismatches of {tally.name}"))
+    for advice in answer.advice:
+        console.print(Text(advice))

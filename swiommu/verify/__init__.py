@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKS",
+    "DETERMINED_BY",
     "KEPT_MISMATCHES",
+    "READ_FROM",
     "Mismatch",
     "Tally",
     "verify_all",
@@ -48,6 +50,31 @@ CHECKS: Final[dict[str, Callable[[Trace], Tally | None]]] = {
     "pte": verify_pte,
 }
 """Every check by the name of its class, in the order of an answer; None: the trace has no decisions of that class."""
+
+READ_FROM: Final[dict[str, str]] = {
+    "cma": "cma_alloc_start with cma_alloc_finish",
+    "iova": "the probes iova_alloc and iova_alloc_ret",
+    "swiotlb": "swiotlb_bounced",
+    "prot": "the probes iommu_map and iommu_map_sg",
+    "invalidation": "qi_submit of unmaps, or the log of an emulated IOMMU",
+    "pte": "the log of an emulated IOMMU",
+}
+"""The events that each class of decisions is read from."""
+
+DETERMINED_BY: Final[dict[str, str]] = {
+    "cma": "record from before the first cma_alloc on, lose no event, and name the area in the sidecar: cma_area with "
+    "base_pfn, total_pages and in_use_before_trace_extents_offset_count",
+    "iova": "set the probes iova_init, iova_reserve, iova_alloc, iova_alloc_ret, iova_slow, iova_slow_ret and "
+    "iova_free before devices are probed, lose no event, and list the reserved regions in the sidecar's iommu_groups",
+    "swiotlb": "record the dma events and iommu:map with swiotlb_bounced, lose no event, and name the pool's lowest "
+    "address in the sidecar: bounce_pool_addresses_seen with lowest",
+    "prot": "record the dma events with the probes iommu_map and iommu_map_sg",
+    "invalidation": "record the dma events, iommu:map and iommu:unmap from before devices are probed, lose no event, "
+    "and list the sidecar's pci_functions",
+    "pte": "record the dma events, iommu:map and iommu:unmap from before devices are probed, and keep the log of the "
+    "emulated IOMMU over the same time",
+}
+"""What to record so that the decisions of a class are determined."""
 
 
 def verify_all(trace: Trace) -> list[Tally]:

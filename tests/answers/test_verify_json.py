@@ -8,6 +8,7 @@ import pytest
 from swiommu.answers import verify
 from swiommu.errors import InputError
 from swiommu.trace import read_trace
+from swiommu.verify import CHECKS, DETERMINED_BY, READ_FROM
 
 CAMERA = "arm64-6.12-cam-cma64M-s81"
 
@@ -89,10 +90,22 @@ def test_without_a_sidecar_nothing_is_determined(tmp_path, text, data_dir):
 
 def test_nothing_to_check(data_dir):
     path = data_dir / "traces" / "x86-6.12-pt-mixed-s11.trace.gz"
-    answer = verify(read_trace(path))
-    assert answer.to_json()["decisions"] == {}
-    sentence = "the trace holds none of the decisions that can be checked: cma, iova, swiotlb, prot, invalidation, pte"
-    assert answer.nothing == sentence
+    with pytest.raises(InputError) as caught:
+        verify(read_trace(path))
+    assert str(caught.value).startswith(f"{path}: holds no decision that can be checked: looked for ")
+
+
+def test_advice_where_no_decision_is_determined(tmp_path, text, data_dir):
+    (advice,) = document(tmp_path, text, data_dir, with_sidecar=False)["advice"]
+    assert advice == (
+        "to determine cma: record from before the first cma_alloc on, lose no event, and name the area in the sidecar: "
+        "cma_area with base_pfn, total_pages and in_use_before_trace_extents_offset_count"
+    )
+    assert "advice" not in document(tmp_path, text, data_dir)
+
+
+def test_every_check_says_what_it_reads_and_what_determines_it():
+    assert CHECKS.keys() == READ_FROM.keys() == DETERMINED_BY.keys()
 
 
 @pytest.mark.parametrize("size", [16384, 65536])

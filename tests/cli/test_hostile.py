@@ -74,9 +74,13 @@ def test_compare_answers_or_says_why_not(hostile, memory):
         assert row["failed"] <= row["requests"]
 
 
-def test_verify_answers(hostile):
-    answer = verify(hostile)
-    assert all(tally.total == tally.matched for tally in answer.classes)
+def test_verify_answers_or_says_what_it_looked_for(hostile):
+    if hostile.name == "area-of-all-pages":
+        assert verify(hostile).mismatched == 0
+        return
+    with pytest.raises(InputError) as caught:
+        verify(hostile)
+    assert caught.value.reason.startswith("holds no decision that can be checked: looked for cma_alloc_start with ")
 
 
 def test_more_devices_than_a_machine_has(tmp_path):
