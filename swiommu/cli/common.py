@@ -6,8 +6,10 @@ import io
 import json
 import os
 import shutil
+import stat
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -15,7 +17,6 @@ from swiommu.words import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from rich.console import Console
 
@@ -25,6 +26,7 @@ __all__ = [
     "print_json",
     "progress",
     "progress_done",
+    "say",
     "show",
     "trace_argument",
     "traces_argument",
@@ -95,23 +97,69 @@ def print_json(document: dict[str, Any]) -> None:
 
 
 def write_page(path: Path, page: str) -> None:
-    """A page into a file, as UTF-8; exit status 3 and a sentence if it can't be written."""
+    """A page into a file, as UTF-8; exit status 3 and a sentence if it can't be written.
+
+    It is written beside the file and renamed: an error or an interrupt leaves the old file as it was. What is no
+    regular file (a pipe, ``/dev/stdout``) is written to as it is.
+    """
     try:
-        path.write_text(page, encoding="utf-8")
+        if path.is_relative_to("/dev") or (path.exists() and not path.is_file()):
+            path.write_text(page, encoding="utf-8")
+        else:
+            _replace(path.resolve(), page)  # a symbolic link stays one
     except OSError as error:
         raise _NotWritten(f"{path} can't be written: {error.strerror}") from None
+
+
+def _replace(target: Path, page: str) -> None:
+    import tempfile
+
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~_umask()
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
+    beside = target.with_name(Path(name).name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        beside.replace(target)
+    except BaseException:
+        beside.unlink()
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)  # the only way to ask
+    os.umask(mask)
+    return mask
 
 
 def progress(word: str) -> None:
     """Say on stderr what is being done, where a person is watching."""
     if _watched():
-        click.echo(f"\r\x1b[K{clean(word)} ...", nl=False, err=True)
+        _complain(f"\r\x1b[K{clean(word)} ...")
 
 
 def progress_done() -> None:
     """Wipe the progress line."""
     if _watched():
-        click.echo("\r\x1b[K", nl=False, err=True)
+        _complain("\r\x1b[K")
+
+
+def say(*lines: str) -> None:
+    """Lines on stderr; what a path or a trace put into them can't drive the terminal.
+
+    A stderr that takes nothing (closed, or a full disk) changes no exit status.
+    """
+    _complain("".join(f"{clean(line)}\n" for line in lines))
+
+
+def _complain(text: str) -> None:
+    try:
+        click.echo(text, nl=False, err=True)
+    except OSError:
+        _drop_rest(sys.stderr)
 
 
 def _watched() -> bool:
@@ -127,7 +175,11 @@ def _write(text: str) -> None:
         out.write(text.encode(out.encoding, "replace").decode(out.encoding))
         out.flush()
     except OSError as error:
-        # Python flushes once more at exit, and must find somebody who takes the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        _drop_rest(out)
         if not isinstance(error, BrokenPipeError):  # `| head` has read what it wanted
             raise _NotWritten(f"the answer can't be written: {error.strerror}") from None
+
+
+def _drop_rest(out: TextIO) -> None:
+    """Python flushes once more at exit, and would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())

@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib
 import io
 import sys
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from swiommu import __version__
+from swiommu.cli.common import say
 from swiommu.errors import InputError
-from swiommu.words import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["main"]
 
@@ -26,6 +30,18 @@ _VERBS = {
 }
 
 
+_LONGEST = 300
+_UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h: 1 says that verify found a mismatch, and nothing else
+
+
+class _Call:
+    """One call of the command line: its global options, and what to do once the verb is imported."""
+
+    def __init__(self, imported: Callable[[], None]) -> None:
+        self.imported = imported
+        self.debug = False
+
+
 class _Verbs(click.Group):
     """A group that imports a verb when it is used."""
 
@@ -34,10 +50,12 @@ class _Verbs(click.Group):
         return list(_VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        del ctx
         if cmd_name not in _VERBS:
             return None
         command: click.Command = importlib.import_module(_VERBS[cmd_name][0]).command
+        call = ctx.find_object(_Call)
+        if call is not None:
+            call.imported()
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -53,16 +71,21 @@ class _Verbs(click.Group):
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an unexpected error.")
 @click.version_option(__version__, prog_name="swiommu", message="%(prog)s %(version)s")
-def _swiommu() -> None:
+@click.pass_obj
+def _swiommu(call: _Call, *, debug: bool) -> None:
     """A software IOMMU: what another memory design would have done with your kernel's DMA trace.
 
     TRACE is a path (plain or gzip ftrace text, - for stdin) or the name of a bundled recording.
     """
+    call.debug = debug
 
 
-def main() -> NoReturn:
-    """The entry point: runs a verb and turns bad input into one sentence on stderr and exit status 3.
+def main(imported: Callable[[], None] = lambda: None) -> NoReturn:
+    """The entry point: runs a verb and turns what goes wrong into one sentence on stderr and an exit status.
+
+    ``imported`` is called once the verb's modules are there.
 
     >>> from unittest.mock import patch
     >>> with patch("sys.argv", ["swiommu", "--version"]):
@@ -70,31 +93,43 @@ def main() -> NoReturn:
     Traceback (most recent call last):
     SystemExit: 0
     """
+    call = _Call(imported)
     try:
-        status = _swiommu.main(standalone_mode=False)
+        status = _swiommu.main(standalone_mode=False, obj=call)
     except InputError as error:
-        _say(f"swiommu: {error}")
+        say(f"swiommu: {error}")
         status = 3
     except click.UsageError as error:
         page = io.StringIO()
         error.show(page)
-        _say(*page.getvalue().splitlines())
+        say(*page.getvalue().splitlines())
         status = error.exit_code
     except click.ClickException as error:
-        _say(f"swiommu: {error.format_message()}")
+        say(f"swiommu: {error.format_message()}")
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        _say("swiommu: interrupted")
+        say("swiommu: interrupted")
         status = 130
     except OSError as error:
-        _say(f"swiommu: {error}")
+        say(f"swiommu: {error}")
         status = 3
     except SystemExit:
         status = 0  # click's way out when nobody reads the help any more; verbs look after their own output
+    except Exception as error:  # noqa: BLE001 - a traceback is no answer
+        _say_unexpected(error, debug=call.debug)
+        status = _UNEXPECTED
     sys.exit(status or 0)
 
 
-def _say(*lines: str) -> None:
-    """Lines on stderr; what a path or a trace put into them can't drive the terminal."""
-    for line in lines:
-        click.echo(clean(line), err=True)
+def _say_unexpected(error: Exception, *, debug: bool) -> None:
+    import traceback
+
+    if debug:
+        say(*"".join(traceback.format_exception(error)).splitlines())
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    what = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(" :")
+    say(
+        f"swiommu: internal error: {what[:_LONGEST]} (in {frame.name}, {Path(frame.filename).name}:{frame.lineno}), "
+        "a mistake in swiommu: please report it to its authors with the command and its input; swiommu --debug shows "
+        "the traceback"
+    )

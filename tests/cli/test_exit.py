@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from swiommu.cli.main import main
+from swiommu.errors import NoMemory
+
 ROOT = Path(__file__).parents[2]
 CAMERA = "arm64-6.12-cam-cma64M-s81"
 BUNDLED = "arm64-6.12-cam-cma64M-s81 and arm64-6.12-smmu-camnvme-cma128M-s89"
@@ -19,6 +22,7 @@ DESIGNS = (
     "as-recorded, passthrough, swiotlb, swiotlb-natural, carveout-best-fit, cma-bitmap, software-iommu, iommu-strict, "
     "iommu-lazy, shim-over-iommu, cma-lending, gcma"
 )
+AREA_IN_SIDECAR = "name the area in the sidecar: cma_area"
 COMMAND = [sys.executable, "-m", "swiommu"]
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in {"COLUMNS", "FORCE_COLOR", "NO_COLOR"}}
 ENVIRONMENT |= {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
@@ -85,10 +89,36 @@ def test_file_that_may_not_be_read(swiommu, tmp_path):
 
 def test_nothing_to_verify(swiommu, data_dir):
     path = "x86-6.12-pt-mixed-s11.trace.gz"
-    run = swiommu("verify", path, cwd=data_dir / "traces")
-    sentence = "the trace holds none of the decisions that can be checked: cma, iova, swiotlb, prot, invalidation, pte"
-    assert (run.returncode, run.stderr) == (0, b"")
-    assert " ".join(run.stdout.decode().splitlines()[1:]) == sentence
+    refused(
+        swiommu("verify", path, cwd=data_dir / "traces"),
+        f"{path}: holds no decision that can be checked: looked for cma_alloc_start with cma_alloc_finish (cma), the "
+        "probes iova_alloc and iova_alloc_ret (iova), swiotlb_bounced (swiotlb), the probes iommu_map and iommu_map_sg "
+        "(prot), qi_submit of unmaps, or the log of an emulated IOMMU (invalidation), the log of an emulated IOMMU "
+        "(pte); found dma_map_page (17,714), dma_unmap_page (17,460), dma_map_sg (478), dma_unmap_sg (478), qi_submit "
+        "(98), dma_alloc (52), 4 other events",
+    )
+
+
+def test_nothing_to_compare(swiommu, tmp_path):
+    """Ends without a begin are no requests, nor is what no request asked for; a kernel's older text can't be read."""
+    head = "            init-1       [000] .....     0.180000: "
+    lines = [
+        "cma_alloc_start: name=reserved count=64 align=6",
+        "cma_alloc_finish: name=reserved pfn=0xb9a00 page=00000000e0ff8e15 count=64 align=6",
+        "cma_release: name=reserved pfn=0xb9a00 page=00000000e0ff8e15 count=64",
+        "cma_release: name=reserved pfn=0xb9a40 page=00000000e0ff8e15 count=64",
+        "sched_switch: prev_comm=init",
+    ]
+    (tmp_path / "old.trace").write_text("".join(f"{head}{line}\n" for line in lines))
+    for memory in ("equal", "machine"):
+        refused(
+            swiommu("compare", "--memory", memory, "old.trace"),
+            "old.trace: holds no request: looked for dma_alloc, dma_map_page, dma_map_phys, dma_map_resource, "
+            "dma_map_sg, VFIO marks of user space and, where no dma event was recorded, cma_alloc_finish and map; "
+            "found cma_release (2), cma_alloc_start (1), 1 line of events that are not used, 1 line that can't be read "
+            "(line 2: cma_alloc_finish: the text is cut, or no known kernel prints it so). Record the driver's calls "
+            "with: trace-cmd record -e dma -e iommu -e cma -e swiotlb (kernels from 6.12 on have dma events)",
+        )
 
 
 def test_unknown_design_with_a_hint(swiommu):
@@ -156,6 +186,8 @@ def test_standard_input_and_findings(swiommu, tmp_path, recording):
         "decisions  total  matched  mismatched  undetermined  rate",
         "cma            0        0           0           740     -",
         "undetermined: 740 cma: no sidecar tells where the area lies",
+        f"to determine cma: record from before the first cma_alloc on, lose no event, and {AREA_IN_SIDECAR}",
+        "with base_pfn, total_pages and in_use_before_trace_extents_offset_count",
     ]
     pfn = text.partition(b"cma_alloc_finish: name=reserved pfn=")[2].split()[0]
     (tmp_path / f"{CAMERA}.trace").write_bytes(text.replace(pfn, b"0xb9b01", 1))
@@ -242,6 +274,68 @@ def test_closed_standard_error(tmp_path, trace, status):
     assert (run.returncode, run.stderr, bool(run.stdout)) == (status, b"", status == 0)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(("arguments", "status"), [(("compare", "nosuch"), 3), (("compare", "--nosuch"), 2)])
+def test_standard_error_on_a_full_disk(arguments, status, tmp_path):
+    with Path("/dev/full").open("wb") as full:
+        run = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, env=ENVIRONMENT, stderr=full, check=False)
+    assert run.returncode == status
+
+
+# -- an unexpected error: 70 -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(monkeypatch, capsys):
+    """`swiommu ARGUMENTS` where something that must not happen happens while a trace is verified."""
+
+    def verify(_):
+        raise KeyError("\x1b[31mno\nsuch thing")
+
+    def run(*arguments):
+        monkeypatch.setattr("swiommu.cli.verify.verify", verify)
+        monkeypatch.setattr("sys.argv", ["swiommu", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return left.value.code, *capsys.readouterr()
+
+    return run
+
+
+def internal(line):
+    return (
+        "swiommu: internal error: KeyError: '\\x1b[31mno\\nsuch thing' (in verify, test_exit.py:"
+        f"{line}), a mistake in swiommu: please report it to its authors with the command and its input; swiommu "
+        "--debug shows the traceback"
+    )
+
+
+def test_an_unexpected_error_is_one_sentence(broken):
+    code, out, err = broken("verify")
+    line = int(err.partition("test_exit.py:")[2].partition(")")[0])
+    assert (code, out, err) == (70, "", f"{internal(line)}\n")
+
+
+def test_debug_shows_the_traceback(broken):
+    code, out, err = broken("--debug", "verify")
+    lines = err.splitlines()
+    line = int(lines[-1].partition("test_exit.py:")[2].partition(")")[0])
+    assert (code, out, lines[0], lines[-1]) == (70, "", "Traceback (most recent call last):", internal(line))
+    assert all(char.isprintable() for char in err.replace("\n", ""))
+
+
+def test_an_error_of_the_models_that_is_no_fault_of_the_input_is_unexpected(monkeypatch, capsys):
+    def verify(_):
+        raise NoMemory("no hole of 8192 bytes")
+
+    monkeypatch.setattr("swiommu.cli.verify.verify", verify)
+    monkeypatch.setattr("sys.argv", ["swiommu", "verify"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 70
+    assert capsys.readouterr().err.startswith("swiommu: internal error: NoMemory: no hole of 8192 bytes (in verify, ")
+
+
 # -- interruption ----------------------------------------------------------------------------------
 
 
@@ -260,3 +354,36 @@ def test_control_c_gives_one_line_and_130(tmp_path):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, b"", b"swiommu: interrupted\n")
+
+
+KILL = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+signal.signal(signal.SIGINT, {heed})
+"""
+
+
+def interrupted_at(name, tmp_path, heed="signal.default_int_handler"):
+    """`swiommu verify`, interrupted at the import of a module."""
+    (tmp_path / "sitecustomize.py").write_text(KILL.format(name=name, heed=heed))
+    environment = ENVIRONMENT | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    return subprocess.run([*COMMAND, "verify"], env=environment, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["swiommu.cli.main", "click", "swiommu.cli.verify", "swiommu.trace.table", "rich.console"]
+)
+def test_control_c_while_modules_are_imported(name, tmp_path):
+    run = interrupted_at(name, tmp_path)
+    assert (run.returncode, run.stdout, run.stderr) == (130, b"", b"swiommu: interrupted\n")
+
+
+def test_an_ignored_interrupt_stays_ignored(tmp_path):
+    run = interrupted_at("click", tmp_path, heed="signal.SIG_IGN")
+    assert (run.returncode, run.stderr) == (0, b"")
