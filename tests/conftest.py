@@ -3,8 +3,8 @@
 A test that names one of these fixtures runs once for every file of the data folder:
 
     trace_path        every recording
-    quick_trace_path  every recording, the big ones marked slow
-    strict_trace_path recordings whose mode is strict
+    quick_trace_path  every recording; of one that is not small the beginning, and with --slow all of it
+    strict_trace_path the same for the recordings whose mode is strict
     cma_trace_path    recordings whose sidecar describes a CMA area and what was in use at the start
     best_fit_oracle   operation sequences of the best-fit allocator of 2010
     bitmap_oracle     operation sequences of the mainline bitmap allocator
@@ -13,22 +13,36 @@ A test that names one of these fixtures runs once for every file of the data fol
 
 ``--trace-dir`` and ``--oracle-dir`` take other folders of the same format; files are found in subfolders too, and
 oracles know their kind by their first line. ``--slow`` adds the tests marked slow.
+
+Tests over whole recordings run first, those over one recording in a row: each is read once, and what takes longest
+does not come last.
 """
 
 import gzip
 import itertools
 import json
+import os
+import subprocess
+import sys
+from contextlib import ExitStack, chdir
 from functools import cache, lru_cache
+from io import TextIOWrapper
 from pathlib import Path
+from tempfile import TemporaryFile
+from unittest.mock import patch
 
 import pytest
 from hypothesis import settings
 
+from swiommu.cli import main
 from swiommu.requests import workload_of
 from swiommu.trace import Sidecar, read_trace
 
 DATA = Path(__file__).parent / "data"
-BIG = 700_000  # compressed bytes of a recording whose replay takes more than a moment here
+SMALL = 100_000  # compressed bytes of a recording that is replayed in a moment
+BEGINNING = 5000  # lines of one that is not
+
+WHOLE = ("trace_path", "cma_trace_path")
 
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=2000)
@@ -51,12 +65,19 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=recording_first)
     if config.getoption("--slow"):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]
     if slow:
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+def recording_first(item):
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    path = next((params[name] for name in WHOLE if name in params), None)
+    return (1, "") if path is None else (0, path.name)
 
 
 @cache
@@ -112,11 +133,16 @@ def pytest_generate_tests(metafunc):
         "strict_trace_path": lambda: [path for path in traces if is_strict(path)],
     }
     for name in quick.keys() & set(metafunc.fixturenames):
-        params = [
-            pytest.param(path, marks=[pytest.mark.slow] * (path.stat().st_size > BIG), id=path.name.removesuffix(".gz"))
-            for path in quick[name]()
-        ]
-        metafunc.parametrize(name, params)
+        metafunc.parametrize(name, [param for path in quick[name]() for param in quick_forms(path)], indirect=True)
+
+
+def quick_forms(path):
+    """The path and how many lines of it are read, None for all of them."""
+    name = path.name.removesuffix(".gz")
+    if path.stat().st_size <= SMALL:
+        return [pytest.param((path, None), id=name)]
+    begin = pytest.param((path, BEGINNING), id=f"{name}-beginning")
+    return [begin, pytest.param((path, None), id=name, marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +153,33 @@ def data_dir():
 # -- recordings, and texts like them
 
 
-@lru_cache(maxsize=2)
+@cache
+def _beginning(path, lines, folder):
+    """A recording of the first lines of another, with the same sidecar."""
+    with open_text(path) as file:
+        text = "".join(itertools.islice(file, lines))
+    cut = folder / path.name.removesuffix(".gz")
+    cut.write_text(text)
+    if _beside(path).exists():
+        _beside(cut).write_text(_beside(path).read_text())
+    return cut
+
+
+@pytest.fixture(scope="session")
+def beginnings(tmp_path_factory):
+    return tmp_path_factory.mktemp("beginnings")
+
+
+@pytest.fixture
+def quick_trace_path(request, beginnings):
+    path, lines = request.param
+    return path if lines is None else _beginning(path, lines, beginnings)
+
+
+strict_trace_path = quick_trace_path
+
+
+@lru_cache(maxsize=4)
 def _recording(path):
     trace = read_trace(path)
     return trace, workload_of(trace)
@@ -135,7 +187,7 @@ def _recording(path):
 
 @pytest.fixture(scope="session")
 def recording():
-    """Path -> (trace, workload); the last two are kept."""
+    """Path -> (trace, workload); the last four are kept, so nobody changes them."""
     return _recording
 
 
@@ -168,3 +220,49 @@ def trace_of(tmp_path_factory):
 def sidecar_of():
     """A `Sidecar` of the recorded machine's shape with other facts."""
     return lambda **facts: Sidecar(**{"path": "", "name": "t", "kernel": "6.12.107", "version": (6, 12)} | facts)
+
+
+# -- the command line, as a shell runs it
+
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in {"COLUMNS", "FORCE_COLOR", "NO_COLOR"}}
+ENVIRONMENT |= {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONIOENCODING": "utf-8"}
+
+
+def in_a_process(*arguments, cwd, env=ENVIRONMENT, **options):
+    options = {"capture_output": True, "timeout": 60} | options
+    return subprocess.run([sys.executable, "-m", "swiommu", *arguments], check=False, cwd=cwd, env=env, **options)
+
+
+def in_this_process(*arguments, cwd, env=ENVIRONMENT, input=b"", timeout=None):  # noqa: A002 - as subprocess has it
+    """The same, without the third of a second that an interpreter and its imports take; no pipes, but real files."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(TemporaryFile()) for _ in range(3)]
+        streams = [stack.enter_context(TextIOWrapper(file, env["PYTHONIOENCODING"])) for file in files]
+        stdin, stdout, stderr = streams
+        stdin.buffer.write(input)
+        stdin.buffer.seek(0)
+        for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
+            stack.enter_context(patch(f"sys.{name}", stream))
+        stack.enter_context(patch("sys.argv", ["swiommu", *arguments]))
+        stack.enter_context(patch.dict("os.environ", env, clear=True))
+        stack.enter_context(chdir(cwd))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        for stream in (stdout, stderr):
+            stream.flush()
+            stream.buffer.seek(0)
+        return subprocess.CompletedProcess(arguments, ended.value.code, stdout.buffer.read(), stderr.buffer.read())
+
+
+@pytest.fixture
+def swiommu(tmp_path, request):
+    """Run `swiommu ARGUMENTS` in an empty directory; the finished process, its output in bytes.
+
+    With ``--slow`` each is a process of its own. Those that are about the process itself start one anyway.
+    """
+    run = in_a_process if request.config.getoption("--slow") else in_this_process
+
+    def swiommu(*arguments, cwd=tmp_path, **options):
+        return run(*arguments, cwd=cwd, **options)
+
+    return swiommu

@@ -21,13 +21,16 @@ def commands():
     return json.loads((GOLDEN / "commands.json").read_text())
 
 
-def output(name):
+def in_a_process(*arguments, **options):
+    return subprocess.run([sys.executable, "-m", "swiommu", *arguments], capture_output=True, check=False, **options)
+
+
+def output(name, run=in_a_process):
     """Standard output of the command behind one golden file, as a pipe gets it."""
     columns = "60" if "-60-columns" in name else "120"
     environment = {key: value for key, value in os.environ.items() if key not in {"FORCE_COLOR", "NO_COLOR"}}
     environment |= {"PYTHONPATH": str(ROOT), "COLUMNS": columns, "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-m", "swiommu", *commands()[name]]
-    run = subprocess.run(command, cwd=GOLDEN.parent / "traces", env=environment, capture_output=True, check=False)
+    run = run(*commands()[name], cwd=GOLDEN.parent / "traces", env=environment)
     assert (run.returncode, run.stderr) == (0, b""), (name, run.returncode, run.stderr.decode())
     return run.stdout.decode()
 

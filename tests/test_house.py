@@ -197,7 +197,7 @@ SKIPPED_FOLDERS = {"__pycache__", "_build"}
 
 
 def texts() -> list[Path]:
-    top = [path for path in ROOT.iterdir() if path.is_file()]
+    top = [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]  # a file in a linked worktree
     folders = [ROOT / name for name in (*PACKAGES, "tests", "docs", ".ci")]
     inside = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     return sorted(p for p in top + inside if p.suffix in TEXT and not SKIPPED_FOLDERS & set(p.parts))

@@ -26,10 +26,14 @@ HOSTILE = [
 ]
 
 
-def run(*arguments, folder=ROOT, **environment):
-    command = [sys.executable, "-m", "swiommu", *arguments]
-    environment = ENVIRONMENT | environment
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False, timeout=60)
+@pytest.fixture
+def run(swiommu):
+    """Arguments, the folder, and what else is in the environment."""
+
+    def run(*arguments, folder=ROOT, **environment):
+        return swiommu(*arguments, cwd=folder, env=ENVIRONMENT | environment)
+
+    return run
 
 
 def on_a_terminal(*arguments, **environment):
@@ -70,7 +74,7 @@ def a_trace(*names):
     return "\n".join(lines) + "\n"
 
 
-def test_hostile_names_inside_a_trace(tmp_path):
+def test_hostile_names_inside_a_trace(run, tmp_path):
     (tmp_path / "t.trace").write_text(a_trace(*(name.replace(" ", "") for name in HOSTILE)))
     for arguments in (("compare",), ("verify",), ("compare", "--json")):
         shown = run(*arguments, "t.trace", folder=tmp_path)
@@ -84,7 +88,7 @@ def test_hostile_names_inside_a_trace(tmp_path):
     ["[bold]x[b] :bomb: <script>caf\u00e9", "\x1b[31mred\x1b]0;title\x07 \u202egnp.exe \n", "[" + "x" * 180],
     ids=["markup", "escapes", "long"],
 )
-def test_hostile_file_names(tmp_path, name):
+def test_hostile_file_names(run, tmp_path, name):
     (tmp_path / f"{name}.trace").write_text(a_trace("vivid"))
     (tmp_path / f"{name}2").touch()
     shown = run("verify", f"{name}.trace", folder=tmp_path)
@@ -97,7 +101,7 @@ def test_hostile_file_names(tmp_path, name):
     assert refused.stderr.decode() == f"swiommu: {wanted}2: is empty, not a trace\n"
 
 
-def test_file_name_that_is_no_text(tmp_path):
+def test_file_name_that_is_no_text(run, tmp_path):
     path = os.fsencode(tmp_path) + b"/\xff\xfe.trace"
     try:
         Path(os.fsdecode(path)).write_text(a_trace("vivid"))
@@ -113,13 +117,13 @@ def _bundled():
 
 
 @pytest.mark.parametrize("columns", ["x", "-5", "1"])
-def test_odd_columns_are_no_obstacle(columns):
+def test_odd_columns_are_no_obstacle(run, columns):
     shown = run("verify", COLUMNS=columns)
     assert (shown.returncode, shown.stderr) == (0, b"")
     assert shown.stdout.startswith(f"{CAMERA}\ndecisions  total".encode())
 
 
-def test_narrow_output_loses_nothing():
+def test_narrow_output_loses_nothing(run):
     wide = run("compare", "--no-need").stdout.decode()
     shown = run("compare", "--no-need", COLUMNS="40").stdout.decode()
     assert max(map(len, shown.splitlines())) <= 40
@@ -127,13 +131,13 @@ def test_narrow_output_loses_nothing():
     assert set(wide.split()) - set(shown.split()) == set()
 
 
-def test_ascii_only(tmp_path):
+def test_ascii_only(run, tmp_path):
     (tmp_path / "caf\u00e9.trace").write_text(a_trace("vivid"))
     shown = run("verify", "caf\u00e9.trace", folder=tmp_path, PYTHONIOENCODING="ascii", PYTHONUTF8="1")
     assert (shown.returncode, shown.stderr, shown.stdout.splitlines()[0]) == (0, b"", b"caf?")
 
 
-def test_pipe_stays_plain_when_colour_is_forced():
+def test_pipe_stays_plain_when_colour_is_forced(run):
     assert harmless(run("verify", FORCE_COLOR="1").stdout)
 
 
@@ -174,7 +178,7 @@ def test_head_takes_one_line(tmp_path):
     assert (shown.returncode, shown.stdout, shown.stderr) == (0, b"{\n", b"")
 
 
-def test_gzip_and_plain_say_the_same(tmp_path, data_dir):
+def test_gzip_and_plain_say_the_same(run, tmp_path, data_dir):
     packed = data_dir / "traces" / "x86-6.12-strict-qtrace-s101.trace.gz"
     (tmp_path / "a.trace").write_bytes(gzip.decompress(packed.read_bytes()))
     shutil.copy(packed, tmp_path / "b.trace.gz")

@@ -31,8 +31,8 @@ def history_of(workload, design, plan):
     return design_history(workload, replay(workload, find_design(design), plan, keep_places=True))
 
 
-def test_recorded_area_is_consistent(cma_trace_path):
-    workload = workload_of(read_trace(cma_trace_path))
+def test_recorded_area_is_consistent(cma_trace_path, recording):
+    _, workload = recording(cma_trace_path)
     history = recorded_history(workload)
     history.check()
     served = [index for index, served in enumerate(workload.served) if served.pfn is not None]
@@ -42,9 +42,9 @@ def test_recorded_area_is_consistent(cma_trace_path):
     assert history.elsewhere == len(lived) - len(served)
 
 
-def test_mainline_allocator_draws_the_recorded_picture(cma_trace_path):
+def test_mainline_allocator_draws_the_recorded_picture(cma_trace_path, recording):
     """In mode machine it equals the recording page by page, so the two pictures are one."""
-    workload = workload_of(read_trace(cma_trace_path))
+    _, workload = recording(cma_trace_path)
     recorded, modelled = recorded_history(workload), history_of(workload, "cma-bitmap", machine_plan(workload))
     if modelled is None:
         assert {r.request for r in recorded.rectangles} <= {NOBODY}

@@ -311,9 +311,9 @@ def test_a_long_name_does_not_make_a_long_label():
 # -- the command line, and a browser ----------------------------------------------------------------------------------
 
 
-def run(*arguments, **options):
-    command = [sys.executable, "-m", "swiommu", "compare", "--no-need", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+@pytest.fixture
+def run(swiommu):
+    return lambda *arguments: swiommu("compare", "--no-need", *map(str, arguments))
 
 
 def hostile_trace(folder, data_dir):
@@ -325,17 +325,18 @@ def hostile_trace(folder, data_dir):
     return path
 
 
-def test_command_writes_the_page_beside_the_answer(tmp_path):
+def test_command_writes_the_page_beside_the_answer(run, tmp_path):
     out = tmp_path / "report.html"
     done = run("--html", out, "--plotlyjs", "cdn", "--json", CAMERA)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, b"")
     assert read_comparison(out.read_text(encoding="utf-8")) == json.loads(done.stdout)
 
 
-def test_command_says_when_the_page_has_no_place(tmp_path):
+def test_command_says_when_the_page_has_no_place(run, tmp_path):
     done = run("--html", tmp_path / "no" / "report.html")
     assert done.returncode == 2
-    assert f"Invalid value for --html: there is no directory {tmp_path / 'no'}" in re.sub(r"\s+", " ", done.stderr)
+    said = re.sub(r"\s+", " ", done.stderr.decode())
+    assert f"Invalid value for --html: there is no directory {tmp_path / 'no'}" in said
 
 
 def test_help_imports_neither_jinja_nor_plotly():
@@ -373,7 +374,7 @@ def open_in(browser, page, folder):
     return done.stdout.decode(), said, asked_for(net)
 
 
-def test_browser_draws_it_without_a_word(browser, tmp_path, data_dir):
+def test_browser_draws_it_without_a_word(browser, run, tmp_path, data_dir):
     out = tmp_path / "report.html"
     trace = hostile_trace(tmp_path, data_dir)
     assert run("--html", out, "--design", "as-recorded", "--design", "iommu-strict", trace).returncode == 0

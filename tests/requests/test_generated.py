@@ -27,14 +27,15 @@ def test_every_request_begins_once_and_ends_at_most_once_and_later(name):
     assert workload.mode == GENERATED
     times = [time for _, _, time in workload.ops]
     assert times == sorted(times)
-    begun, ended = [], []
+    begun, ended = set(), []
     for code, index, time in workload.ops:
         if code == OpCode.BEGIN:
-            begun.append(index)
+            assert index not in begun
+            begun.add(index)
             assert workload.requests[index].time == time
         else:
             assert code == OpCode.END
-            assert index in set(begun)
+            assert index in begun
             ended.append(index)
     assert sorted(begun) == list(range(len(workload.requests)))
     assert len(ended) == len(set(ended))

@@ -1,6 +1,5 @@
 """The reader over whole recordings: nothing lost, golden counts, and stupid twins of both fast paths."""
 
-import functools
 import gzip
 import itertools
 import re
@@ -16,12 +15,8 @@ def text_of(path):
     return gzip.decompress(data).decode() if data[:2] == b"\x1f\x8b" else data.decode()
 
 
-# The tests over one recording run one after the other (see conftest), so one is kept.
-read_once = functools.lru_cache(maxsize=1)(read_trace)
-
-
-def test_the_account_adds_up_and_the_counts_are_the_sidecars(trace_path, facts_of):
-    trace = read_once(trace_path)
+def test_the_account_adds_up_and_the_counts_are_the_sidecars(trace_path, recording, facts_of):
+    trace, _ = recording(trace_path)
     trace.account.check()
     trace.table.check()
     assert trace.account.clean
@@ -54,9 +49,9 @@ TWIN = {
 }
 
 
-def test_a_stupid_reading_of_every_line_agrees(trace_path):
+def test_a_stupid_reading_of_every_line_agrees(trace_path, recording):
     """All lines of the small recordings, and an even sample of the others."""
-    trace = read_once(trace_path)
+    trace, _ = recording(trace_path)
     step = 1 + len(trace.table) // 10_000
     lines = text_of(trace_path).split("\n")
     flags = {".": 0, "s": 1, "h": 2, "H": 3}

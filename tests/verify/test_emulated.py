@@ -73,9 +73,9 @@ def test_all_is_predicted(data_dir, name, pte, invalidation, prot):
     assert told(verify_prot(trace)) == (prot, prot, {})
 
 
-def test_every_recording(trace_path):
+def test_every_recording(trace_path, recording):
     """Those that are not here too: nothing that is determined is predicted wrongly."""
-    trace = read_trace(trace_path)
+    trace, _ = recording(trace_path)
     for verify in (verify_pte, verify_invalidation, verify_prot):
         tally = verify(trace)
         assert tally is None or (tally.mismatched, tally.mismatches) == (0, [])
