@@ -88,7 +88,7 @@ class Lending(Bitmap):
     Returns(moved=19, dropped=0, in_vain=3, busy=1, asked=2)
     """
 
-    __slots__ = ("_frames", "_standing", "_tenants", "returns")
+    __slots__ = ("_counted", "_frames", "_standing", "_tenants", "returns")
 
     name = "lending"
 
@@ -110,6 +110,7 @@ class Lending(Bitmap):
         self._standing = standing
         self._tenants = tenants
         self._frames = bytearray(standing) or bytearray(self.count)
+        self._counted: LendingAccount | None = None  # until a frame changes: a replay asks at every step
         self.returns = Returns()
 
     # -- lending -----------------------------------------------------------------------------------------------------
@@ -120,7 +121,7 @@ class Lending(Bitmap):
         low, high = self._span(pfn, count)
         if self._frames.count(FrameState.FREE, low, high) < count:
             raise AddressInUse(f"not all of the {count} frames at {pfn:#x} are idle", pfn=pfn, count=count)
-        self._frames[low:high] = bytes((FrameState.DROPPABLE if droppable else FrameState.MOVABLE,)) * count
+        self._write(low, bytes((FrameState.DROPPABLE if droppable else FrameState.MOVABLE,)) * count)
 
     def give_back(self, pfn: int, count: int = 1) -> None:
         """Others need these frames no more; `NotFound` if one isn't lent, `Busy` if one is pinned, and all stay.
@@ -136,7 +137,7 @@ class Lending(Bitmap):
             raise Busy(f"one of the {count} frames at {pfn:#x} is pinned", pfn=pfn, count=count)
         if FrameState.FREE in states or FrameState.TAKEN in states:
             raise NotFound(f"not all of the {count} frames at {pfn:#x} are lent", pfn=pfn, count=count)
-        self._frames[low:high] = bytes(count)
+        self._write(low, bytes(count))
 
     def pin(self, pfn: int) -> None:
         """A lent frame can't move for now. `NotFound` unless movable contents are there: nobody refers to others.
@@ -166,8 +167,10 @@ class Lending(Bitmap):
 
     def account(self) -> LendingAccount:
         """How the area's frames are used now."""
-        idle, used = self._frames.count(FrameState.FREE), self._frames.count(FrameState.TAKEN)
-        return LendingAccount(self.count, used, sum(map(self._frames.count, _LENT)), idle)
+        if self._counted is None:
+            idle, used = self._frames.count(FrameState.FREE), self._frames.count(FrameState.TAKEN)
+            self._counted = LendingAccount(self.count, used, sum(map(self._frames.count, _LENT)), idle)
+        return self._counted
 
     # -- what an allocator does --------------------------------------------------------------------------------------
 
@@ -225,7 +228,8 @@ class Lending(Bitmap):
         clear = {bit + i for bit, length in self.free_runs() for i in range(length)}
         taken = {i for i, state in enumerate(self._frames) if state == FrameState.TAKEN}
         assert taken == set(range(self.count)) - clear, f"taken by state: {taken}, clear by bits: {clear}"
-        account = self.account()
+        account, self._counted = self.account(), None
+        assert account == self.account(), f"{account}, counted {self.account()}"
         assert account.reserved == account.used + account.lent + account.idle, f"{account} does not add up"
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -241,7 +245,7 @@ class Lending(Bitmap):
             dropped = self._frames.count(FrameState.DROPPABLE, low, high)
         else:
             code, moved, dropped, high = self._send_away(self._tenants, low, high)
-        self._vacate(low, high)
+        self._write(low, bytes(high - low))
         code = code or (errno.EBUSY if pinned >= 0 else 0)
         before = self.returns
         self.returns = Returns(
@@ -287,18 +291,19 @@ class Lending(Bitmap):
 
         return take_back
 
-    def _vacate(self, low: int, high: int) -> None:
-        self._frames[low:high] = bytes(high - low)
+    def _write(self, low: int, states: bytes | bytearray) -> None:
+        """The one way to change what frames are in."""
+        self._frames[low : low + len(states)] = states
+        self._counted = None
 
     def _mark(self, pfn: int, count: int, state: FrameState) -> None:
-        low = pfn - self.base_pfn
-        self._frames[low : low + count] = bytes((state,)) * count
+        self._write(pfn - self.base_pfn, bytes((state,)) * count)
 
     def _clear(self, pfn: int, count: int) -> None:
         """Frames that were the area's own are idle, or lent at once."""
         low = pfn - self.base_pfn
         high = min(low + count, self.count)
-        self._frames[low:high] = self._frames[low:high].replace(b"\x01", b"\x00")
+        self._write(low, self._frames[low:high].replace(b"\x01", b"\x00"))
         self._let_again(pfn, count)
 
     def _let_again(self, pfn: int, count: int) -> None:
@@ -306,14 +311,14 @@ class Lending(Bitmap):
         if self._standing:
             low = pfn - self.base_pfn
             for run in list(_IDLE.finditer(self._frames, low, low + count)):
-                self._frames[run.start() : run.end()] = self._standing[run.start() : run.end()]
+                self._write(run.start(), self._standing[run.start() : run.end()])
 
     def _restate(self, pfn: int, was: FrameState, becomes: FrameState) -> None:
         position = self._span(pfn, 1)[0]
         if self._frames[position] != was:
             now = FrameState(self._frames[position])
             raise NotFound(f"frame {pfn:#x} is {now.name}, not {was.name}", pfn=pfn)
-        self._frames[position] = becomes
+        self._write(position, bytes((becomes,)))
 
     def _span(self, pfn: int, count: int) -> tuple[int, int]:
         if count < 1 or pfn < self.base_pfn or pfn + count > self.base_pfn + self.count:
