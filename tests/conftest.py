@@ -258,11 +258,13 @@ def in_this_process(*arguments, cwd, env=ENVIRONMENT, input=b"", timeout=None): 
 def swiommu(tmp_path, request):
     """Run `swiommu ARGUMENTS` in an empty directory; the finished process, its output in bytes.
 
-    With ``--slow`` each is a process of its own. Those that are about the process itself start one anyway.
+    It is a process of its own where ``process`` or an option of `subprocess.run` asks for that, and with ``--slow``.
     """
-    run = in_a_process if request.config.getoption("--slow") else in_this_process
+    slow = request.config.getoption("--slow")
 
-    def swiommu(*arguments, cwd=tmp_path, **options):
-        return run(*arguments, cwd=cwd, **options)
+    def swiommu(*arguments, process=slow, cwd=tmp_path, **options):
+        own = process or options.keys() - {"env", "input", "timeout"}
+        run = in_a_process if own else in_this_process
+        return run(*map(os.fspath, arguments), cwd=cwd, **options)
 
     return swiommu

@@ -70,7 +70,7 @@ def test_a_new_file_has_the_mode_of_any_other(tmp_path):
 
 
 def test_what_is_no_file_is_written_to(swiommu):
-    run = swiommu(*DRAW[:-1], "/dev/stdout", "--json")
+    run = swiommu(*DRAW[:-1], "/dev/stdout", "--json", process=True)
     assert run.returncode == 0
     assert b"<svg" in run.stdout
     assert b'"schema": "swiommu.explain.translate/1"' in run.stdout
