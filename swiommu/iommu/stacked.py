@@ -83,6 +83,7 @@ class Stacked(Door[A], ABC):
                 raise SpaceMismatch(f"{memory.name!r} is no memory of the output space {output_space.name!r}")
             connect(self.node, memory)
         self._memory = memory
+        self._walker = walker
         self.node.owner = self
 
     # -- downwards
@@ -191,6 +192,9 @@ class Stacked(Door[A], ABC):
         assert self.node.lowers == ([] if below is None else [below]), (
             f"the node of the domain of {self.input_space.name!r} is on {names}, "
             f"the domain on {None if below is None else below.name!r}"
+        )
+        assert self.node.walker is self._walker, (
+            f"tables of the domain of {self.input_space.name!r} are read {self._walker}, by its node {self.node.walker}"
         )
 
     def _leave(self) -> None:

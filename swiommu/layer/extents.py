@@ -219,6 +219,9 @@ class _Survey:
             self._below[lower] = [piece.input for piece in below], below
         starts, below = self._below[lower]
         for piece in upper:
+            if piece.memory is not None:  # it ends there
+                yield piece
+                continue
             stop = piece.output + piece.size
             for found in below[max(bisect_right(starts, piece.output) - 1, 0) :]:
                 if found.input >= stop:

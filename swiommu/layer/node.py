@@ -227,7 +227,7 @@ class Chain:
 
     A chain binds nothing: what an upper layer's walker reads goes through all that is below it in the whole chain.
     ``iotlb`` keeps where the way from its top to its bottom ended, as that of a `Node`. `InvalidArgument` for anything
-    below a memory: the way ends there.
+    below a memory: the way ends there, as it does where the upper path is connected to one.
 
     >>> from swiommu.layer import Identity, Span, Window, access
     >>> up, down = Window("up", Span(0, 0x1000, 0x4000)), Window("down", Span(0x4000, 0x1000, -0x3000))
@@ -276,6 +276,8 @@ class Chain:
 
     def _walk(self, at: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> Reach:
         first = self.upper.travel(at, why, trip, (self.lower, *rest))
+        if first.memory is not None:  # what the upper path is connected to may end the access
+            return first
         return first.then(self.lower.travel(first.to(at), why, trip, rest))
 
 

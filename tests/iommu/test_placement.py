@@ -324,6 +324,14 @@ def test_checks_see_a_node_that_was_taken_away_by_force():
     lower.check()
 
 
+def test_checks_see_a_walker_that_was_changed_by_force():
+    _, lower, _ = stack()
+    lower.node.walker = Walker.PHYSICAL
+    with pytest.raises(AssertionError) as caught:
+        lower.check()
+    assert str(caught.value) == ("tables of the domain of 'nic' are read Walker.NESTED, by its node Walker.PHYSICAL")
+
+
 # -- a paged domain over a linear one
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from swiommu.address import Access, Prot
 from swiommu.errors import Busy
-from swiommu.layer import ChangeLog, FlatTable, Node, Paged, TranslationCache, access, connect, invalidate
+from swiommu.layer import ChangeLog, FlatTable, Node, Paged, TranslationCache, access, connect, flatten, invalidate
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
 
 RW = Prot.READ | Prot.WRITE
@@ -106,6 +106,18 @@ def test_flat_tables_tell_too():
     assert gart.unmap(8 * PAGE, PAGE) == 0  # nothing was there, nothing changed
     gart.unmap(0, 2 * PAGE)
     assert read(node, PAGE).stale[0].event == (2, "gart", "unmap", 0, 2 * PAGE)
+
+
+def test_shadows_tell_of_what_a_sync_changed():
+    source, log = stage("source", (0x1000, 0x8000, PAGE, 1)), ChangeLog()
+    flat = flatten(source)
+    flat.tlb = TranslationCache(log=log)
+    log.watch(flat)
+    read(flat, 0x1000)
+    source.layer.table.unmap(0x1000, 0x1000)
+    assert flat.layer.sync() == [(0x1000, 0x1000)]
+    event = access(flat, 0x1000, 1, Access.READ).stale[0].event
+    assert (event.layer, event.what, event.start, event.size) == ("flat", "sync", 0x1000, 0x1000)
 
 
 def test_a_log_forgets_the_oldest():

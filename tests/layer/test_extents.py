@@ -5,11 +5,25 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from swiommu.address import Access, Prot
+from swiommu.address import Access, PhysSpace, Prot
 from swiommu.errors import NotSupported
-from swiommu.layer import Chain, FaultKind, Identity, Node, Paged, Span, Walker, Window, access, extents
+from swiommu.layer import (
+    Chain,
+    FaultKind,
+    Identity,
+    Memory,
+    Node,
+    Paged,
+    Span,
+    Walker,
+    Window,
+    access,
+    connect,
+    extents,
+)
 from swiommu.layer.attributes import allowed
 from swiommu.layer.extents import pieces
+from swiommu.memory import SparseRam
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
 
 _SPEC = importlib.util.spec_from_file_location("random_stacks", Path(__file__).with_name("random_stacks.py"))
@@ -91,6 +105,23 @@ def test_what_nobody_may_use_is_a_piece_all_the_same():
     chain = Chain(paged("s1", (0, 0, PAGE, 1, Prot.READ)), paged("s2", (0, 0, PAGE, 1, Prot.WRITE | Prot.NOEXEC)))
     [piece] = extents(chain)
     assert allowed(piece.prot) == 0
+
+
+@pytest.mark.parametrize("order", ["connect first", "chain first"])
+def test_nothing_is_below_the_memory_that_an_upper_path_is_connected_to(order):
+    """A chain on a node that ends in a memory ends there, by what is walked and by what is listed."""
+    window, below = Node(Window("bus", Span(0, 0x1000, 0x5000))), Window("below", Span(0x5000, 0x1000, 0x1000))
+    memory = Node(Memory("ram", SparseRam(PhysSpace("ram"))))
+    if order == "connect first":
+        connect(window, memory)
+    chain = Chain(window, below)
+    if order == "chain first":
+        assert access(chain, 0x10, 1, Access.READ).runs[0].output == 0x6010  # an open end so far
+        connect(window, memory)
+    run = access(chain, 0x10, 1, Access.READ).runs[0]
+    [piece] = extents(chain)
+    assert (run.output, run.memory) == (0x5010, "ram")
+    assert (piece.output, piece.memory) == (0x5000, memory.layer)
 
 
 def test_hidden_ways_are_refused():

@@ -300,6 +300,26 @@ def test_remove():
     assert len(graph) == 0
 
 
+def test_a_removed_node_forgets_what_it_kept():
+    graph = host_and_guests()
+    node = graph["one"]
+    node.iotlb, node.tlb = TranslationCache(), TranslationCache()
+    assert ends(node, 0x1000) == ends(node, 0x1000) == [("ram", 0x80_0000, 1)]
+    graph.remove("one")
+    assert access(node, 0x1000, 1, READ).runs[0][1:3] == (0x10_0000, 1)  # an open end now
+    assert node.iotlb.stale_hits == node.tlb.stale_hits == 0
+
+
+def test_what_is_above_in_no_graph_hides_nothing():
+    graph = host_and_guests()
+    device = Node(Window("device", Span(0, 0x1000, 0x1000)))
+    connect(device, graph["one"])
+    assert [node.name for node in graph.tops()] == ["one", "two"]
+    assert repr(graph).splitlines()[0].startswith("one ")
+    graph.add(device)
+    assert [node.name for node in graph.tops()] == ["two", "device"]
+
+
 # -- moving
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from swiommu.address import PhysSpace, Prot
 from swiommu.errors import AddressInUse, InvalidArgument
 from swiommu.layer import (
+    Blocked,
     FlatTable,
     Graph,
     Identity,
@@ -288,6 +289,13 @@ def test_a_bypass_leaves_what_the_memory_has():
     bypass = on(Node(Identity("bypass", width=40)), ram(base=0x4000_0000, size=0x1000))
     assert allocatable(bypass) == [(0x4000_0000, 0x4000_1000)]
     assert allocatable(Node(Identity("open", width=40))) == [(0, 1 << 40)]
+
+
+def test_a_blocked_layer_leaves_nothing():
+    """Every access faults there, whatever is below."""
+    assert allocatable(Node(Blocked("off", width=32))) == []
+    assert allocatable(on(Node(Blocked("off", width=32)), ram())) == []
+    assert allocatable(on(bus("bus", (0, 0x1000)), Node(Blocked("off", width=32)))) == []
 
 
 def test_a_mask_that_is_none():

@@ -17,7 +17,7 @@ __all__ = ["Change", "ChangeLog"]
 
 
 class Change(NamedTuple):
-    """The table of ``layer`` changed: ``what`` ("map", "unmap", "split") for ``size`` bytes from ``start``."""
+    """The table of ``layer`` changed for ``size`` bytes from ``start``; ``what``: map, unmap, split or sync."""
 
     number: int
     layer: str

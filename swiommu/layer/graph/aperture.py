@@ -106,7 +106,9 @@ def fixed_pieces(node: Node, *, clipped: bool = False) -> Iterator[Fixed]:
     [(0, 16384, 'down')]
     """
     if not node.layer.fixed or not node.lowers:
-        for start, stop in node.layer.accepts() if clipped else [(0, 1 << 64)]:
+        whole = [(extent.input, extent.input + extent.size) for extent in node.layer.extents()]
+        accepted = whole if node.layer.fixed else node.layer.accepts()
+        for start, stop in accepted if clipped else [(0, 1 << 64)]:
             yield Fixed(start, stop, 0, node)
         return
     for extent in node.layer.extents():

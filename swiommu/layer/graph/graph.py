@@ -108,11 +108,12 @@ class Graph:
         require_unused(node)
         part(node)
         node.walker = Walker.PHYSICAL  # it reads through nobody any more
+        invalidate(node)
         del self._nodes[name]
 
     def tops(self) -> list[Node]:
-        """The nodes that nothing sits on: what devices see."""
-        return [node for node in self if not node.uppers]
+        """The nodes that no node of the graph sits on: what devices see."""
+        return [node for node in self if not any(self._nodes.get(upper.name) is upper for upper in node.uppers)]
 
     def check(self) -> None:
         """State what must be true of every graph: `AssertionError` with the names, or what `refuse_misfit` says."""

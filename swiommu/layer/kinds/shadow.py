@@ -19,7 +19,7 @@ from swiommu.layer.extents import Piece, pieces, terminals
 from swiommu.layer.kinds.identity import Identity
 from swiommu.layer.node import Chain, Node, as_path
 from swiommu.layer.path import Walker
-from swiommu.pagetable import MOCK, CountingTables, Item, Leaf, RadixTable, page_size_choice
+from swiommu.pagetable import MOCK, CountingTables, Leaf, RadixTable, page_size_choice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,9 +35,9 @@ _TYPE_BITS = {MemoryType.DEVICE: Prot.MMIO, MemoryType.WRITE_BACK: Prot.CACHE}
 class Shadow(Layer):
     """Translates as ``source`` did at the last `sync` (the first is now), by one table of ``format``.
 
-    What a walker of the source would not get through to is not held, nor what the format can't tell from an empty entry
-    (leaves that only let execute, in some). ``labelled``: a fault names the layer of the source that is to blame, found
-    out when it happens, as far as the source still refuses. Memory types and shareability are kept beside the
+    What a walker of the source would not get through to is not held, nor what neither reads nor writes and the format
+    can't say (leaves that only let execute, in some). ``labelled``: a fault names the layer of the source that raises
+    it, found out when it happens, as far as the source still refuses. Memory types and shareability are kept beside the
     table, and so is the memory that a page leads to: ``ports`` are the source's memories (see `flatten`).
 
     Leaves are never larger than the blocks of the source. Raises as `sync` does.
@@ -92,9 +92,9 @@ class Shadow(Layer):
         """Take over what the source maps now; the ranges (start, size) whose translation differs, ascending.
 
         What caches hold of these is stale now. All or nothing: a new table is filled before the old one goes. Raises
-        `InvalidArgument` where the source has a block smaller than the format's smallest page, or leads to a memory
-        that it did not lead to when the shadow was made, `OutOfRange` where it reaches further than the format does,
-        and what ``tables`` raises.
+        `InvalidArgument` where the source has a block smaller than the format's smallest page, allows what a leaf of
+        the format can't say, or leads to a memory that it did not lead to when the shadow was made, `OutOfRange` where
+        it reaches further than the format does, and what ``tables`` raises.
         """
         fresh = list(self._reached())
         self._require_ports(fresh)
@@ -110,7 +110,11 @@ class Shadow(Layer):
         self.table = table
         self._pieces = fresh
         self._starts = [piece.input for piece in fresh]
-        return sorted({(start, size) for start, _, size, *_ in changed})
+        ranges = sorted({(start, size) for start, _, size, *_ in changed})
+        if self.watch is not None:
+            for start, size in ranges:
+                self.watch("sync", start, size)
+        return ranges
 
     def look(self, at: int, read: Read) -> Extent | FaultKind:
         """The leaf around ``at``; RANGE beyond the input width, TRANSLATION in a hole."""
@@ -171,12 +175,20 @@ class Shadow(Layer):
         form = self.table.format
         for piece in pieces(self.source):
             rights = allowed(piece.prot)
-            if not piece.prot & READ_WRITE and not isinstance(_as_leaf(form, piece), Leaf):
+            held = _held(form, piece)
+            if held != rights and not piece.prot & READ_WRITE:
                 continue
             if rights:
                 answer = access(self.source, piece.input, piece.size, Access(rights & -rights), uncached=True)
                 if answer.fault is not None or answer.runs[0][:3] != piece[:3]:
                     continue
+            if held != rights:
+                raise InvalidArgument(
+                    f"shadow {self.name!r}: {piece.size:#x} bytes at {piece.input:#x} allow {_words(rights)}, "
+                    f"and a leaf of format {form.name!r} for them would allow {_words(held)}",
+                    iova=piece.input,
+                    size=piece.size,
+                )
             yield piece
 
     def _require_ports(self, fresh: Sequence[Piece]) -> None:
@@ -251,7 +263,13 @@ def flatten(
     return node
 
 
-def _as_leaf(form: Format, piece: Piece) -> Item:
-    # What a walker makes of the piece's smallest leaf: in some formats an entry without rights is an empty one.
+def _held(form: Format, piece: Piece) -> int:
+    # The accesses that a leaf for the piece allows: an entry without rights is an empty one in some formats, and in
+    # others one that can be read.
     depth = len(form.levels) - 1
-    return form.decode(form.leaf_entry(0, depth, int(piece.prot & PERMISSIONS), 0), depth)
+    leaf = form.decode(form.leaf_entry(0, depth, int(piece.prot & PERMISSIONS), 0), depth)
+    return allowed(leaf.prot) if isinstance(leaf, Leaf) else 0
+
+
+def _words(rights: int) -> str:
+    return "|".join(flag.name or "" for flag in Access if flag & rights) or "nothing"

@@ -29,6 +29,7 @@ from swiommu.layer import (
 )
 from swiommu.memory import Frames, SparseRam
 from swiommu.pagetable import MOCK, MOCK64K, CountingTables, FrameTables, RadixTable
+from swiommu.pagetable.formats import FORMATS
 
 _SPEC = importlib.util.spec_from_file_location("random_stacks", Path(__file__).parents[1] / "random_stacks.py")
 stacks = importlib.util.module_from_spec(_SPEC)
@@ -186,6 +187,42 @@ def test_what_can_not_be_held_is_refused():
     with pytest.raises(OutOfRange) as caught:
         flatten(Window("w", Span(1 << 48, 0x1000)))
     assert str(caught.value) == "0x1000 bytes at 0x1000000000000 leave the 48-bit input of format 'mock'"
+
+
+def name_of(value):
+    return value.name if hasattr(value, "name") else "-".join(flag.name for flag in Prot if flag & value)
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=name_of)
+@pytest.mark.parametrize("prot", [Prot.READ, Prot.WRITE, RW, RW | Prot.NOEXEC, Prot.NOEXEC, Prot.NONE], ids=name_of)
+def test_no_leaf_of_any_format_allows_more_than_the_source(form, prot):
+    """Refused, held exactly, or (what neither reads nor writes) not held; but never wider."""
+    table = RadixTable(MOCK, CountingTables(), rightless=True)
+    table.map_run(0, 0, 0x20_0000, 4, prot)
+    source = Node(Paged("source", table), walker=Walker.PHYSICAL)
+    seen = form.effective(prot) if prot & RW else None
+    if seen is not None and seen & (RW | Prot.NOEXEC) != prot:
+        with pytest.raises(InvalidArgument) as caught:
+            flatten(source, format=form)
+        assert str(caught.value).startswith("shadow 'flat': 0x200000 bytes at 0x0 allow ")
+        return
+    flat = flatten(source, format=form)
+    for wanted in (Access.READ, Access.WRITE, Access.EXEC):
+        fault = access(source, 0x1000, 1, wanted).fault
+        if prot & RW or fault is not None:
+            assert (access(flat, 0x1000, 1, wanted).fault is None) == (fault is None)
+
+
+def test_what_a_format_would_widen_is_said():
+    table = RadixTable(MOCK, CountingTables())
+    table.map_run(0x1000, 0, 0x1000, 1, Prot.WRITE)
+    with pytest.raises(InvalidArgument) as caught:
+        flatten(Node(Paged("guest", table), walker=Walker.PHYSICAL), format=FORMATS["vtd-ss-4"])
+    assert str(caught.value) == (
+        "shadow 'flat': 0x1000 bytes at 0x1000 allow WRITE|EXEC, and a leaf of format 'vtd-ss-4' for them would "
+        "allow READ|WRITE|EXEC"
+    )
+    assert (caught.value.iova, caught.value.size) == (0x1000, 0x1000)
 
 
 def test_two_memories_through_one_table():
