@@ -11,8 +11,9 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from swiommu.address import BusAddr, BusRange, PhysAddr, PhysRange, as_integer, as_integers
-from swiommu.errors import Busy, InvalidArgument, NotFound, OutOfRange, SpaceMismatch
+from swiommu.errors import AddressInUse, Busy, InvalidArgument, NotFound, OutOfRange, SpaceMismatch
 from swiommu.iommu.door import READ_WRITE, Door
+from swiommu.iommu.reserving import NEVER_LED_TO, consequences, require_free, seen_from, withhold
 from swiommu.iommu.uses import Uses
 from swiommu.layer import Node, ReservedKind, Walker, connect, disconnect, reserved_regions, terminals
 
@@ -33,7 +34,7 @@ A = TypeVar("A", PhysAddr, BusAddr)
 IN_USE = ("refuse", "notify", "force")
 User = tuple["Stacked[Any]", int, int]
 """A domain above, and from where to where of its own bus space: a use that is no obstacle."""
-_NEVER_LED_TO = (ReservedKind.RESERVED, ReservedKind.MSI)
+DIRECT = (ReservedKind.DIRECT, ReservedKind.DIRECT_RELAXABLE)
 
 
 def require_in_use(policy: str) -> None:
@@ -178,10 +179,10 @@ class Stacked(Door[A], ABC):
         self.stack_granule = max(self.granule, below.stack_granule)
         self.finest_granule = min(self.granule, below.finest_granule)
         self.memory_granule = below.memory_granule
-        for region in reserved_regions(below.node):
-            if region.kind is ReservedKind.MSI:  # taken out before anything is translated: a hole up here too
-                self.reserve(region)
+        found = [each for region in reserved_regions(below.node) for each in seen_from(self, region)]
+        require_free(found)
         connect(self.node, below.node)
+        withhold(found)
 
     def check_place(self) -> None:
         """Assert that the node is on what the domain is on: its ``below``, its memory, or nothing."""
@@ -211,21 +212,25 @@ class Stacked(Door[A], ABC):
         lower = self.below
         if lower is None:
             return
-        if start < lower.aperture_first or start + size - 1 > lower.aperture_last:
-            raise OutOfRange(
-                f"{size:#x} bytes at {start:#x} are not all in the aperture of the domain of "
-                f"{lower.input_space.name!r}, {lower.aperture_first:#x} to {lower.aperture_last:#x}",
-                paddr=start,
-                size=size,
-            )
+        self._require_aperture(start, size)
         for region in reserved_regions(lower.node):  # those below a window too, as they are seen through it
-            if region.kind in _NEVER_LED_TO and start < region.stop and region.start < start + size:
+            if region.kind in NEVER_LED_TO and start < region.stop and region.start < start + size:
                 raise OutOfRange(
                     f"{size:#x} bytes at {start:#x} are not to be led to: the domain of {lower.input_space.name!r} has "
                     f"the {region} there",
                     paddr=start,
                     size=size,
                 )
+
+    def _require_aperture(self, start: int, size: int) -> None:
+        lower = self.below
+        if lower is not None and (start < lower.aperture_first or start + size - 1 > lower.aperture_last):
+            raise OutOfRange(
+                f"{size:#x} bytes at {start:#x} are not all in the aperture of the domain of "
+                f"{lower.input_space.name!r}, {lower.aperture_first:#x} to {lower.aperture_last:#x}",
+                paddr=start,
+                size=size,
+            )
 
     def _note_uses(self, iova: int, runs: list[tuple[int, int]]) -> None:
         if self.below is not None:
@@ -260,7 +265,8 @@ class Stacked(Door[A], ABC):
     def reserve(self, region: Reserved) -> None:
         """Withhold a region of the bus space: neither given out here nor, unless it is direct, led to from above.
 
-        `AddressInUse` if part of it is in use already.
+        The domains above withhold what follows from it, see `swiommu.iommu.reserving`. A direct region can be mapped by
+        the owner, before or after. `AddressInUse`, and nothing has changed, if another part of it is in use already.
 
         >>> from swiommu.address import BusSpace, PhysSpace
         >>> from swiommu.iommu import PagedDomain
@@ -271,8 +277,32 @@ class Stacked(Door[A], ABC):
         >>> domain.reserve(Reserved(0xFEE0_0000, 0x10_0000, "msi")); domain.node.reserved[0].stop
         4277141504
         """
-        self._withhold(region.start, region.stop - 1)
-        self.node.reserved += (region,)
+        found = list(consequences(self, region))
+        require_free(found)
+        withhold(found)
+
+    def standing_on_it(self) -> list[Stacked[Any]]:
+        """The domains that are directly above this one."""
+        owners = [upper.owner for upper in self.node.uppers]
+        return [owner for owner in owners if isinstance(owner, Stacked)]
+
+    def require_reservable(self, region: Reserved) -> None:
+        """`AddressInUse` if some of ``region`` is given out or, unless it is direct, led to from above."""
+        uses = self.uses.over(region.start, region.stop) if region.kind in NEVER_LED_TO else []
+        if uses:
+            raise AddressInUse(
+                f"the {region} can't be reserved in the domain of {self.input_space.name!r}: {uses[0]}",
+                use=uses[0],
+                start=region.start,
+                size=region.size,
+            )
+        self._require_free(region.start, region.stop - 1, direct=region.kind in DIRECT)
+
+    def give_out_none_of(self, region: Reserved, *, say: bool) -> None:
+        """Withhold ``region``, which is free; ``say``: it is one of the node's own."""
+        self._withhold(region.start, region.stop - 1, direct=region.kind in DIRECT)
+        if say:
+            self.node.reserved += (region,)
 
     def require_unused(self, start: int, stop: int, but: User | None = None) -> None:
         """`Busy` if somebody above uses a byte of the range, by ``in_use``; ``but``: that use does not count.
@@ -343,4 +373,7 @@ class Stacked(Door[A], ABC):
     def _unmap(self, iova: int, size: int) -> int: ...
 
     @abstractmethod
-    def _withhold(self, first: int, last: int) -> None: ...
+    def _require_free(self, first: int, last: int, *, direct: bool) -> None: ...
+
+    @abstractmethod
+    def _withhold(self, first: int, last: int, *, direct: bool) -> None: ...

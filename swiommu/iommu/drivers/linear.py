@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
-from swiommu.address import BusAddr, BusRange, BusSpace, PhysAddr, PhysRange, as_integer
+from swiommu.address import BusAddr, BusRange, BusSpace, PhysAddr, PhysRange, align_up, as_integer
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotSupported, OutOfRange, SpaceMismatch
 from swiommu.iommu.domain import READ_WRITE, Domain
 from swiommu.iommu.mapping import Mapping
@@ -17,6 +17,8 @@ from swiommu.layer import Span, Window
 from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from swiommu.address import AddressRange, Prot, Space
     from swiommu.layer import Node
     from swiommu.region import Chunk, Region
@@ -112,8 +114,9 @@ class LinearDomain(Domain[A]):
         self.window: AddressRange[A] = window
         self.delta = delta
         self._record = RangeSet()
+        self._withheld = RangeSet()
         self.below = below
-        self._require_reached(window.start.value, window.size)
+        self._require_aperture(window.start.value, window.size)
         super().__init__(
             space_in,
             region.space,
@@ -283,12 +286,31 @@ class LinearDomain(Domain[A]):
         super()._before_unmap(iova, stop - iova)
         return size
 
-    def _withhold(self, first: int, last: int) -> None:
-        # Only what the region could give out has to be kept from it.
+    def _require_free(self, first: int, last: int, *, direct: bool) -> None:
+        del direct  # what is mapped by hand is no chunk
+        for start, stop in self._chunks(first, last):
+            taken = next(
+                (chunk for chunk in self.region.chunks() if chunk.start.value < stop and start < chunk.stop), None
+            )
+            if taken is not None:
+                raise AddressInUse(
+                    f"{first:#x} to {last:#x} can't be reserved in the domain of {self.input_space.name!r}: its region "
+                    f"has given out {taken!r}",
+                    low=first,
+                    high=last,
+                )
+
+    def _withhold(self, first: int, last: int, *, direct: bool) -> None:
+        del direct
+        for start, stop in list(self._chunks(first, last)):
+            self.region.reserve(self._at(start), stop - start)
+            self._withheld.add(start, stop)
+
+    def _chunks(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        # Only what the region could give out has to be kept from it, and only once.
         low, high = max(first - self.delta, self.region.start.value), min(last + 1 - self.delta, self.region.stop)
-        if low < high:
-            page = self.region.page_size
-            self.region.reserve(self._at(low & -page), high - (low & -page))
+        page = self.region.page_size
+        return self._withheld.gaps(low & -page, align_up(high, page)) if low < high else iter(())
 
     def _destroy(self) -> None:
         if len(self._record):

@@ -321,9 +321,6 @@ class PagedDomain(TableWriter[A]):
         self.notify(iova, min(stop, found.stop))
         return size
 
-    def _withhold(self, first: int, last: int) -> None:
-        self.iova.reserve(first, last)
-
     def unmap_gathered(self, iova: BusAddr, size: int, gather: IotlbGather) -> int:
         """As `unmap`, but nothing is flushed before `IotlbGather.sync` of ``gather``, which `gather` gave.
 
@@ -352,7 +349,9 @@ class PagedDomain(TableWriter[A]):
             return 0
         stop = iova + done
         stretches = [(iova, stop)] if mapped is None else [(at, min(end, stop)) for at, end in mapped if at < stop]
-        ranges = [gap for start, end in stretches for gap in self._owned.gaps(start, end)]
+        ranges = [
+            gap for start, end in stretches for part in self._owned.gaps(start, end) for gap in self._direct.gaps(*part)
+        ]
         if into is not None and self.flush_queue is None:
             self._leave_to(gather, ranges)
         else:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from swiommu.address import BusAddr, PhysAddr, as_integer, as_integers
+from swiommu.address import BusAddr, PhysAddr, align_up, as_integer, as_integers
 from swiommu.errors import AddressInUse, InvalidArgument, SwiommuError
 from swiommu.iommu.commands import chunks
 from swiommu.iommu.deferred_tables import DeferredTables
@@ -13,8 +15,11 @@ from swiommu.iommu.flush_queue import Exposure, FlushQueue
 from swiommu.iommu.gather import IotlbGather
 from swiommu.layer import invalidate
 from swiommu.pagetable import RadixTable, page_size_choice
+from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from swiommu.address import Prot
     from swiommu.iommu.iova import IovaPolicy
     from swiommu.pagetable import Format, TableMemory
@@ -49,6 +54,7 @@ class TableWriter(Domain[A]):
             self._free_tables()  # a root that no walk would reach
             raise
         self._smallest_table = form.granule << form.levels[-1].bits  # what it maps, in bytes
+        self._direct = RangeSet()  # withheld, but for the owner to map
         self._replaced: list[tuple[int, int]] = []
         self.table.on_replace = lambda iova, size: self._replaced.append((iova, size))
 
@@ -172,20 +178,51 @@ class TableWriter(Domain[A]):
         return live
 
     def _take_bus(self, iova: int, size: int, live: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        # What of the range was not taken by earlier maps: that of `live` pages was.
+        # What of the range was not taken by earlier maps, as that of `live` pages was, nor withheld for such maps.
         taken: list[tuple[int, int]] = []
-        at, stop = iova, iova + size
         try:
-            for start, end in [*live, (stop, stop)]:
-                if start > at:
-                    self.iova.take(at, start - at)
-                    taken.append((at, start))
-                at = end
+            for at, stop in self._direct.gaps(iova, iova + size):
+                for start, end in _without(live, at, stop):
+                    self.iova.take(start, end - start)
+                    taken.append((start, end))
         except AddressInUse as error:
             for start, end in taken:
                 self.iova.free(start, end - start)
             raise self.rules.occupied(str(error), **error.numbers) from None
         return taken
+
+    def _require_free(self, first: int, last: int, *, direct: bool) -> None:
+        self._keep_clear(copy.deepcopy(self.iova), first, last, direct=direct)
+
+    def _withhold(self, first: int, last: int, *, direct: bool) -> None:
+        self._keep_clear(self.iova, first, last, direct=direct)
+        if direct:
+            low, high = self._whole(first, last)
+            for gap in list(self._direct.gaps(low, high)):
+                self._direct.add(*gap)
+
+    def _keep_clear(self, iova: IovaPolicy, first: int, last: int, *, direct: bool) -> None:
+        # Of a direct region some may be mapped already, by its owner: it stays taken, as it is never given back.
+        if not direct:
+            iova.reserve(first, last)
+            return
+        low, high = self._whole(first, last)
+        owner = self._owned.first_over(low, high)
+        if owner is not None:
+            raise AddressInUse(
+                f"{first:#x} to {last:#x} can't be reserved: a mapping owns {owner[0]:#x} to {owner[1] - 1:#x}",
+                low=first,
+                high=last,
+            )
+        mapped = list(self.table.mapped(low, high - low)) if low < high else []
+        for start, end in mapped:
+            with suppress(AddressInUse):  # of a policy that knows nothing of maps by hand
+                iova.reserve(start, end - 1)
+        for start, end in _without(mapped, low, high):
+            iova.reserve(start, end - 1)
+
+    def _whole(self, first: int, last: int) -> tuple[int, int]:
+        return first & -self.granule, min(align_up(last + 1, self.granule), self.aperture_last + 1)
 
     def _take_out(self, iova: int, size: int, gather: IotlbGather) -> int:
         runs = self.table.unmap(iova, size)
@@ -274,3 +311,11 @@ class TableWriter(Domain[A]):
         if pages != stats.table_pages:
             stats.table_pages = pages
             stats.table_pages_peak = max(stats.table_pages_peak, pages)
+
+
+def _without(live: list[tuple[int, int]], at: int, stop: int) -> Iterator[tuple[int, int]]:
+    # What of [at, stop) is in none of the stretches, which are ascending.
+    for start, end in [*live, (stop, stop)]:
+        if at < min(start, stop):
+            yield at, min(start, stop)
+        at = max(at, end)

@@ -54,7 +54,10 @@ class FixedDomain(Domain[PhysAddr]):
         """Nothing was ever mapped: `NotFound`."""
         raise NotFound(f"{mapping!r} is not live in {self.word} domain", iova=mapping.iova.start.value)
 
-    def _withhold(self, first: int, last: int) -> None:
+    def _require_free(self, first: int, last: int, *, direct: bool) -> None:
+        """It gives out no addresses, so that all are free."""
+
+    def _withhold(self, first: int, last: int, *, direct: bool) -> None:
         """It gives out no addresses that could be withheld."""
 
     def _destroy(self) -> None:

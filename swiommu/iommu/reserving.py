@@ -1,0 +1,74 @@
+"""Reserved regions in a stack of domains: what one that is reserved below means above, in whatever order both come.
+
+Messages and direct regions are the numbers that a device says, so every domain above withholds the same numbers. What
+must not be led to is withheld above only where nothing but a window is between, moved by it: there the address of a
+chunk decides where it leads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from swiommu.layer import Reserved, ReservedKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from swiommu.iommu.stacked import Stacked
+
+__all__ = ["NEVER_LED_TO", "Withheld", "consequences", "require_free", "seen_from", "withhold"]
+
+NEVER_LED_TO: Final = (ReservedKind.RESERVED, ReservedKind.MSI)
+
+
+class Withheld(NamedTuple):
+    """``region`` of the bus space of ``domain``, which gives none of it out; ``own``: its node says so, too."""
+
+    domain: Stacked[Any]
+    region: Reserved
+    own: bool
+
+
+def consequences(domain: Stacked[Any], region: Reserved, *, own: bool = True) -> Iterator[Withheld]:
+    """What is withheld if ``region`` is reserved in ``domain``: there, and in the domains above.
+
+    >>> from swiommu.address import BusSpace, PhysSpace
+    >>> from swiommu.iommu import PagedDomain
+    >>> from swiommu.memory import Frames
+    >>> ram = PhysSpace("ram")
+    >>> lower = PagedDomain(BusSpace("ipa", width=40), frames=Frames(ram.at(0), 1 << 20), output_space=ram)
+    >>> upper = PagedDomain(BusSpace("nic", width=32), below=lower)
+    >>> messages = Reserved(0xFEE0_0000, 0x10_0000, "msi")
+    >>> [each.domain.input_space.name for each in consequences(lower, messages)]
+    ['ipa', 'nic']
+    >>> len(list(consequences(lower, Reserved(0x8000, 0x1000))))
+    1
+    """
+    yield Withheld(domain, region, own)
+    for upper in domain.standing_on_it():
+        yield from seen_from(upper, region)
+
+
+def seen_from(upper: Stacked[Any], region: Reserved) -> Iterator[Withheld]:
+    """The same for a region of the domain below ``upper``."""
+    if region.kind in {ReservedKind.MSI, ReservedKind.DIRECT}:
+        yield from consequences(upper, region, own=region.kind is ReservedKind.MSI)
+    if upper.node.layer.fixed and region.kind in NEVER_LED_TO:
+        for extent in upper.node.layer.extents():
+            delta = extent.output - extent.input
+            low = max(extent.input, region.start - delta)
+            high = min(extent.input + extent.size, region.stop - delta)
+            if low < high:
+                yield from consequences(upper, Reserved(low, high - low, region.kind), own=False)
+
+
+def require_free(found: Iterable[Withheld]) -> None:
+    """Refuse, with `AddressInUse`, to withhold what is in use in one of the domains."""
+    for domain, region, _ in found:
+        domain.require_reservable(region)
+
+
+def withhold(found: Iterable[Withheld]) -> None:
+    """Let the domains give nothing of it out from now on."""
+    for domain, region, own in found:
+        domain.give_out_none_of(region, say=own)
