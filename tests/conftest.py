@@ -32,7 +32,7 @@ from tempfile import TemporaryFile
 from unittest.mock import patch
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from swiommu.cli import main
 from swiommu.requests import workload_of
@@ -46,6 +46,7 @@ WHOLE = ("trace_path", "cma_trace_path")
 
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=2000)
+settings.register_profile("mutation", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile("ci")
 
 
