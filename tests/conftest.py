@@ -47,7 +47,7 @@ WHOLE = ("trace_path", "cma_trace_path")
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.register_profile("mutation", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate])
-settings.load_profile("ci")
+settings.load_profile(os.environ.get("SWIOMMU_PROFILE", "ci"))
 
 
 def pytest_addoption(parser):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("swiommu", "cma_compat")
-OPTIONS = ("-n0", "--hypothesis-profile=mutation")
+OPTIONS = ("-n0",)
 COPIED = (*PACKAGES, "tests", "docs", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE")
 PATIENCE = 120  # seconds that the tests of one module may take; those of a package and its neighbours PATIENCE_OF_ALL
 PATIENCE_OF_ALL = 600
@@ -243,7 +243,7 @@ class Tree:
             *tests,
         ]
         environment = {name: value for name, value in os.environ.items() if name != "PYTEST_XDIST_WORKER"}
-        environment |= {"PYTHONPATH": str(self.root), "TMPDIR": str(self.root)}
+        environment |= {"PYTHONPATH": str(self.root), "TMPDIR": str(self.root), "SWIOMMU_PROFILE": "mutation"}
         try:
             run = subprocess.run(
                 command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=patience, check=False
@@ -256,13 +256,13 @@ class Tree:
         if run.returncode in {0, 5}:  # 5: there were no tests
             return "passed", ""
         failed = re.search(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.MULTILINE)
-        return "failed", failed[1] if failed else run.stdout[-300:] + run.stderr[-300:]
+        return "failed", failed[1] if failed else (run.stdout[-200:] + run.stderr[-200:]).strip()
 
     def tried(self, mutant: Mutant) -> dict[str, Any]:
         """What came of a mutant; the module is afterwards what it was."""
         path, begin = self.root / mutant.path, time.monotonic()
         source = path.read_text(encoding="utf-8")
-        result, by = "survived", ""
+        result, by, tests = "survived", "", [""]
         try:
             self.write(path, mutant.of(source))
             for tests in stages(self.root, mutant.path):
@@ -273,7 +273,8 @@ class Tree:
                     break
         finally:
             self.write(path, source)
-        if result == "killed" and not self.passes(by.partition("::")[0]):
+        file = by.partition("::")[0]
+        if result == "killed" and not self.passes((file,) if (self.root / file).is_file() else tuple(tests)):
             result, by = "invalid", f"fails without the change too: {by}"
         where = {"path": mutant.path, "line": mutant.line, "kind": mutant.kind, "diff": mutant.diff(source)}
         return where | {"result": result, "by": by, "seconds": round(time.monotonic() - begin, 1)}
@@ -286,9 +287,9 @@ class Tree:
             compiled.unlink()
 
     @cache  # noqa: B019 - there is a handful of trees
-    def passes(self, test_file: str) -> bool:
-        """Whether the tests of a file hold without any change."""
-        return not (self.root / test_file).exists() or self.tested([test_file], PATIENCE_OF_ALL)[0] == "passed"
+    def passes(self, files: tuple[str, ...]) -> bool:
+        """Whether the tests of these files hold without any change."""
+        return self.tested(list(files), PATIENCE_OF_ALL)[0] == "passed"
 
 
 def run(
