@@ -174,7 +174,7 @@ class SwiotlbPool:
         total = (size + offset + alloc_align_mask) & ~alloc_align_mask
         need = (total + _SLOT_MASK) >> IO_TLB_SHIFT
         search = self._search(phys, need, total, min_align_mask, boundary_mask, alloc_align_mask, delta)
-        fits = need + search.residue <= IO_TLB_SEGSIZE  # in an empty segment, from the first slot that could do
+        fits = need + search.residue % IO_TLB_SEGSIZE <= IO_TLB_SEGSIZE  # in an empty segment, where the first could be
         first = self._find(search, area & (self.areas - 1)) if not self._fail.strike() and fits else None
         if first is None:  # the kernel has the same words for both
             words = f"swiotlb buffer is full (sz: {size} bytes), total {self.slots} (slots), used {self.used} (slots)"

@@ -164,6 +164,55 @@ def test_every_answer_is_the_kernels(shape, shifted, steps):
     both(BASE + shifted, *shape, steps)
 
 
+# A pool of which every slot is taken but for a few holes, and what is asked of it then: searches wrap around, meet
+# their own start again, and go on in the next area.
+holes = st.lists(st.integers(0, 1 << 20), min_size=1, max_size=8)
+small = st.tuples(
+    st.sampled_from([0, 0x1000, 0x1E00, 0x4321_0800]),
+    st.sampled_from([1, 2048, 2049, 4096, 6144, 8192]),
+    st.sampled_from([0, 0x7FF, 0xFFF, 0x3FFF]),
+    st.sampled_from([ALL, 0xFFFF, 0x3FFF]),
+    st.sampled_from([0, 0, 0xFFF]),
+    st.integers(0, 3),
+    st.sampled_from([0, 0x1000]),
+)
+
+
+@given(
+    st.sampled_from([(128, 1), (256, 1), (256, 2), (512, 2), (512, 4)]),
+    st.sampled_from([1, 2048, 4096, 8192]),
+    holes,
+    st.lists(st.one_of(small, small, st.integers(0, 1 << 20)), min_size=2, max_size=30),
+)
+@settings(max_examples=80)
+def test_every_answer_of_a_nearly_full_pool_is_the_kernels(shape, filled_with, holes, steps):
+    slots, areas = shape
+    each = (0x1000, filled_with, 0, ALL, 0)
+    full = [
+        (*each, area, 0) for area in range(areas) for _ in range(-(-slots // areas * 2048 // max(filled_with, 2048)))
+    ]
+    both(BASE, slots, areas, [*full, *holes, *steps])
+
+
+@given(st.sampled_from([(128, 1), (256, 2), (512, 4)]), steps)
+@settings(max_examples=60)
+def test_a_pool_that_adopts_what_another_did_goes_on_alike(shape, steps):
+    slots, areas = shape
+    pool, adopter = (SwiotlbPool(BASE, slots, areas=areas) for _ in range(2))
+    for step in steps:
+        if isinstance(step, tuple):
+            address = ask(pool, *step)
+            if address is not None:
+                first, held = pool.slots_of(address)
+                adopter.occupy(BASE + (first << 11), held << 11)
+        elif pool.live():
+            address = pool.live()[step % len(pool.live())]
+            adopter.release(BASE + (pool.slots_of(address).first << 11))
+            pool.release(address)
+        assert (adopter.indices, adopter.area_used, adopter.used) == (pool.indices, pool.area_used, pool.used)
+        adopter.check()
+
+
 @pytest.mark.slow
 @given(
     st.sampled_from([(128, 1), (384, 1), (512, 4), (1024, 2)]),
@@ -193,6 +242,21 @@ def test_the_index_wraps_inside_its_area():
     assert pool.find_slots(PAGE, whole, area=0) == places[1]
 
 
+def test_the_one_hole_of_a_full_pool_is_found_from_wherever_the_search_starts():
+    pool = SwiotlbPool(BASE, 128)
+    pages = [pool.find_slots(PAGE, PAGE) for _ in range(64)]
+    pool.release(pages[10])
+    assert pool.find_slots(PAGE, PAGE) == BASE + 0xA000
+    pool.release(BASE + 0xA000)
+    assert pool.find_slots(PAGE, PAGE) == BASE + 0xA000  # from behind it, around the end of the pool
+
+
+def test_what_is_adopted_moves_the_index_of_its_area():
+    pool = SwiotlbPool(0x1000_0000, 512, areas=2)
+    pool.occupy(0x1000_0000 + 2048 * 300, 4096)
+    assert (pool.indices, pool.area_used) == ((0, 46), [0, 2])
+
+
 def test_alignment_is_a_page_from_a_page_on_unless_somebody_asked_otherwise():
     pool = SwiotlbPool(BASE)
     assert pool.find_slots(PAGE, 1) == BASE
@@ -200,6 +264,13 @@ def test_alignment_is_a_page_from_a_page_on_unless_somebody_asked_otherwise():
     assert pool.find_slots(PAGE, 1) == BASE + 0x2000
     assert pool.find_slots(PAGE + 0x800, PAGE, min_align_mask=0xFFF) == BASE + 0x2800
     assert pool.find_slots(PAGE, 1, alloc_align_mask=0xFFF) == BASE + 0x4000
+
+
+def test_the_slot_that_a_device_can_use_may_be_in_a_later_segment():
+    mask, place = 0xF_FFFF, 0xF_F800  # three slots before the end of the fourth segment
+    with pytest.raises(NoMemory):
+        SwiotlbPool(BASE + 0x1000, 512).find_slots(place, 6145, min_align_mask=mask)
+    assert SwiotlbPool(BASE + 0x1000, 512).find_slots(place, 6144, min_align_mask=mask) == BASE + place
 
 
 def test_the_device_keeps_the_bits_it_needs():
