@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from swiommu.answers import compare
+from swiommu.answers.lending import lending_notes
 from swiommu.replay import DEFAULT_DESIGNS, Knobs, find_design
 from swiommu.report import comparison_html, print_comparison, read_comparison
 from swiommu.requests.generated import generate
@@ -92,3 +93,17 @@ def test_generated_workloads_lend_too(name):
     rows = compare(generate(name, 3), ["cma-bitmap", "cma-lending", "gcma"], with_need=False).rows
     assert {row.lost for row in rows} == {rows[0].lost}
     assert rows[1].lending["moved_bytes"] == rows[2].lending["dropped_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("lent", "pinned", "seed"), [(0.6, 0.0, ", seed 7"), (0.0, 0.0, ""), (1.0, 0.0, ""), (1.0, 0.002, ", seed 7")]
+)
+def test_the_seed_is_told_where_something_was_drawn(lent, pinned, seed):
+    """Which pages are lent is drawn where a part of them is, which of these are pinned where some are."""
+    lending = {"lent": lent, "pinned": pinned, "pinned_from": "design", "to": "movable", "busy": 0}
+    lending |= dict.fromkeys(("moved_bytes", "in_vain_bytes"), 0)
+    share = "0.2 % of these are" if pinned else "none of these is"
+    assert lending_notes("x", lending, 7)[0] == (
+        f"x: who uses lent pages is not in the trace; assumed: {lent * 100:.3g} % of the idle pages are lent, "
+        f"{share} pinned when a request comes{seed}"
+    )

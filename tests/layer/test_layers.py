@@ -165,3 +165,13 @@ def test_nothing_is_below_a_memory():
         with pytest.raises(InvalidArgument) as caught:
             Chain(upper, window)
         assert str(caught.value) == "nothing can be below 'ram': it is a memory"
+
+
+def test_what_comes_before_a_fault_is_told_unless_the_access_is_atomic():
+    window = Window("ram", Span(0x9000, 0x3000, -0x4000))
+    answer = access_of(window, 0xBFF0, 0x20, Access.WRITE)
+    assert answer.runs == (Run(0xBFF0, 0x7FF0, 0x10, 0x2000, RW),)
+    assert answer.size == 0x10
+    atomic = access_of(window, 0xBFF0, 0x20, Access.WRITE, atomic=True)
+    assert (atomic.runs, atomic.size) == ((), 0)
+    assert atomic.fault == answer.fault == Fault("ram", FaultKind.RANGE, Access.WRITE, 0xC000, 0xC000)

@@ -248,3 +248,11 @@ def test_check_finds_what_is_falsified(falsify):
         table.leaves[0x1000] += 1
     with pytest.raises(AssertionError):
         table.check()
+
+
+def test_a_table_that_was_dissolved_counts_no_leaves(table):
+    for size in table.leaves:
+        table.map_run(2 * size, 0, size, 2, RW)
+    assert set(table.leaves.values()) == {2}
+    table.dissolve()
+    assert set(table.leaves.values()) == {0}

@@ -233,6 +233,29 @@ def test_every_byte_of_an_area_is_drawn_once(size, cuts, start):
         assert (each.get("class") == "v4") is (free == 0)
 
 
+def lines(svg):
+    return [
+        [float(each.get(name)) for name in ("x1", "y1", "x2", "y2")]
+        for each in ET.fromstring(svg).iter()
+        if each.tag.endswith("}line")
+    ]
+
+
+def test_an_edge_is_drawn_through_the_row_that_it_is_in():
+    """Rows of 64 cells of a page: an edge is a line as high as its row, at the same part of it as in the area."""
+    start = 0x4000_0000
+    edges = [start, start + 3 * PAGE, start + 64 * PAGE, start + 130 * PAGE + PAGE // 2]
+    svg = area_svg(start, 256 * PAGE, [], edges=edges, title="x")
+    rows = sorted({(float(each.get("y")), float(each.get("height"))) for each in rectangles(svg)})
+    left = min(float(each.get("x")) for each in rectangles(svg))
+    cell = max(float(each.get("width")) for each in rectangles(svg)) / 64
+    assert len(rows) == 4
+    assert lines(svg) == [
+        [left + cell * at, rows[row][0], left + cell * at, sum(rows[row])]
+        for row, at in ((0, 0), (0, 3), (1, 0), (2, 2.5))
+    ]
+
+
 def test_a_region_reports_as_its_allocator_does():
     for name in allocator_names():
         region = Region(PhysSpace("ram").at(0x4000_0000), 64 * PAGE, allocator=name, name="camera")

@@ -254,3 +254,22 @@ def test_only_drawn_frames_go_back_to_be_drawn_whatever_a_driver_maps(name, back
     backend.advance(2 * 10**9)
     backend.frames.check()
     assert backend.room() == room + 200 * PAGE + tables - backend.usage().tables
+
+
+def test_a_group_has_one_domain_in_which_shared_bytes_are_recorded_once(backend_of, make_request):
+    backend = backend_of("software-iommu")
+    page, others = ((0x8000_0000, PAGE),), ((0x8000_0800, PAGE), (0x9000_0000, PAGE), (BASE, PAGE))
+    first = backend.begin(make_request(0, "MAP", PAGE, device="vcodec", group="media", pieces=page), ())
+    again = backend.begin(make_request(1, "MAP", 3 * PAGE, device="camera", group="media", pieces=others), ())
+    apart = backend.begin(make_request(2, "MAP", PAGE, device="nvme", pieces=page), ())
+    assert [[place(mapping) for mapping in handle] for handle in (first, again, apart)] == [
+        [0x8000_0000],
+        [0x9000_0000],  # the first of its pieces is recorded already, the last is the region's
+        [0x8000_0000],
+    ]
+    assert first[0].domain is again[0].domain is not apart[0].domain
+    chunks = [backend.begin(make_request(n, device=f"d{n}", group="media"), ()) for n in (3, 4)]
+    assert {chunk.domain for chunk in chunks} == {first[0].domain}
+    backend.end(make_request(0, "MAP", PAGE, device="vcodec", group="media", pieces=page), first)
+    anew = backend.begin(make_request(5, "MAP", PAGE, device="camera", group="media", pieces=page), ())
+    assert [place(mapping) for mapping in anew] == [0x8000_0000]

@@ -54,6 +54,10 @@ def refusal(folder, text):
             Lookup(1, 2, 0x1000, hit=True),
         ),
         (
+            "smmu_iotlb_lookup_miss IOTLB cache MISS asid=2 addr=0x1000 hit=5 miss=1 hit rate=83",
+            Lookup(1, 2, 0x1000, hit=False),
+        ),
+        (
             "smmuv3_translate_success smmuv3-iommu-memory-region-8-1 sid=0x8 iova=0x1 translated=0x2 perm=0x3 s=1",
             Translated(1, 8, 1, 2, perm=3),
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE, BusSpace, PhysAddr, PhysRange, align_up
@@ -30,7 +31,6 @@ class LinearBackend(RegionBackend):
         super().__init__(design, plan, workload, knobs)
         self._domains: dict[str, LinearDomain[PhysAddr]] = {}
         self._delta = design.delta
-        self.unrecorded = 0
 
     def _domain(self, group: str) -> LinearDomain[PhysAddr]:
         domain = self._domains.get(group)
@@ -75,12 +75,9 @@ class LinearBackend(RegionBackend):
         for phys, size in request.pieces:
             if self.region.start.value < phys + size and phys < self.region.stop:
                 # A page of the region that was lent to somebody: an ALLOC takes its place, whoever was told of it.
-                self.unrecorded += 1
                 continue
-            try:
+            with suppress(AddressInUse):  # recorded already: the group has one domain
                 bound.append(domain.bind([PhysRange(self.space.at(phys), size)], limit=request.mask))
-            except AddressInUse:
-                self.unrecorded += 1
         return bound
 
     def _reaches(self, request: Request) -> bool:

@@ -13,10 +13,12 @@ PAGES = 48
 class IovaMachine(RuleBasedStateMachine):
     """Beside a set of pages, in a space small enough that holes matter."""
 
+    LOW = 2
+
     def __init__(self):
         super().__init__()
-        self.iova = TopDownIova(2 * PAGE, PAGES * PAGE - 1)
-        self.free = set(range(2, PAGES))
+        self.iova = TopDownIova(self.LOW * PAGE, PAGES * PAGE - 1)
+        self.free = set(range(self.LOW, PAGES))
         self.live: list[tuple[int, int]] = []
         self.reserved: set[int] = set()
 
@@ -40,6 +42,12 @@ class IovaMachine(RuleBasedStateMachine):
         self.free -= set(range(at // PAGE, at // PAGE + pages))
         self.live.append((at // PAGE, pages))
 
+    @rule(left=st.integers(0, 3))
+    def fill(self, left):
+        """All but a few pages, one by one: what is asked next meets a full space, or the lowest page."""
+        while len(self.free) > left:
+            self.alloc(PAGE, (1 << 48) - 1, 0)
+
     @precondition(lambda self: self.live)
     @rule(data=st.data())
     def free_a_part(self, data):
@@ -52,7 +60,7 @@ class IovaMachine(RuleBasedStateMachine):
 
     @rule(at=st.integers(0, PAGES + 2), pages=st.integers(1, 6))
     def free_anything(self, at, pages):
-        inside = set(range(at, at + pages)) & set(range(2, PAGES))
+        inside = set(range(at, at + pages)) & set(range(self.LOW, PAGES))
         if inside and inside & (self.free | self.reserved):
             with pytest.raises(NotFound) as caught:
                 self.iova.free(at * PAGE, pages * PAGE)
@@ -60,7 +68,7 @@ class IovaMachine(RuleBasedStateMachine):
 
     @rule(at=st.integers(0, PAGES + 2), pages=st.integers(1, 6))
     def take(self, at, pages):
-        inside = set(range(at, at + pages)) & set(range(2, PAGES))
+        inside = set(range(at, at + pages)) & set(range(self.LOW, PAGES))
         try:
             self.iova.take(at * PAGE, pages * PAGE)
         except AddressInUse:
@@ -73,7 +81,7 @@ class IovaMachine(RuleBasedStateMachine):
 
     @rule(low=st.integers(0, (PAGES + 2) * PAGE), size=st.integers(1, 5 * PAGE))
     def reserve(self, low, size):
-        wanted = set(range(low // PAGE, (low + size - 1) // PAGE + 1)) & set(range(2, PAGES))
+        wanted = set(range(low // PAGE, (low + size - 1) // PAGE + 1)) & set(range(self.LOW, PAGES))
         try:
             self.iova.reserve(low, low + size - 1)
         except AddressInUse:
@@ -90,7 +98,17 @@ class IovaMachine(RuleBasedStateMachine):
 
 
 TestIova = IovaMachine.TestCase
-TestIova.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestIova.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+
+
+class FromZero(IovaMachine):
+    """The lowest page is address 0."""
+
+    LOW = 0
+
+
+TestFromZero = FromZero.TestCase
+TestFromZero.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
 
 
 def test_from_the_top_aligned_to_the_next_power_of_two():
@@ -107,6 +125,13 @@ def test_the_default_leaves_the_first_page_out_and_uses_48_bits():
         iova.alloc(PAGE, PAGE - 1, PAGE)
     assert str(caught.value) == "no 4096 free bus bytes aligned to 0x1000 at or below 0xfff"
     assert iova.alloc(PAGE, 2 * PAGE - 1, PAGE) == PAGE
+
+
+def test_address_0_is_the_last_that_a_space_from_0_gives():
+    iova = TopDownIova(0, 0x1FFF)
+    assert [iova.alloc(PAGE, 0x1FFF), iova.alloc(PAGE, 0x1FFF)] == [0x1000, 0]
+    with pytest.raises(NoSpace):
+        iova.alloc(PAGE, 0x1FFF)
 
 
 def test_a_limit_inside_a_granule_counts_whole_granules():

@@ -75,6 +75,8 @@ def test_huge_pages_are_spread_over_nodes():
         ("numa_cma=9999:1M", ["numa_cma=: node 9999 is beyond 1023", "numa_cma=: '9999:1M' is ignored"]),
         ("numa_cma=3:1M", ["numa_cma=: node 3 is not there"]),
         ("hugetlb_cma=3:1G", ["hugetlb_cma=: node 3 is not there"]),
+        ("hugetlb_cma=1Gx", ["hugetlb_cma=: 'x' is ignored"]),
+        ("hugetlb_cma=0:1G,x", ["hugetlb_cma=: 'x' is ignored"]),
         ("hugetlb_cma=512M", ["hugetlb_cma=: the area must have at least 1024 MiB"]),
         ("hugetlb_cma=0:512M", ["hugetlb_cma=: the area of node 0 must have at least 1024 MiB"]),
     ],
