@@ -6,7 +6,7 @@ extent count as nested in the order they were added.
 
 from __future__ import annotations
 
-import itertools
+from itertools import chain, count
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from swiommu.address import PhysAddr, PhysRange, PhysSpace
@@ -54,15 +54,17 @@ class SystemMap:
     ('0x80000000', True)
     """
 
-    __slots__ = ("_serials", "_tree", "space")
+    __slots__ = ("_by_extent", "_serials", "_tree", "space")
 
     def __init__(self, space: PhysSpace) -> None:
         # Imported here: it takes as long as starting Python does, and those who only want frames don't need it.
         from intervaltree import IntervalTree
 
         self.space = space
+        # Ranges of the same extent are one interval: an interval tree finds equal ones by looking through all of them.
         self._tree = IntervalTree()
-        self._serials = itertools.count()
+        self._by_extent: dict[tuple[int, int], list[Entry]] = {}
+        self._serials = count()
 
     @classmethod
     def from_lines(cls, space: PhysSpace, lines: Iterable[str], *, path: str | None = None) -> Self:
@@ -72,18 +74,29 @@ class SystemMap:
         is upside down, leaves its parent or the space, or crosses another; and when every address is zero, which is
         what the kernel shows to users other than root.
         """
+        from intervaltree import Interval, IntervalTree
+
         system_map = cls(space)
         branch: list[tuple[int, Entry]] = []
+        numbers: list[int] = []  # by the serial of an entry
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                entry = system_map._add_line(line)
+                entry = system_map._parsed(line)
                 _grow(branch, len(line) - len(line.lstrip()), entry)
-            except (AddressInUse, InputError) as error:
+            except InputError as error:
                 raise InputError(str(error), path=path, line=number) from error
-        if system_map._tree and all(entry.stop == 1 for entry in system_map._entries()):
+            numbers.append(number)
+            system_map._by_extent.setdefault((entry.start, entry.stop), []).append(entry)
+        entries = system_map._entries()
+        if crossing := _crossing(entries):
+            upper, lower = sorted(crossing, key=lambda entry: entry.serial)
+            raise InputError(f"'{lower}' crosses the border of '{upper}'", path=path, line=numbers[lower.serial])
+        if entries and all(entry.stop == 1 for entry in entries):
             raise InputError("every address is zero: only root can read the addresses of /proc/iomem", path=path)
+        # A tree that is made at once, as one that grows by nested ranges takes the square of their number.
+        system_map._tree = IntervalTree(Interval(*extent, same) for extent, same in system_map._by_extent.items())
         return system_map
 
     def add(self, extent: PhysRange, name: str) -> None:
@@ -120,16 +133,15 @@ class SystemMap:
 
     def check(self) -> None:
         """Assert: 1. ranges lie in the space, 2. any two of them nest or are apart."""
-        parents: list[Entry] = []
-        for entry in self._entries():
+        entries = self._entries()
+        for entry in entries:
             assert 0 <= entry.start < entry.stop <= self.space.limit, f"'{entry}' leaves {self.space!r}"
-            while parents and parents[-1].stop <= entry.start:
-                parents.pop()
-            assert not parents or entry.stop <= parents[-1].stop, f"'{entry}' crosses '{parents[-1]}' in\n{self}"
-            parents.append(entry)
+        crossing = _crossing(entries)
+        assert not crossing, f"'{crossing[1]}' crosses '{crossing[0]}' in\n{self}"
+        assert len(self._tree) == len(self._by_extent), "the tree holds each extent once"
 
     def __len__(self) -> int:
-        return len(self._tree)
+        return sum(map(len, self._by_extent.values()))
 
     def __str__(self) -> str:
         lines = []
@@ -141,7 +153,7 @@ class SystemMap:
             parents.append(entry)
         return "\n".join(lines)
 
-    def _add_line(self, line: str) -> Entry:
+    def _parsed(self, line: str) -> Entry:
         extent, colon, name = line.strip().partition(" : ")
         first, dash, last = extent.partition("-")
         if not (colon and dash and name):
@@ -151,22 +163,26 @@ class SystemMap:
             raise InputError(f"the range {extent} ends before it starts")
         if end >= self.space.limit:
             raise InputError(f"the range {extent} leaves the {self.space.width}-bit space {self.space.name!r}")
-        return self._add(start, end + 1, name)
+        return Entry(start, end + 1, next(self._serials), name)
 
-    def _add(self, start: int, stop: int, name: str) -> Entry:
+    def _add(self, start: int, stop: int, name: str) -> None:
         added = Entry(start, stop, next(self._serials), name)
-        for start_, stop_, other in self._tree.overlap(start, stop):
+        same = self._by_extent.get((start, stop))
+        if same is not None:
+            same.append(added)
+            return
+        for start_, stop_, others in self._tree.overlap(start, stop):
             if not ((start_ <= start and stop <= stop_) or (start <= start_ and stop_ <= stop)):
-                raise AddressInUse(f"'{added}' crosses the border of '{other}'", start=start, size=stop - start)
-        self._tree.addi(start, stop, added)
-        return added
+                raise AddressInUse(f"'{added}' crosses the border of '{others[0]}'", start=start, size=stop - start)
+        self._by_extent[start, stop] = same = [added]
+        self._tree.addi(start, stop, same)
 
     def _holding(self, addr: PhysAddr) -> list[Entry]:
         self._require_space(addr)
-        return sorted((found.data for found in self._tree.at(addr.value)), key=_outermost_first)
+        return sorted(chain.from_iterable(found.data for found in self._tree.at(addr.value)), key=_outermost_first)
 
     def _entries(self) -> list[Entry]:
-        return sorted((found.data for found in self._tree), key=_outermost_first)
+        return sorted(chain.from_iterable(self._by_extent.values()), key=_outermost_first)
 
     def _require_space(self, addr: PhysAddr) -> None:
         if addr.space is not self.space:
@@ -175,6 +191,18 @@ class SystemMap:
 
 def _outermost_first(entry: Entry) -> tuple[int, int, int]:
     return entry.start, -entry.stop, entry.serial
+
+
+def _crossing(entries: list[Entry]) -> tuple[Entry, Entry] | None:
+    """Two of the entries, sorted by `_outermost_first`, that cross; None if any two nest or are apart."""
+    around: list[Entry] = []
+    for entry in entries:
+        while around and around[-1].stop <= entry.start:
+            around.pop()
+        if around and entry.stop > around[-1].stop:
+            return around[-1], entry
+        around.append(entry)
+    return None
 
 
 def _grow(branch: list[tuple[int, Entry]], indent: int, entry: Entry) -> None:

@@ -175,7 +175,7 @@ class TestAdding:
         system_map.add(extent(0x1000, 0x3000), "first")
         stray = SystemMap(SPACE)
         stray.add(extent(0x2000, 0x4000), "second")
-        system_map._tree |= stray._tree
+        system_map._by_extent |= stray._by_extent
         with pytest.raises(
             AssertionError, match=r"^'00002000-00003fff : second' crosses '00001000-00002fff : first' in"
         ):
