@@ -18,20 +18,12 @@ from typing import Any
 
 import attrs
 
-from swiommu.errors import InputError
-from swiommu.toml_file import did_you_mean, read_toml
+from swiommu.input_file import InputFile, key
 
 __all__ = ["BAND", "PRICED", "CostVector", "Price", "read_cost_vector"]
 
 BAND = 4  # a price may be wrong by this factor, up or down
 
-PRICED = {
-    "walk_ref": "a page-table entry read by a walk",
-    "map": "a contiguous piece entered in a page table",
-    "unmap": "a request taken out of it",
-    "invalidation": "a command to the invalidation queue, waited for",
-    "copied_kib": "a KiB copied by the CPU",
-}
 _GUESS = Path(__file__).parent.parent / "data" / "cost-guess.toml"
 
 
@@ -39,8 +31,23 @@ _GUESS = Path(__file__).parent.parent / "data" / "cost-guess.toml"
 class Price:
     """What one of something costs, in the vector's unit, and who says so."""
 
-    price: float
-    source: str
+    price: float = key("What one costs, in the unit of the file.", least=0.0, most=1e18)
+    source: str = key("Who says so; `guess` if it is one.", printable=True)
+
+
+@attrs.frozen
+class CostKeys:
+    """The keys of a file of prices; what has no price costs nothing."""
+
+    unit: str = key("The unit of all prices.", "ns", printable=True)
+    walk_ref: Price | None = key("A page-table entry read by a walk.", None)
+    map: Price | None = key("A contiguous piece entered in a page table.", None)
+    unmap: Price | None = key("A request taken out of it.", None)
+    invalidation: Price | None = key("A command to the invalidation queue, waited for.", None)
+    copied_kib: Price | None = key("A KiB copied by the CPU.", None)
+
+
+PRICED = {field.name: field.metadata["sentence"] for field in attrs.fields(CostKeys) if field.name != "unit"}
 
 
 @attrs.frozen
@@ -88,32 +95,15 @@ class CostVector:
 
 
 def read_cost_vector(path: str) -> CostVector:
-    """The vector of a TOML file, or the bundled one for ``guess``; `InputError` in one sentence for anything wrong.
+    """The vector of a TOML or JSON file, or the bundled one for ``guess``; `InputError` for anything wrong.
 
     >>> read_cost_vector("guess").prices["invalidation"].source
     'guess'
     """
-    tables = read_toml(str(_GUESS) if path == "guess" else path, what="a cost vector")
-    unit = tables.pop("unit", "ns")
-    if not isinstance(unit, str) or not unit.isprintable():
-        raise InputError("unit is not a text", path=path)
-    prices = {}
-    for name, table in tables.items():
-        if name not in PRICED:
-            raise InputError(f"nothing named {name!r} has a price; {did_you_mean(name, PRICED)}", path=path)
-        prices[name] = _price(name, table, path)
+    file = InputFile.read(str(_GUESS) if path == "guess" else path, what="a cost vector")
+    keys = file.structure(CostKeys)
+    found = {name: getattr(keys, name) for name in file.data if name in PRICED}
+    prices = {name: Price(float(each.price), each.source.strip()) for name, each in found.items() if each is not None}
     if not prices:
-        raise InputError(f"prices nothing; there are {', '.join(PRICED)}", path=path)
-    return CostVector(unit, prices)
-
-
-def _price(name: str, table: object, path: str) -> Price:
-    if not isinstance(table, dict) or not isinstance(table.get("source"), str) or not table["source"].strip():
-        raise InputError(f'[{name}] names no source; write "guess" if it is one', path=path)
-    price = table.get("price")
-    if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < 1e18:
-        raise InputError(f"[{name}] has no price, a number from 0 on", path=path)
-    unknown = set(table) - {"price", "source"}
-    if unknown:
-        raise InputError(f"[{name}] has no {min(unknown)!r}: only price and source", path=path)
-    return Price(float(price), table["source"].strip())
+        raise file.error((), f"prices nothing; there are {', '.join(PRICED)}")
+    return CostVector(keys.unit, prices)

@@ -8,19 +8,36 @@ allocator = "bitmap"
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import attrs
 
-from swiommu.errors import InputError
-from swiommu.replay.designs import AS_RECORDED, PRESETS, Design, find_design
-from swiommu.toml_file import did_you_mean, read_toml
+from swiommu.input_file import BadValue, InputFile, did_you_mean, key, shown
+from swiommu.replay.designs import AS_RECORDED, PRESETS, Design
 
-__all__ = ["read_designs"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["DesignKeys", "read_designs"]
+
+
+@attrs.frozen
+class DesignKeys(Design):
+    """The keys of a ``[[design]]``: those of a `Design`, and the preset whose knobs are the defaults."""
+
+    based_on: str = key("The preset that the other keys change; without it the defaults here count.", "")
+
+
+_FromPreset: TypeAlias = Annotated[Design, "from a preset"]
+
+
+@attrs.frozen
+class _Designs:
+    design: list[_FromPreset] = key("The designs.")
 
 
 def read_designs(path: str) -> list[Design]:
-    r"""The designs of a TOML file, in its order; `InputError` in one sentence with the file for anything wrong.
+    r"""The designs of a TOML file, in its order; `InputError` in one sentence with file and line for anything wrong.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
@@ -29,45 +46,25 @@ def read_designs(path: str) -> list[Design]:
     ...     read_designs(file.name)[0].allocator
     'best_fit'
     """
-    tables = read_toml(path, what="a file of designs").get("design")
-    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        raise InputError("holds no [[design]] table", path=path)
-    designs = [_design(table, path) for table in tables]
-    for design in designs:
-        if design.name in PRESETS or design.name == AS_RECORDED or [d.name for d in designs].count(design.name) > 1:
-            raise InputError(f"the name {design.name!r} is taken; give the design another", path=path)
+    file = InputFile.read(path, what="a file of designs")
+    if not file.data.get("design", True):
+        raise file.error(("design",), "has no [[design]] table")
+    designs = file.structure(_Designs, {_FromPreset: _design}).design
+    taken = {AS_RECORDED, *PRESETS}
+    for number, design in enumerate(designs):
+        if not design.name or design.name in taken:
+            reason = "is empty" if not design.name else f"is {shown(design.name)}, a name that is taken"
+            raise file.error(("design", number, "name"), reason)
+        taken.add(design.name)
     return designs
 
 
-def _design(table: dict[str, Any], path: str) -> Design:
-    name = table.get("name")
-    if not isinstance(name, str) or not name:
-        raise InputError("a [[design]] needs a name", path=path)
-    fields = {field.name: field for field in attrs.fields(Design)}
-    for key in table:
-        if key not in fields and key != "based_on":
-            raise InputError(f"design {name!r} has no knob {key!r}; {did_you_mean(key, fields)}", path=path)
-    values = {key: value for key, value in table.items() if key != "based_on"}
-    try:
-        if "based_on" in table:
-            base = find_design(str(table["based_on"]))
-            return attrs.evolve(base, **{"summary": f"{base.name} with other knobs", **values})
-        return Design(**{"summary": "from a file", **values})
-    except InputError as error:
-        raise InputError(str(error), path=path) from error
-    except (TypeError, ValueError) as error:
-        raise InputError(f"design {name!r}: {_wrong_value(table, fields)}", path=path) from error
-
-
-def _wrong_value(table: dict[str, Any], fields: dict[str, Any]) -> str:
-    """Which knob has a value it can't have, and what it may be."""
-    for key, value in table.items():
-        declared = fields[key].metadata if key in fields else {}
-        choices = declared.get("choices", ())
-        if choices and value not in choices:
-            return f"{key} is {value!r}, not one of {', '.join(map(repr, choices))}"
-        if declared and not choices and (not isinstance(value, int) or isinstance(value, bool)):
-            return f"{key} is {value!r}, not a number of {declared['unit'] or 'units'}"
-        if key in {"name", "summary"} and not isinstance(value, str):
-            return f"{key} is {value!r}, not a text"
-    return "a value is out of range"
+def _design(table: Any, structure: Callable[[Any, Any], Any]) -> Design:
+    start: dict[str, Any] = {"summary": "from a file"}
+    if isinstance(table, dict) and "based_on" in table:
+        name = table["based_on"]
+        if not isinstance(name, str) or name not in PRESETS:
+            raise BadValue(f"is {shown(name)}, not a preset; {did_you_mean(str(name), PRESETS)}", key="based_on")
+        start = attrs.asdict(PRESETS[name]) | {"summary": f"{name} with other knobs"}
+    keys = structure(start | table if isinstance(table, dict) else table, DesignKeys)
+    return Design(**{field.name: getattr(keys, field.name) for field in attrs.fields(Design)})

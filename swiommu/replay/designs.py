@@ -7,31 +7,21 @@ docs and the messages are made from that declaration.
 from __future__ import annotations
 
 import difflib
-from typing import Any
 
 import attrs
 
 from swiommu.address import PAGE_SIZE
 from swiommu.errors import InputError
+from swiommu.input_file import BadValue, ByteCount, key
 from swiommu.iommu import DEFAULT_HZ
 from swiommu.pagetable.formats import FORMATS
 
 __all__ = ["AS_RECORDED", "DEFAULT_DESIGNS", "PRESETS", "Design", "Knobs", "find_design"]
 
 AS_RECORDED = "as-recorded"
+_FARTHEST = 1 << 48
+_LARGEST_POOL = 1 << 40
 _FORMATS = tuple(name for name, form in FORMATS.items() if form.granule == PAGE_SIZE)
-
-
-def _knob(default: Any, sentence: str, *, choices: tuple[str, ...] = (), unit: str = "", source: str = "") -> Any:
-    """A field with its declaration: what it means, what it may be, where the default comes from."""
-    metadata = {"sentence": sentence, "choices": choices, "unit": unit, "source": source}
-    validators: list[Any] = [attrs.validators.instance_of(type(default))]
-    if choices:
-        validators.append(attrs.validators.in_(choices))
-    elif isinstance(default, int):
-        validators.append(attrs.validators.ge(-(1 << 48)))
-        validators.append(attrs.validators.lt(1 << 48))
-    return attrs.field(default=default, metadata=metadata, validator=validators)
 
 
 @attrs.frozen
@@ -42,92 +32,98 @@ class Design:
     (True, False)
     """
 
-    name: str = attrs.field(validator=attrs.validators.instance_of(str))
-    summary: str = attrs.field(validator=attrs.validators.instance_of(str))
-    driver: str = _knob(
+    name: str = key("Its name, in tables and sentences.")
+    summary: str = key("What it is, in a few words.")
+    driver: str = key(
+        "What is between a device and memory.",
         "none",
-        "What stands between a device and memory.",
         choices=("none", "linear", "paged"),
         source="compare, rule 11",
     )
-    allocator: str = _knob(
-        "",
+    allocator: str = key(
         "What serves an ALLOC contiguously: in memory, or with driver 'paged' in the domain's space; '' is any frame.",
+        "",
         choices=("", "best_fit", "bitmap"),
         source="compare, rules 11 to 14",
     )
-    flush: str = _knob(
-        "strict",
+    flush: str = key(
         "When an unmap takes effect in the translation caches; only with driver 'paged'.",
+        "strict",
         choices=("strict", "lazy"),
         source="linux dma-iommu",
     )
-    format: str = _knob(
-        "mock",
+    format: str = key(
         "The page table that a domain keeps: its page sizes, its levels, when its tables go; only with driver 'paged'.",
+        "mock",
         choices=_FORMATS,
         source="compare, rule 13",
     )
-    bounce: str = _knob(
-        "none",
+    bounce: str = key(
         "Which pieces of a MAP go through a bounce buffer; only without translation.",
+        "none",
         choices=("none", "beyond-mask", "all"),
         source="linux swiotlb",
     )
-    pool: int = _knob(
-        64 << 20,
+    pool: ByteCount = key(
         "Size of the bounce pool, if the recording does not tell.",
+        64 << 20,
         unit="bytes",
+        least=2048,
+        most=_LARGEST_POOL,
         source="linux swiotlb default",
     )
-    delta: int = _knob(
-        0, "How far a linear domain's window shifts: bus = phys + delta.", unit="bytes", source="none: identity"
+    delta: ByteCount = key(
+        "How far a linear domain's window shifts: bus = phys + delta.",
+        0,
+        unit="bytes",
+        least=1 - _FARTHEST,
+        most=_FARTHEST - 1,
+        source="none: identity",
     )
-    lends: str = _knob(
-        "",
+    lends: str = key(
         "To whom an area lends idle pages: movable ones, moved when it needs them, or droppable ones; '' is unsaid.",
+        "",
         choices=("", "movable", "droppable"),
         source="linux CMA; GCMA as posted in 2015 and 2025",
     )
-    lent: int = _knob(
-        1_000_000,
+    lent: int = key(
         "How many of a million idle pages are lent.",
+        1_000_000,
         unit="pages in a million",
+        least=0,
+        most=1_000_000,
         source="none: memory fills with file pages in time",
     )
-    pinned: int = _knob(
-        -1,
+    pinned: int = key(
         "How many of a million lent pages can't move whenever a request comes; -1: as the recording shows.",
+        -1,
         unit="pages in a million",
+        least=-1,
+        most=1_000_000,
         source="compare, rule 14",
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.driver != "paged" and self.flush == "lazy":
-            raise InputError(f"design {self.name!r}: flush 'lazy' needs driver 'paged', not {self.driver!r}")
-        if self.driver != "paged" and self.format != "mock":
-            raise InputError(f"design {self.name!r}: format {self.format!r} needs driver 'paged', not {self.driver!r}")
+        if self.driver != "paged":
+            for name in ("flush", "format"):
+                if (value := getattr(self, name)) not in {"strict", "mock"}:
+                    raise BadValue(f"is {value!r}, which needs driver 'paged', not {self.driver!r}", key=name)
         if self.allocator and self.flush == "lazy":
-            raise InputError(f"design {self.name!r}: flush 'lazy' needs allocator '': a chunk goes back at its unmap")
+            raise BadValue("is 'lazy', which needs allocator '': a chunk goes back at its unmap", key="flush")
         if self.driver != "none" and self.bounce != "none":
-            raise InputError(f"design {self.name!r}: bounce {self.bounce!r} needs driver 'none', not {self.driver!r}")
+            raise BadValue(f"is {self.bounce!r}, which needs driver 'none', not {self.driver!r}", key="bounce")
         if self.driver == "linear" and not self.allocator:
-            raise InputError(f"design {self.name!r}: driver 'linear' needs an allocator: it has nothing but its region")
+            raise BadValue("is 'linear', which needs an allocator: it has nothing but its region", key="driver")
         if self.driver != "linear" and self.delta:
-            raise InputError(f"design {self.name!r}: delta needs driver 'linear', not {self.driver!r}")
-        self._check_lending()
-
-    def _check_lending(self) -> None:
-        if self.lends and (self.driver != "none" or self.allocator != "bitmap"):
-            raise InputError(
-                f"design {self.name!r}: lends {self.lends!r} needs driver 'none' with allocator 'bitmap', not "
-                f"{self.driver!r} with {self.allocator!r}"
+            raise BadValue(f"is {self.delta}, which needs driver 'linear', not {self.driver!r}", key="delta")
+        if self.lends and (self.driver, self.allocator) != ("none", "bitmap"):
+            raise BadValue(
+                f"is {self.lends!r}, which needs driver 'none' with allocator 'bitmap', not {self.driver!r} with "
+                f"{self.allocator!r}",
+                key="lends",
             )
         if self.lends == "droppable" and self.pinned > 0:
-            raise InputError(f"design {self.name!r}: nobody refers to droppable pages, so none is ever pinned")
-        for knob, least, value in (("lent", 0, self.lent), ("pinned", -1, self.pinned)):
-            if not least <= value <= 1_000_000:
-                raise InputError(f"design {self.name!r}: {knob} is {value}, not in [{least}, 1000000]")
+            raise BadValue(f"is {self.pinned}, but droppable pages are never pinned", key="pinned")
 
     @property
     def has_hardware(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field
 
 from swiommu.errors import InputError
+from swiommu.input_file import shown
 from swiommu.trace.bundled import bundled_names, bundled_path
 from swiommu.trace.emulator import EmulatorLog, find_emulator_log
 from swiommu.trace.reading import Reading
@@ -150,5 +151,8 @@ def _notes(trace: Trace, reading: Reading) -> Iterator[str]:
         if found != held:
             yield f"the header promises {held:,} events, {found:,} were found"
     sidecar = trace.sidecar
+    if sidecar and (unknown := sidecar.unknown_keys):
+        some = ", ".join(map(shown, unknown[:5])) + (", ..." if unknown[5:] else "")
+        yield f"the sidecar holds keys that are not known and not used: {some}"
     if sidecar and sidecar.text_bytes is not None and sidecar.text_bytes != reading.source.bytes:
         yield f"the sidecar says {sidecar.text_bytes:,} bytes of text, the trace has {reading.source.bytes:,}"

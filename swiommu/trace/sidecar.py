@@ -1,18 +1,22 @@
 """The sidecar of a recording: a JSON file beside the trace that says what machine it was and how its memory lay.
 
-Every number is checked for its range when it is read; a missing key is None ("unknown"), never a guess.
+Every number is checked for its range when it is read; a missing key is None ("unknown"), never a guess. A recorder may
+write facts that nothing here needs, so a key that is not declared passes, unless it looks like one that is.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from attrs import field, frozen
+from attrs import field, fields_dict, frozen
 
+from swiommu.address import PAGE_SIZE, PhysSpace, is_power_of_two
 from swiommu.errors import InputError
+from swiommu.input_file import BadValue, InputFile, shown
+from swiommu.memory import SystemMap
+from swiommu.trace.sidecar_keys import AreaKeys, Extents, SidecarKeys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +33,7 @@ __all__ = [
     "trace_name",
 ]
 
+_LARGEST: Final = 4 << 20
 _ENDINGS: Final = (".gz", ".trace", ".txt", ".ftrace", ".log")
 _U64: Final = 1 << 64
 _VERSION: Final = re.compile(r"(\d{1,4})\.(\d{1,4})", re.ASCII)
@@ -133,7 +138,7 @@ class Sidecar:
     """What is known about a recording besides its events; `read_sidecar` makes one.
 
     ``profile`` is ``"6.12"`` or ``"7.3"``: how the kernel behaves where versions differ (a full CMA area answers
-    -ENOMEM before 6.15 and -EBUSY since).
+    -ENOMEM before 6.15 and -EBUSY since). ``unknown_keys`` are those of the file that are not documented.
 
     >>> Sidecar("a.json", "a", "6.18.3", (6, 18)).profile
     '7.3'
@@ -153,6 +158,7 @@ class Sidecar:
     groups: tuple[GroupFacts, ...] = ()
     bounce_pool: BouncePool | None = None
     text_bytes: int | None = None
+    unknown_keys: tuple[str, ...] = ()
 
     @property
     def profile(self) -> Literal["6.12", "7.3"]:
@@ -195,135 +201,77 @@ def find_sidecar(trace: str) -> Sidecar | None:
     return sidecar
 
 
-class _Checked:
-    """Values of the JSON by dotted key, each checked for type and range; None where the key is missing or null."""
-
-    def __init__(self, path: str, data: Mapping[str, object]) -> None:
-        self._path = path
-        self._data = data
-
-    def bad(self, key: str, value: object, wanted: str) -> InputError:
-        shown = repr(value)
-        return InputError(f"{key} is {shown[:60]}{'...' * (len(shown) > 60)}, not {wanted}", path=self._path)
-
-    def get(self, key: str) -> object:
-        value: object = self._data
-        for part in key.split("."):
-            if not isinstance(value, dict):
-                return None
-            value = value.get(part)
-        return value
-
-    def text(self, key: str) -> str:
-        value = self.get(key)
-        if not isinstance(value, str | None):
-            raise self.bad(key, value, "a text")
-        return value or ""
-
-    def number(self, key: str, low: int, high: int) -> int | None:
-        value = self.get(key)
-        return None if value is None else self.whole(key, value, low, high)
-
-    def whole(self, key: str, value: object, low: int, high: int) -> int:
-        """A JSON integer, or a string in hexadecimal with ``0x``, within ``low`` to ``high``."""
-        number = value
-        if isinstance(value, str) and re.fullmatch("0x[0-9a-f]{1,16}", value):
-            number = int(value, 16)
-        if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
-            raise self.bad(key, value, f"a whole number from {low} to {high}")
-        return number
-
-    def lines(self, key: str) -> list[str]:
-        value = self.get(key)
-        if value is None:
-            return []
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.bad(key, value, "a list of texts")
-        return value
-
-
 def read_sidecar(path: str | Path, *, trace: str = "") -> Sidecar:
     """Read a sidecar; ``trace`` is the trace's file name, to look up what is told about that file.
 
-    Raises `InputError` if it is not JSON, not a sidecar, or if a number is out of its range.
+    Raises `InputError` if it is not JSON, not a sidecar, or if a value is not what its key can be.
 
     >>> from swiommu.trace import bundled_path
     >>> path = bundled_path("arm64-6.12-cam-cma64M-s81")
     >>> read_sidecar(path.with_name("arm64-6.12-cam-cma64M-s81.json")).kernel
     '6.12.107+deb13-arm64'
     """
-    where = str(path)
-    try:
-        data = json.loads(Path(path).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"is not JSON ({str(error).partition(':')[0]})", path=where) from None
-    except OSError as error:
-        raise InputError(f"can't be read: {error.strerror or error}", path=where) from None
-    if not isinstance(data, dict) or not all(isinstance(data.get(key), str) for key in ("name", "kernel")):
-        raise InputError("is not a recording's sidecar: the texts 'name' and 'kernel' are missing", path=where)
-    get = _Checked(where, data)
-    kernel = get.text("kernel")
-    version = _VERSION.match(kernel)
+    file = InputFile.read(str(path), what="a recording's sidecar", is_json=True, largest=_LARGEST)
+    if not {"name", "kernel"} & file.data.keys():
+        raise InputError("is not a recording's sidecar: it has neither 'name' nor 'kernel'", path=file.path)
+    keys = file.structure(SidecarKeys, {Extents: _extents}, keep_unknown=True)
+    version = _VERSION.match(keys.kernel)
     if version is None:
-        raise get.bad("kernel", kernel, "a version such as 6.12.107")
-    page_size = get.number("page_size", 4096, 65536) or 4096
-    if page_size & (page_size - 1):
-        raise get.bad("page_size", page_size, "a power of two")
+        raise file.error(("kernel",), f"is {shown(keys.kernel)}, not a version such as 6.12.107")
+    page_size = keys.page_size or PAGE_SIZE
+    if not is_power_of_two(page_size):
+        raise file.error(("page_size",), f"is {page_size}, not a power of two")
+    told = (keys.files or {}).get(trace)
     return Sidecar(
-        path=where,
-        name=get.text("name"),
-        kernel=kernel,
+        path=file.path,
+        name=keys.name,
+        kernel=keys.kernel,
         version=(int(version[1]), int(version[2])),
-        arch=get.text("arch"),
+        arch=keys.arch or "",
         page_size=page_size,
-        cpus=get.number("cpus", 1, 1 << 20),
-        iommu_mode=get.text("iommu.mode"),
-        cma_area=_cma_area(get, page_size),
-        system_ram=tuple(get.lines("system_ram")),
-        devices=_devices(get),
-        groups=_groups(get),
-        bounce_pool=_bounce_pool(get),
-        text_bytes=_text_bytes(get, trace),
+        cpus=keys.cpus,
+        iommu_mode=(keys.iommu and keys.iommu.mode) or "",
+        cma_area=_cma_area(file, keys.cma_area, page_size) if keys.cma_area else None,
+        system_ram=_system_ram(file, keys.system_ram or []),
+        devices=_devices(file, keys.pci_functions or []),
+        groups=_groups(file, keys.iommu_groups or []),
+        bounce_pool=_bounce_pool(keys),
+        text_bytes=told.text_bytes if told else None,
+        unknown_keys=tuple(name for name in file.data if name not in fields_dict(SidecarKeys)),
     )
 
 
-def _text_bytes(get: _Checked, trace: str) -> int | None:
-    files = get.get("files")
-    entry = files.get(trace) if isinstance(files, dict) else None
-    if not isinstance(entry, dict):
-        return None
-    return get.whole(f"files.{trace}.text_bytes", entry.get("text_bytes"), 0, _U64)
+def _extents(value: object, _structure: object) -> tuple[tuple[int, int], ...]:
+    if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        raise BadValue("is no list of pairs of offset and count")
+    for number in (number for pair in value for number in pair):
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise BadValue(f"holds {shown(number)}, not a whole number")
+    return tuple(sorted((offset, count) for offset, count in value))
 
 
-def _cma_area(get: _Checked, page_size: int) -> CmaArea | None:
-    if get.get("cma_area") is None:
-        return None
-    last_pfn = _U64 // page_size - 1
-    base, total = get.number("cma_area.base_pfn", 0, last_pfn), get.number("cma_area.total_pages", 1, last_pfn)
-    if base is None or total is None or base + total > last_pfn + 1:
-        raise get.bad("cma_area", get.get("cma_area"), "an area with base_pfn and total_pages in the address space")
-    key = "cma_area.in_use_before_trace_extents_offset_count"
-    extents = get.get(key)
-    if extents is None:
-        return CmaArea(base, total)
-    if not isinstance(extents, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in extents):
-        raise get.bad(key, extents, "a list of pairs of offset and count")
-    pairs = sorted((get.whole(key, offset, 0, total), get.whole(key, count, 1, total)) for offset, count in extents)
+def _cma_area(file: InputFile, area: AreaKeys, page_size: int) -> CmaArea:
+    if area.base_pfn + area.total_pages > _U64 // page_size:
+        raise file.error(("cma_area",), f"ends at page {area.base_pfn + area.total_pages:#x}, beyond 2**64 bytes")
     end = 0
-    for offset, count in pairs:
-        if offset < end or offset + count > total:
-            raise get.bad(key, extents, f"a list of extents apart from each other within {total} pages")
+    for offset, count in area.in_use_before_trace_extents_offset_count or ():
+        if offset < end or count < 1 or offset + count > area.total_pages:
+            raise file.error(
+                ("cma_area", "in_use_before_trace_extents_offset_count"),
+                f"holds {[offset, count]}, not an extent apart from the others within {area.total_pages} pages",
+            )
         end = offset + count
-    return CmaArea(base, total, tuple(pairs))
+    return CmaArea(area.base_pfn, area.total_pages, area.in_use_before_trace_extents_offset_count)
 
 
-def _devices(get: _Checked) -> dict[str, DeviceFacts]:
+def _devices(file: InputFile, lines: list[str]) -> dict[str, DeviceFacts]:
     devices = {}
-    for line in get.lines("pci_functions"):
+    for number, line in enumerate(lines):
         found = _FUNCTION.fullmatch(line.strip())
         if found is None or not (int(found["mask"]) <= 64 and int(found["coherent"]) <= 64):
-            raise get.bad(
-                "pci_functions", line, "a PCI function with its ids, class, driver and masks of up to 64 bits"
+            raise file.error(
+                ("pci_functions", number),
+                f"is {shown(line)}, not a PCI function with its ids, class, driver and masks of up to 64 bits",
             )
         name = found["name"]
         devices[name] = DeviceFacts(
@@ -337,28 +285,41 @@ def _devices(get: _Checked) -> dict[str, DeviceFacts]:
     return devices
 
 
-def _groups(get: _Checked) -> tuple[GroupFacts, ...]:
+def _groups(file: InputFile, lines: list[str]) -> tuple[GroupFacts, ...]:
     groups: list[tuple[re.Match[str], list[ReservedRegion]]] = []
-    for line in get.lines("iommu_groups"):
+    for number, line in enumerate(lines):
         if found := _GROUP.fullmatch(line):
             groups.append((found, []))
         elif groups and (found := _RESERVED.fullmatch(line)):
             region = ReservedRegion(int(found["lo"], 16), int(found["hi"], 16), found["kind"])
             if region.last < region.start:
-                raise get.bad("iommu_groups", line, "a region that ends after its start")
+                raise file.error(("iommu_groups", number), f"is {shown(line)}, a region that ends before its start")
             groups[-1][1].append(region)
         else:
-            raise get.bad("iommu_groups", line, "a group line or a reserved region of the group above")
+            raise file.error(
+                ("iommu_groups", number),
+                f"is {shown(line)}, not a group line or a reserved region of the group above",
+            )
     return tuple(
         GroupFacts(int(found["number"]), found["type"], tuple(found["devices"].split()), tuple(regions))
         for found, regions in groups
     )
 
 
-def _bounce_pool(get: _Checked) -> BouncePool | None:
-    lowest = get.number("bounce_pool_addresses_seen.lowest", 0, _U64 - 1)
-    if found := _POOL_MAPPED.search("\n".join(get.lines("dmesg_excerpt"))):
+def _system_ram(file: InputFile, lines: list[str]) -> tuple[str, ...]:
+    """The lines as they are, once a map can be made of them."""
+    try:
+        SystemMap.from_lines(PhysSpace("recorded machine"), lines)
+    except InputError as error:
+        where = ("system_ram",) if error.line is None else ("system_ram", error.line - 1)
+        raise file.error(where, f": {error.reason}") from error
+    return tuple(lines)
+
+
+def _bounce_pool(keys: SidecarKeys) -> BouncePool | None:
+    lowest = keys.bounce_pool_addresses_seen.lowest if keys.bounce_pool_addresses_seen else None
+    if found := _POOL_MAPPED.search("\n".join(keys.dmesg_excerpt or ())):
         return BouncePool(int(found[2], 16) - int(found[1], 16), "log", lowest)
-    if found := _SLOTS.search(get.text("boot_parameters")):
+    if found := _SLOTS.search(keys.boot_parameters or ""):
         return BouncePool(int(found[1]) * _SLOT_BYTES, "boot parameter", lowest)
     return None if lowest is None else BouncePool(_DEFAULT_POOL, "default", lowest)

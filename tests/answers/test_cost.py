@@ -89,21 +89,37 @@ def test_what_no_wrong_price_turns_over_is_decided():
     ]
 
 
+def test_prices_from_json(tmp_path):
+    path = tmp_path / "prices.json"
+    path.write_text('{"unit": "cycles", "map": {"price": 5, "source": "our board"}, "unmap": null}')
+    assert read_cost_vector(str(path)) == CostVector("cycles", {"map": Price(5.0, "our board")})
+    path.write_text('{"unit": "cycles",\n"mpa": {"price": 5, "source": "our board"}}')
+    with pytest.raises(InputError) as caught:
+        read_cost_vector(str(path))
+    assert str(caught.value) == f"{path}:2: has no key 'mpa'; did you mean 'map'?"
+
+
+NINES = f"{int('9' * 4000):#x}"[:57] + "..."
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "prices nothing; there are walk_ref, map, unmap, invalidation, copied_kib"),
-        ("[walk]\nprice=1\nsource='x'", "nothing named 'walk' has a price; did you mean 'walk_ref'?"),
-        ("[map]\nprice=1", '[map] names no source; write "guess" if it is one'),
-        ("[map]\nprice=1\nsource=' '", '[map] names no source; write "guess" if it is one'),
-        ("[map]\nsource='x'", "[map] has no price, a number from 0 on"),
-        ("[map]\nprice=-1\nsource='x'", "[map] has no price, a number from 0 on"),
-        ("[map]\nprice=nan\nsource='x'", "[map] has no price, a number from 0 on"),
-        ("[map]\nprice=true\nsource='x'", "[map] has no price, a number from 0 on"),
-        ("[map]\nprice=1\nsource='x'\nband=2", "[map] has no 'band': only price and source"),
-        ("map = 3", '[map] names no source; write "guess" if it is one'),
-        ("unit = 3", "unit is not a text"),
-        ("[map", "is not TOML: Expected ']' at the end of a table declaration (at end of document)"),
+        ("", ": prices nothing; there are walk_ref, map, unmap, invalidation, copied_kib"),
+        ("[walk]\nprice=1\nsource='x'", ":1: has no key 'walk'; did you mean 'walk_ref'?"),
+        ("[map]\nprice=1", ":1: map.source is missing"),
+        ("[map]\nprice=1\nsource=' '", ":3: map.source is ' ', not a text that can be printed"),
+        ("[map]\nsource='x'", ":1: map.price is missing"),
+        ("[map]\nprice=-1\nsource='x'", ":2: map.price is -1, not a number from 0 to 1e+18"),
+        ("[map]\nprice=nan\nsource='x'", ":2: map.price is nan, not a number from 0 to 1e+18"),
+        ("[map]\nprice=inf\nsource='x'", ":2: map.price is inf, not a number from 0 to 1e+18"),
+        ("[map]\nprice=true\nsource='x'", ":2: map.price is True, not a number"),
+        (f"[map]\nprice={'9' * 4000}\nsource='x'", f":2: map.price is {NINES}, not a number from 0 to 1e+18"),
+        ("[map]\nprice=1\nsource='x'\nband=2", ":4: map has no key 'band'; there are price, source"),
+        ("map = 3", ":1: map is 3, not a table"),
+        ("unit = 3", ":1: unit is 3, not a text"),
+        ('unit = "\\u001b[31m"', ":1: unit is '\\x1b[31m', not a text that can be printed"),
+        ("[map", ": is not TOML: Expected ']' at the end of a table declaration (at end of document)"),
     ],
 )
 def test_refusals(tmp_path, text, sentence):
@@ -111,7 +127,7 @@ def test_refusals(tmp_path, text, sentence):
     path.write_text(text)
     with pytest.raises(InputError) as caught:
         read_cost_vector(str(path))
-    assert str(caught.value) == f"{path}: {sentence}"
+    assert str(caught.value) == f"{path}{sentence}"
 
 
 def test_no_file(tmp_path):

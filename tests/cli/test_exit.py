@@ -135,7 +135,7 @@ def test_unknown_design_is_told_before_anything_is_read(swiommu):
 def test_sidecar_that_is_not_json(swiommu, tmp_path, recording):
     shutil.copy(recording, tmp_path / "mine.trace.gz")
     (tmp_path / "mine.json").write_text("not json")
-    refused(swiommu("compare", "mine.trace.gz"), "mine.json: is not JSON (Expecting value)")
+    refused(swiommu("compare", "mine.trace.gz"), "mine.json:1: is not JSON: Expecting value (column 1)")
 
 
 def test_sidecar_of_another_trace(swiommu, tmp_path, recording):

@@ -120,7 +120,7 @@ def test_a_fault_is_an_answer(swiommu):
         (
             ["bad.toml", "0"],
             3,
-            "swiommu: bad.toml: memory.ram: base is 'low', not an address from 0 to 2**64 - 1",
+            "swiommu: bad.toml:3: memory.ram.base is 'low', not a number of bytes, or a text such as \"64 MiB\"",
         ),
         (
             ["none.toml", "0"],

@@ -58,7 +58,7 @@ def test_the_length_of_a_walk_is_the_formats(tmp_path, name):
             break
     with pytest.raises(InputError) as caught:
         written(tmp_path, "".join(deep) + RAM)
-    assert str(caught.value) == f"{tmp_path / 's.toml'}: {dear}"
+    assert str(caught.value).partition("s.toml:")[2].partition(": ")[2] == dear
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_length_of_a_walk_is_the_formats(tmp_path, name):
         ),
         (
             layer("riscv-sv48-napot", "at = 0, to = 0, size = 4096, page = 8192"),
-            "map[0]: page is 0x2000, not one of 0x8000000000, 0x40000000, 0x200000, 0x10000, 0x1000",
+            "map[0].page is 0x2000, not one of 0x8000000000, 0x40000000, 0x200000, 0x10000, 0x1000",
         ),
         (layer("vtd-s-4"), "format is 'vtd-s-4'; did you mean 'vtd-ss-4'?"),
         (

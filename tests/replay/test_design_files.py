@@ -1,9 +1,10 @@
 """Designs from TOML: what they become, and a sentence for everything that is wrong."""
 
+import attrs
 import pytest
 
 from swiommu.answers import compare
-from swiommu.errors import InputError
+from swiommu.errors import InputError, InvalidArgument
 from swiommu.replay import PRESETS, Design, read_designs
 from swiommu.trace import read_trace
 
@@ -58,45 +59,116 @@ def test_the_format_of_a_page_table_changes_what_it_costs(read):
     assert rows["riscv-sv48x4"].table_bytes > rows["vtd-ss-4"].table_bytes  # a root of 16 KiB
 
 
+def test_sizes_may_have_a_unit(read):
+    (design,) = read('[[design]]\nname = "mine"\nbased_on = "swiotlb"\npool = "4 MiB"\n')
+    assert design == attrs.evolve(PRESETS["swiotlb"], name="mine", summary="swiotlb with other knobs", pool=4 << 20)
+
+
+def test_a_design_made_in_python_is_checked_by_the_same_declarations():
+    for options, sentence in (
+        ({"pool": 100}, f"pool is 100, {POOL}"),
+        ({"driver": "pagd"}, "driver is 'pagd'; did you mean 'paged'?"),
+        ({"flush": "lazy"}, "flush is 'lazy', which needs driver 'paged', not 'none'"),
+    ):
+        with pytest.raises(InvalidArgument) as caught:
+            Design("a", "b", **options)
+        assert str(caught.value) == sentence
+
+
+POOL = "not a number of bytes from 2048 to 2**40"
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "holds no [[design]] table"),
-        ("design = 3", "holds no [[design]] table"),
-        ("[[design]]\n", "a [[design]] needs a name"),
+        ("", ": design is missing"),
+        ("design = []", ":1: design has no [[design]] table"),
+        ("design = 3", ":1: design is 3, not a list of tables"),
+        ("[design]", ":1: design has no [[design]] table"),
+        ("[design.a]", ":1: design is a table, not a list of tables"),
+        ("design = [3]", ":1: design[0] is 3, not a table"),
+        ("name = 'a'\n[[design]]\nname = 'a'\n", ":1: has no key 'name'; there are design"),
+        ("[[design]]\n", ":1: design[0].name is missing"),
+        ("[[design]]\nname = ''\n", ":2: design[0].name is empty"),
+        ("[[design]]\nname = 5\n", ":2: design[0].name is 5, not a text"),
         (
-            '[[design]]\nname = "a"\nallocater = "bitmap"\n',
-            "design 'a' has no knob 'allocater'; did you mean 'allocator'?",
+            '[[design]]\nname = "b"\n\n[[design]]\nname = "a"\nalocator = "bitmap"\n',
+            ":6: design[1] has no key 'alocator'; did you mean 'allocator'?",
+        ),
+        (
+            '[[design]]\nname = "a"\nbasedon = "cma-bitmap"\n',
+            ":3: design[0] has no key 'basedon'; did you mean 'based_on'?",
         ),
         (
             '[[design]]\nname = "a"\nallocator = "tlsf"\n',
-            "design 'a': allocator is 'tlsf', not one of '', 'best_fit', 'bitmap'",
+            ":3: design[0].allocator is 'tlsf'; there are '', best_fit, bitmap",
         ),
-        ('[[design]]\nname = "a"\npool = "64M"\n', "design 'a': pool is '64M', not a number of bytes"),
-        ('[[design]]\nname = "a"\nflush = "lazy"\n', "design 'a': flush 'lazy' needs driver 'paged', not 'none'"),
+        ('[[design]]\nname = "a"\nallocator = 7\n', ":3: design[0].allocator is 7, not a text"),
+        (
+            '[[design]]\nname = "a"\npool = "64 parsecs"\n',
+            ":3: design[0].pool is '64 parsecs', not a number of bytes, or a text such as \"64 MiB\"",
+        ),
+        (
+            '[[design]]\nname = "a"\npool = true\n',
+            ':3: design[0].pool is True, not a number of bytes, or a text such as "64 MiB"',
+        ),
+        ('[[design]]\nname = "a"\npool = 100\n', f":3: design[0].pool is 100, {POOL}"),
+        ('[[design]]\nname = "a"\npool = 0\n', f":3: design[0].pool is 0, {POOL}"),
+        ('[[design]]\nname = "a"\npool = -1\n', f":3: design[0].pool is -1, {POOL}"),
+        ('[[design]]\nname = "a"\npool = 0x8000_0000_0000\n', f":3: design[0].pool is 140737488355328, {POOL}"),
+        (
+            '[[design]]\nname = "a"\ndriver = "linear"\nallocator = "bitmap"\ndelta = 0x1_0000_0000_0000\n',
+            ":5: design[0].delta is 281474976710656, not a number of bytes from -281474976710655 to 2**48 - 1",
+        ),
+        (
+            '[[design]]\nname = "a"\nlent = 1_000_001\n',
+            ":3: design[0].lent is 1000001, not a number of pages in a million from 0 to 1000000",
+        ),
+        (
+            '[[design]]\nname = "a"\nflush = "lazy"\n',
+            ":3: design[0].flush is 'lazy', which needs driver 'paged', not 'none'",
+        ),
         (
             '[[design]]\nname = "a"\ndriver = "linear"\n',
-            "design 'a': driver 'linear' needs an allocator: it has nothing but its region",
+            ":3: design[0].driver is 'linear', which needs an allocator: it has nothing but its region",
         ),
         (
             '[[design]]\nname = "a"\nbased_on = "shim-over-iommu"\nflush = "lazy"\n',
-            "design 'a': flush 'lazy' needs allocator '': a chunk goes back at its unmap",
+            ":4: design[0].flush is 'lazy', which needs allocator '': a chunk goes back at its unmap",
         ),
-        ('[[design]]\nname = "a"\nformat = "amd-v1"\n', "design 'a': format 'amd-v1' needs driver 'paged', not 'none'"),
-        ('[[design]]\nname = "a"\ndelta = 4096\n', "design 'a': delta needs driver 'linear', not 'none'"),
+        (
+            '[[design]]\nname = "a"\nformat = "amd-v1"\n',
+            ":3: design[0].format is 'amd-v1', which needs driver 'paged', not 'none'",
+        ),
+        (
+            '[[design]]\nname = "a"\ndelta = 4096\n',
+            ":3: design[0].delta is 4096, which needs driver 'linear', not 'none'",
+        ),
         (
             '[[design]]\nname = "a"\ndriver = "paged"\nbounce = "all"\n',
-            "design 'a': bounce 'all' needs driver 'none', not 'paged'",
+            ":4: design[0].bounce is 'all', which needs driver 'none', not 'paged'",
         ),
-        ('[[design]]\nname = "cma-bitmap"\n', "the name 'cma-bitmap' is taken; give the design another"),
-        ('[[design]]\nname = "a"\n[[design]]\nname = "a"\n', "the name 'a' is taken; give the design another"),
+        (
+            '[[design]]\nname = "a"\nlends = "movable"\n',
+            ":3: design[0].lends is 'movable', which needs driver 'none' with allocator 'bitmap', not 'none' with ''",
+        ),
+        (
+            '[[design]]\nname = "a"\nbased_on = "gcma"\npinned = 5\n',
+            ":4: design[0].pinned is 5, but droppable pages are never pinned",
+        ),
+        ('[[design]]\nname = "cma-bitmap"\n', ":2: design[0].name is 'cma-bitmap', a name that is taken"),
+        ('[[design]]\nname = "a"\n[[design]]\nname = "a"\n', ":4: design[1].name is 'a', a name that is taken"),
         (
             '[[design]]\nname = "a"\nbased_on = "cma"\n',
-            f"no design is named 'cma': did you mean 'gcma'? there are as-recorded, {', '.join(PRESETS)}",
+            ":3: design[0].based_on is 'cma', not a preset; did you mean 'gcma'?",
+        ),
+        (
+            '[[design]]\nname = "a"\nbased_on = 7\n',
+            f":3: design[0].based_on is 7, not a preset; there are {', '.join(PRESETS)}",
         ),
     ],
 )
 def test_refusals(read, tmp_path, text, sentence):
     with pytest.raises(InputError) as caught:
         read(text)
-    assert str(caught.value) == f"{tmp_path}/designs.toml: {sentence}"
+    assert str(caught.value) == f"{tmp_path}/designs.toml{sentence}"

@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import time
 
 import pytest
 from hypothesis import given
@@ -29,7 +30,7 @@ RELEASE = "           v4l-185     [000] .....     8.1: cma_release: name=r pfn=0
 def read(tmp_path):
     def read(data):
         path = tmp_path / "t.json"
-        path.write_text(data if isinstance(data, str) else json.dumps(data))
+        path.write_text(data if isinstance(data, str) else json.dumps(data, indent=1))
         return read_sidecar(path)
 
     return read
@@ -41,8 +42,8 @@ def refusal(read, tmp_path):
         with pytest.raises(InputError) as caught:
             read(data)
         text = str(caught.value)
-        assert text.startswith(f"{tmp_path / 't.json'}: ")
-        return text.removeprefix(f"{tmp_path / 't.json'}: ")
+        assert text.startswith(f"{tmp_path / 't.json'}:")
+        return text.removeprefix(f"{tmp_path / 't.json'}")
 
     return refusal
 
@@ -124,80 +125,114 @@ def test_iommus_among_the_functions(read):
 
 AREA = {"base_pfn": "0x1000", "total_pages": 64}
 EXTENTS = "in_use_before_trace_extents_offset_count"
-FUNCTION = "a PCI function with its ids, class, driver and masks of up to 64 bits"
+FUNCTION = "not a PCI function with its ids, class, driver and masks of up to 64 bits"
+
+
+APART = "not an extent apart from the others within 64 pages"
+NUMBER = 'not a whole number, or a text such as "0xb9a00"'
 
 
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        ("", "is not JSON (Expecting value)"),
-        ("{", "is not JSON (Expecting property name enclosed in double quotes)"),
-        (
-            "[" * 100_000,
-            "is not JSON (maximum recursion depth exceeded while decoding a JSON array from a unicode string)",
-        ),
-        ("[]", "is not a recording's sidecar: the texts 'name' and 'kernel' are missing"),
-        ({"name": "t"}, "is not a recording's sidecar: the texts 'name' and 'kernel' are missing"),
-        ({"name": 1, "kernel": "6.1"}, "is not a recording's sidecar: the texts 'name' and 'kernel' are missing"),
-        (MINIMAL | {"kernel": "next"}, "kernel is 'next', not a version such as 6.12.107"),
-        (MINIMAL | {"arch": 1}, "arch is 1, not a text"),
-        (MINIMAL | {"page_size": 5000}, "page_size is 5000, not a power of two"),
-        (MINIMAL | {"page_size": 0}, "page_size is 0, not a whole number from 4096 to 65536"),
-        (MINIMAL | {"cpus": True}, "cpus is True, not a whole number from 1 to 1048576"),
-        (MINIMAL | {"cpus": 1.5}, "cpus is 1.5, not a whole number from 1 to 1048576"),
-        (
-            MINIMAL | {"cma_area": {}},
-            "cma_area is {}, not an area with base_pfn and total_pages in the address space",
-        ),
+        ("", ":1: is not JSON: Expecting value (column 1)"),
+        ("{", ":1: is not JSON: Expecting property name enclosed in double quotes (column 2)"),
+        ("[" * 100_000, ": nests deeper than 64 levels, not a recording's sidecar"),
+        ("[]", ": is a list, not an object with keys"),
+        ({}, ": is not a recording's sidecar: it has neither 'name' nor 'kernel'"),
+        ({"name": "t"}, ": kernel is missing"),
+        ({"name": 1, "kernel": "6.1"}, ":2: name is 1, not a text"),
+        (MINIMAL | {"kernel": "next"}, ":3: kernel is 'next', not a version such as 6.12.107"),
+        (MINIMAL | {"arch": 1}, ":4: arch is 1, not a text"),
+        (MINIMAL | {"page_size": 5000}, ":4: page_size is 5000, not a power of two"),
+        (MINIMAL | {"page_size": 0}, ":4: page_size is 0, not a number of bytes from 4096 to 65536"),
+        (MINIMAL | {"cpus": True}, ':4: cpus is True, not a whole number, or a text such as "0xb9a00"'),
+        (MINIMAL | {"cpus": 1.5}, ':4: cpus is 1.5, not a whole number, or a text such as "0xb9a00"'),
+        (MINIMAL | {"cma_area": 3}, ":4: cma_area is 3, not a table"),
+        (MINIMAL | {"cma_area": {}}, ":4: cma_area.base_pfn is missing"),
         (
             MINIMAL | {"cma_area": AREA | {"base_pfn": "0xfffffffffffff"}},
-            (
-                "cma_area is {'base_pfn': '0xfffffffffffff', 'total_pages': 64}, "
-                "not an area with base_pfn and total_pages in the address space"
-            ),
+            ":4: cma_area ends at page 0x1000000000003f, beyond 2**64 bytes",
+        ),
+        (
+            MINIMAL | {"page_size": 65536, "cma_area": AREA | {"base_pfn": "0xffffffffffff"}},
+            ":5: cma_area ends at page 0x100000000003f, beyond 2**64 bytes",
         ),
         (
             MINIMAL | {"cma_area": AREA | {"base_pfn": "b9a00"}},
-            "cma_area.base_pfn is 'b9a00', not a whole number from 0 to 4503599627370495",
+            ":5: cma_area.base_pfn is 'b9a00', not a whole number, or a text such as \"0xb9a00\"",
         ),
         (
             MINIMAL | {"cma_area": AREA | {"total_pages": 0}},
-            "cma_area.total_pages is 0, not a whole number from 1 to 4503599627370495",
+            ":6: cma_area.total_pages is 0, not a number of pages from 1 to 2**52 - 1",
         ),
         (
             MINIMAL | {"cma_area": AREA | {EXTENTS: [1]}},
-            f"cma_area.{EXTENTS} is [1], not a list of pairs of offset and count",
+            f":7: cma_area.{EXTENTS} is no list of pairs of offset and count",
         ),
         (
-            MINIMAL | {"cma_area": AREA | {EXTENTS: [[0, 0]]}},
-            f"cma_area.{EXTENTS} is 0, not a whole number from 1 to 64",
+            MINIMAL | {"cma_area": AREA | {EXTENTS: [[0, "1"]]}},
+            f":7: cma_area.{EXTENTS} holds '1', not a whole number",
+        ),
+        (MINIMAL | {"cma_area": AREA | {EXTENTS: [[0, 0]]}}, f":7: cma_area.{EXTENTS} holds [0, 0], {APART}"),
+        (MINIMAL | {"cma_area": AREA | {EXTENTS: [[-1, 9]]}}, f":7: cma_area.{EXTENTS} holds [-1, 9], {APART}"),
+        (MINIMAL | {"cma_area": AREA | {EXTENTS: [[8, 8], [0, 9]]}}, f":7: cma_area.{EXTENTS} holds [8, 8], {APART}"),
+        (MINIMAL | {"cma_area": AREA | {EXTENTS: [[60, 5]]}}, f":7: cma_area.{EXTENTS} holds [60, 5], {APART}"),
+        (MINIMAL | {"system_ram": "x"}, ":4: system_ram is 'x', not a list of texts"),
+        (MINIMAL | {"system_ram": ["0-fff : A", 1]}, ":4: system_ram has 1 as item 1, not a text"),
+        (MINIMAL | {"system_ram": ["0-fff : A", "x"]}, ":6: system_ram[1]: expected 'first-last : name', found 'x'"),
+        (
+            MINIMAL | {"system_ram": ["0-fff : A", "800-1fff : B"]},
+            ":6: system_ram[1]: '00000800-00001fff : B' crosses the border of '00000000-00000fff : A'",
         ),
         (
-            MINIMAL | {"cma_area": AREA | {EXTENTS: [[8, 8], [0, 9]]}},
-            f"cma_area.{EXTENTS} is [[8, 8], [0, 9]], not a list of extents apart from each other within 64 pages",
+            MINIMAL | {"system_ram": ["0-0 : A"]},
+            ":4: system_ram: every address is zero: only root can read the addresses of /proc/iomem",
         ),
-        (
-            MINIMAL | {"cma_area": AREA | {EXTENTS: [[60, 5]]}},
-            f"cma_area.{EXTENTS} is [[60, 5]], not a list of extents apart from each other within 64 pages",
-        ),
-        (MINIMAL | {"system_ram": "x"}, "system_ram is 'x', not a list of texts"),
-        (MINIMAL | {"pci_functions": ["x"]}, f"pci_functions is 'x', not {FUNCTION}"),
+        (MINIMAL | {"pci_functions": ["x"]}, f":5: pci_functions[0] is 'x', {FUNCTION}"),
         (
             MINIMAL | {"pci_functions": ["d 0x1 0x2 class=0x3 driver= dma_mask_bits=65 consistent=32"]},
-            f"pci_functions is 'd 0x1 0x2 class=0x3 driver= dma_mask_bits=65 consistent=32', not {FUNCTION}",
+            f":5: pci_functions[0] is 'd 0x1 0x2 class=0x3 driver= dma_mask_bits=65 consistent=32', {FUNCTION}",
         ),
         (
             MINIMAL | {"iommu_groups": ["  resv 0x0 0x1 msi"]},
-            "iommu_groups is '  resv 0x0 0x1 msi', not a group line or a reserved region of the group above",
+            ":5: iommu_groups[0] is '  resv 0x0 0x1 msi', not a group line or a reserved region of the group above",
         ),
         (
             MINIMAL | {"iommu_groups": ["group 0 type=DMA devices=a ", "  resv 0x2 0x1 msi"]},
-            "iommu_groups is '  resv 0x2 0x1 msi', not a region that ends after its start",
+            ":6: iommu_groups[1] is '  resv 0x2 0x1 msi', a region that ends before its start",
         ),
+        (MINIMAL | {"cma_aera": AREA}, ":4: has no key 'cma_aera'; did you mean 'cma_area'?"),
+        (MINIMAL | {"pagesize": 65536}, ":4: has no key 'pagesize'; did you mean 'page_size'?"),
+        (MINIMAL | {"Boot-Parameters": ""}, ":4: has no key 'Boot-Parameters'; did you mean 'boot_parameters'?"),
+        (MINIMAL | {"iommu": {"mod": "lazy"}}, ":5: iommu has no key 'mod'; did you mean 'mode'?"),
+        (
+            MINIMAL | {"cma_area": AREA | {"total_page": 1}},
+            ":7: cma_area has no key 'total_page'; did you mean 'total_pages'?",
+        ),
+        (MINIMAL | {"files": {"t.trace": {"text_bytes": "all"}}}, f":6: files.'t.trace'.text_bytes is 'all', {NUMBER}"),
     ],
 )
 def test_refused_sidecars(refusal, data, reason):
     assert refusal(data) == reason
+
+
+def test_facts_that_are_not_known_pass_and_are_named(tmp_path):
+    (tmp_path / "t.trace").write_text(RELEASE)
+    sidecar = tmp_path / "t.json"
+    sidecar.write_text(json.dumps(MINIMAL | {"hz": 250, "system_map": "none", "recorded_on": ["a", "board"]}))
+    trace = read_trace(tmp_path / "t.trace")
+    assert trace.sidecar.unknown_keys == ("hz", "system_map")
+    assert trace.notes == ["the sidecar holds keys that are not known and not used: 'hz', 'system_map'"]
+
+
+def test_a_thousand_equal_lines_of_ram_take_no_time(read):
+    begin = time.process_time()
+    lines = ["00000000-00000fff : System RAM"] * 20_000
+    assert len(read(MINIMAL | {"system_ram": lines}).system_ram) == 20_000
+    nested = [f"{at:08x}-{0x0FFF_FFFF - at:08x} : System RAM" for at in range(20_000)]
+    assert len(read(MINIMAL | {"system_ram": nested}).system_ram) == 20_000
+    assert time.process_time() - begin < 5
 
 
 def test_the_sidecar_of_another_trace_is_refused(tmp_path):

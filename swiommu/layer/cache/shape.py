@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import attrs
 
 from swiommu.address import is_power_of_two
 from swiommu.errors import InvalidArgument
+from swiommu.input_file import key
 
-__all__ = ["POLICIES", "CacheShape", "Knob"]
+__all__ = ["POLICIES", "CacheShape"]
 
 POLICIES: Final = {
     "lru": "the least recently used goes first",
@@ -17,51 +18,6 @@ POLICIES: Final = {
     "random": "any one goes, by a generator that begins with `seed`",
     "plru": "a binary tree over the ways of a set points away from what was used last",
 }
-
-
-class Knob(NamedTuple):
-    """One thing to choose: its default, the least number or the words that there are, what it means, how it is refused.
-
-    >>> [knob.name for knob in CacheShape.knobs()]
-    ['entries', 'ways', 'policy', 'seed']
-    """
-
-    name: str
-    default: int | str | None
-    least: int | None
-    words: tuple[str, ...]
-    sentence: str
-    refusal: str
-
-    def require(self, value: object) -> None:
-        """Refuse a value that it can't have; None is one only where it is the default."""
-        if value is None and self.default is None:
-            return
-        if self.words:
-            fits = value in self.words
-        else:
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            fits = whole and self.least is not None and value >= self.least  # type: ignore[operator]
-        if not fits:
-            raise InvalidArgument(self.refusal.format(value), **{self.name: value})
-
-
-def _knob(
-    default: int | str | None,
-    sentence: str,
-    refusal: str,
-    *,
-    least: int | None = None,
-    words: tuple[str, ...] = (),
-) -> Any:
-    def check(_shape: object, attribute: attrs.Attribute[Any], value: object) -> None:
-        _declared(attribute).require(value)
-
-    return attrs.field(default=default, validator=check, metadata={"knob": (least, words, sentence, refusal)})
-
-
-def _declared(attribute: attrs.Attribute[Any]) -> Knob:
-    return Knob(attribute.name, attribute.default, *attribute.metadata["knob"])
 
 
 @attrs.frozen
@@ -76,19 +32,10 @@ class CacheShape:
     (16, '64 entries, 4 ways, lru', 'no limit')
     """
 
-    entries: int | None = _knob(
-        None, "answers that it holds; without it, all", "a cache of {} entries: at least 1 is needed", least=1
-    )
-    ways: int | None = _knob(
-        None, "places in each set; without it, one set has all", "a cache of {} ways: at least 1 is needed", least=1
-    )
-    policy: str = _knob(
-        "lru",
-        "which one goes when a set is full",
-        f"no policy {{!r}}: there are {', '.join(POLICIES)}",
-        words=tuple(POLICIES),
-    )
-    seed: int = _knob(0, "where the generator of policy random begins", "a seed of {}: at least 0", least=0)
+    entries: int | None = key("Answers that it holds; without it, all.", None, least=1)
+    ways: int | None = key("Places in each set; without it, one set has all.", None, least=1)
+    policy: str = key("Which one goes when a set is full.", "lru", choices=POLICIES)
+    seed: int = key("Where the generator of policy `random` begins.", 0, least=0)
 
     def __attrs_post_init__(self) -> None:
         if self.ways is not None and (self.entries is None or self.entries % self.ways):
@@ -99,11 +46,6 @@ class CacheShape:
             raise InvalidArgument(
                 f"policy plru needs ways that are a power of two, not {self.places or 'any number'}", ways=self.places
             )
-
-    @classmethod
-    def knobs(cls) -> list[Knob]:
-        """What there is to choose, in order."""
-        return [_declared(attribute) for attribute in attrs.fields(cls)]
 
     @property
     def places(self) -> int | None:

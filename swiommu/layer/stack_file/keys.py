@@ -1,25 +1,46 @@
-"""The keys of a stack file: each read as what it must be, each mistake one sentence with the file and the key."""
+"""The keys of a stack file, and what each may be."""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+
+import attrs
 
 from swiommu.address import Prot
-from swiommu.errors import InputError
-from swiommu.toml_file import did_you_mean
+from swiommu.input_file import BadValue, ByteCount, did_you_mean, key, shown
+from swiommu.layer.cache import CacheShape
+from swiommu.layer.graph import ReservedKind
+from swiommu.pagetable import MOCK
+from swiommu.pagetable.formats import FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable
 
-__all__ = ["Keys", "shown"]
+__all__ = [
+    "HOOKS",
+    "CacheKeys",
+    "DeviceKeys",
+    "FlatKeys",
+    "FlatMapKeys",
+    "LayerKeys",
+    "MapKeys",
+    "MemoryKeys",
+    "NodeKeys",
+    "PagedKeys",
+    "ReservedKeys",
+    "RoutedKeys",
+    "RouterKeys",
+    "SpanKeys",
+    "StackKeys",
+    "WidthKeys",
+    "WindowKeys",
+]
 
-_MOST: Final = 1 << 64
-_LONGEST_NAME: Final = 64
+Lowers: TypeAlias = Annotated[dict[str, str], "a name, or names by port"]
+Protection: TypeAlias = Annotated[Prot, "words"]
+
 _LONGEST_LIST: Final = 4096
-_SHOWN: Final = 60
-_SIZE: Final = re.compile(r"([0-9]{1,20}) ?([KMGT])?(?:i?B)?", re.ASCII)
-_UNITS: Final = {None: 0, "K": 10, "M": 20, "G": 30, "T": 40}
+_MOST_LEVELS: Final = 8
 _PROTS: Final = {
     "r": Prot.READ,
     "w": Prot.WRITE,
@@ -28,146 +49,195 @@ _PROTS: Final = {
 }
 
 
-def shown(value: object) -> str:
-    r"""A value of somebody's file as a sentence can hold it: short, whatever it is, and without control characters.
-
-    >>> shown("a\x1b[31m"), shown(1 << 70), shown([1, 2])
-    ("'a\\x1b[31m'", '0x400000000000000000', 'a list')
-    """
-    if isinstance(value, (list, dict)):
-        return "a list" if isinstance(value, list) else "a table"
-    # Python refuses to write a number of thousands of digits in decimal, never in hexadecimal.
-    text = f"{value:#x}" if isinstance(value, int) and abs(value) >= _MOST else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+_ADDRESS: Final[dict[str, Any]] = {"unit": "bytes", "least": 0, "most": (1 << 64) - 1}
+_SIZE: Final[dict[str, Any]] = {"unit": "bytes", "least": 1, "most": 1 << 64}
+_WIDTH: Final[dict[str, Any]] = {"unit": "bits", "least": 1, "most": 64}
 
 
-class Keys:
-    """One table of the file: ``where`` is its name for sentences. A method a kind of value; `close` at the end.
+@attrs.frozen(kw_only=True)
+class ReservedKeys:
+    """Keys of a reserved region."""
 
-    >>> keys = Keys({"size": "64 MiB", "on": "ram", "sizes": 1}, "layer.bus", "stack.toml")
-    >>> keys.size("size"), keys.name("on")
-    (67108864, 'ram')
-    >>> keys.close()
-    Traceback (most recent call last):
-    swiommu.errors.InputError: stack.toml: layer.bus: there is no key 'sizes'; did you mean 'size'?
-    """
+    at: ByteCount = key("The first address.", **_ADDRESS)
+    size: ByteCount = key("The size.", **_SIZE)
+    kind: str = key("What it is reserved for.", "reserved", choices=[str(kind) for kind in ReservedKind])
 
-    def __init__(self, table: object, where: str, path: str) -> None:
-        self.where = where
-        self.path = path
-        self._used: dict[str, None] = {}
-        if not isinstance(table, dict):
-            raise self.error(f"is {shown(table)}, not a table")
-        self._table: dict[str, Any] = table
 
-    def error(self, reason: str) -> InputError:
-        """What is wrong with this table."""
-        return InputError(f"{self.where}: {reason}" if self.where else reason, path=self.path)
+@attrs.frozen(kw_only=True)
+class CacheKeys(CacheShape):
+    """Keys of a cache."""
 
-    def close(self) -> None:
-        """Refuse a key that nobody asked for."""
-        for key in self._table:
-            if key not in self._used:
-                raise self.error(f"there is no key {shown(key)}; {did_you_mean(key[:_LONGEST_NAME], self._used)}")
+    walk: list[CacheShape] = key(
+        "Of a `tlb`: the other keys, once for each upper level of a walk whose entries are kept, the root's first.",
+        [],
+        longest=_MOST_LEVELS,
+    )
 
-    def address(self, key: str, default: int | None = None) -> int:
-        """A number from 0 to 2**64 - 1."""
-        return self._number(key, default, 0, _MOST - 1, "an address from 0 to 2**64 - 1")
 
-    def size(self, key: str, default: int | None = None) -> int:
-        """A number of bytes from 1 to 2**64, also written as "64 MiB"."""
-        return self._number(key, default, 1, _MOST, 'a number of bytes from 1 to 2**64, or a text such as "64 MiB"')
+@attrs.frozen(kw_only=True)
+class NodeKeys:
+    """Keys that memories, devices and layers have."""
 
-    def bits(self, key: str, default: int | None = None) -> int:
-        """A width from 1 to 64."""
-        return self._number(key, default, 1, 64, "a number of bits from 1 to 64")
+    reserved: list[ReservedKeys] = key("Regions that must not be mapped.", [])
+    tlb: CacheKeys | None = key("A cache of what this answers.", None)
+    iotlb: CacheKeys | None = key("A cache of where the whole path from here ends.", None)
 
-    def count(self, key: str, least: int, most: int) -> int | None:
-        """A number from ``least`` to ``most``, None if the key is not there."""
-        return self._number(key, least, least, most, f"a number from {least} to {most}") if key in self._table else None
 
-    def table(self, key: str) -> Keys | None:
-        """A table, to be closed by the caller; None if the key is not there."""
-        if key not in self._table:
-            return None
-        return Keys(self._take(key, default={}), f"{self.where}: {key}", self.path)
+@attrs.frozen(kw_only=True)
+class MemoryKeys(NodeKeys):
+    """Keys of a memory."""
 
-    def flag(self, key: str) -> bool:
-        """True or false, which is the default."""
-        value = self._take(key, default=False)
-        if not isinstance(value, bool):
-            raise self.error(f"{key} is {shown(value)}, not true or false")
-        return value
+    base: ByteCount = key("The first address.", 0, **_ADDRESS)
+    size: ByteCount = key("The size.", **_SIZE)
 
-    def name(self, key: str, default: str | None = None) -> str:
-        """A text."""
-        value = self._take(key, default=default)
-        if not isinstance(value, str):
-            raise self.error(f"{key} is {shown(value)}, not a name")
-        return value
 
-    def word(self, key: str, words: Iterable[str], default: str | None = None) -> str:
-        """One of ``words``."""
-        value = self.name(key, default)
-        if value not in (words := list(words)):
-            raise self.error(f"{key} is {shown(value)}; {did_you_mean(value[:_LONGEST_NAME], words)}")
-        return value
+@attrs.frozen(kw_only=True)
+class DeviceKeys(NodeKeys):
+    """Keys of a device."""
 
-    def prot(self, key: str) -> Prot:
-        """Permissions: "r", "w", "rw", or the kernel's words with bars between them; "rw" by default."""
-        value = self.name(key, "rw")
-        prot = Prot.NONE
-        for word in value.split("|"):
-            if word.strip() not in _PROTS:
-                raise self.error(f"{key} is {shown(value)}, not r, w, rw, or words such as read|write|noexec|cache")
-            prot |= _PROTS[word.strip()]
-        return prot
+    on: Lowers = key("The layer or memory on its bus.", {})
+    mask: int = key("How much of an address it drives; beyond is a range fault of the device.", 64, **_WIDTH)
 
-    def lowers(self, key: str) -> dict[str, str]:
-        """What something sits on: a name, for its only port, or a table from ports to names."""
-        value = self._take(key, default={})
-        if isinstance(value, str):
-            return {"": value}
-        if not isinstance(value, dict) or not all(isinstance(name, str) for name in value.values()):
-            raise self.error(f"{key} is {shown(value)}, not a name or a table of names")
-        return value
 
-    def rows(self, key: str) -> Iterator[Keys]:
-        """Tables in a list, each to be closed by the caller."""
-        value = self._take(key, default=[])
-        if not isinstance(value, list):
-            raise self.error(f"{key} is {shown(value)}, not a list of tables")
-        if len(value) > _LONGEST_LIST:
-            raise self.error(f"{key} has {len(value)} tables, more than {_LONGEST_LIST}")
-        for number, row in enumerate(value):
-            yield Keys(row, f"{self.where}: {key}[{number}]", self.path)
+@attrs.frozen(kw_only=True)
+class LayerKeys(NodeKeys):
+    """Keys of layers of every kind."""
 
-    def length(self, key: str) -> int:
-        """How many tables a list has, 0 if it is none."""
-        value = self._table.get(key)
-        return len(value) if isinstance(value, list) else 0
+    kind: str = key("What it is.")
+    on: Lowers = key(
+        "What is below: a name, or for a router a table from ports to names; without it the stack is open there.", {}
+    )
+    walker: str = key(
+        "How its tables are read: through what is below (`nested`), at `physical` addresses, or through the named "
+        "layer or memory.",
+        "nested",
+    )
 
-    def tables(self, key: str) -> dict[str, Keys]:
-        """Named tables: ``[key.NAME]``."""
-        value = self._take(key, default={})
-        if not isinstance(value, dict):
-            raise self.error(f"{key} is {shown(value)}, not tables with names: [{key}.NAME]")
-        for name in value:
-            if not name or len(name) > _LONGEST_NAME or not name.isprintable() or " " in name:
-                raise self.error(f"{shown(name)} is no name: 1 to {_LONGEST_NAME} printable characters, no blanks")
-        return {name: Keys(table, f"{key}.{name}", self.path) for name, table in value.items()}
 
-    def _take(self, key: str, *, default: object) -> object:
-        self._used[key] = None
-        value = self._table.get(key, default)
-        if value is None:
-            raise self.error(f"{key} is missing")
-        return value
+@attrs.frozen(kw_only=True)
+class WidthKeys(LayerKeys):
+    """Keys of ``identity`` and ``blocked`` layers."""
 
-    def _number(self, key: str, default: int | None, least: int, most: int, what: str) -> int:
-        value = self._take(key, default=default)
-        if isinstance(value, str) and (found := _SIZE.fullmatch(value)):
-            value = int(found[1]) << _UNITS[found[2]]
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise self.error(f"{key} is {shown(value)}, not {what}")
-        return value
+    width: int = key("The input addresses.", 64, **_WIDTH)
+
+
+@attrs.frozen(kw_only=True)
+class SpanKeys:
+    """Keys of a window."""
+
+    at: ByteCount = key("The first input address.", **_ADDRESS)
+    size: ByteCount = key("The size.", **_SIZE)
+    to: ByteCount | None = key("The first output address; `at` without it.", None, **_ADDRESS)
+
+
+@attrs.frozen(kw_only=True)
+class RoutedKeys(SpanKeys):
+    """Keys of a router's window."""
+
+    port: str = key("Where it leaves: a port that `on` names.")
+
+
+@attrs.frozen(kw_only=True)
+class WindowKeys(LayerKeys):
+    """Keys of a ``window`` layer."""
+
+    windows: list[SpanKeys] = key("The windows.", [])
+
+
+@attrs.frozen(kw_only=True)
+class RouterKeys(LayerKeys):
+    """Keys of a ``router`` layer."""
+
+    windows: list[RoutedKeys] = key("The windows, each with a `port`.", [])
+
+
+@attrs.frozen(kw_only=True)
+class FlatMapKeys:
+    """Keys of a mapping of a flat table, in pages of 4 KiB."""
+
+    at: ByteCount = key("The first input address.", **_ADDRESS)
+    to: ByteCount = key("The first output address.", **_ADDRESS)
+    size: ByteCount = key("The size.", **_SIZE)
+
+
+@attrs.frozen(kw_only=True)
+class FlatKeys(LayerKeys):
+    """Keys of a ``flat`` layer: a GART."""
+
+    base: ByteCount = key("The first address of the aperture.", 0, **_ADDRESS)
+    size: ByteCount = key("The size of the aperture.", **_SIZE)
+    tables: ByteCount | None = key("The first page of its table, as its walker sees it.", None, **_ADDRESS)
+    map: list[FlatMapKeys] = key("What is mapped.", [], longest=_LONGEST_LIST)
+
+
+@attrs.frozen(kw_only=True)
+class MapKeys(FlatMapKeys):
+    """Keys of a mapping: the largest pages that fit, or those of one size."""
+
+    prot: Protection = key(
+        "`r`, `w`, `rw`, or the kernel's words with bars between them: `read|write|cache`.", _PROTS["rw"]
+    )
+    page: ByteCount | None = key("The size of its pages; without it the largest that fit.", None, **_SIZE)
+
+
+@attrs.frozen(kw_only=True)
+class PagedKeys(LayerKeys):
+    """Keys of a ``paged`` layer."""
+
+    format: str = key("The page table's format.", MOCK.name, choices=FORMATS)
+    tables: ByteCount | None = key("The first page of its tables, as its walker sees it.", None, **_ADDRESS)
+    map: list[MapKeys] = key("What is mapped.", [], longest=_LONGEST_LIST)
+    hardware_ad: bool = key("Whether its walker sets accessed and dirty bits.", default=False)
+    force_write_back: bool = key("Whether accesses are cacheable whatever the upper layer says.", default=False)
+
+
+@attrs.frozen(kw_only=True)
+class StackKeys:
+    """The top of a stack file: tables by name."""
+
+    memory: dict[str, MemoryKeys] = key("Memories, `[memory.NAME]`.", {})
+    layer: dict[str, LayerKeys] = key("Layers, `[layer.NAME]`.", {})
+    device: dict[str, DeviceKeys] = key("Devices, `[device.NAME]`.", {})
+
+
+_KINDS: Final[dict[str, type[LayerKeys]]] = {
+    "identity": WidthKeys,
+    "blocked": WidthKeys,
+    "window": WindowKeys,
+    "router": RouterKeys,
+    "flat": FlatKeys,
+    "paged": PagedKeys,
+}
+
+
+def _layer(table: Any, structure: Callable[[Any, Any], Any]) -> LayerKeys:
+    cls = LayerKeys if isinstance(table, dict) else WidthKeys  # which refuses what is no table
+    if cls is LayerKeys:
+        kind = table.get("kind")
+        if "kind" not in table:
+            raise BadValue(f"is missing; there are {', '.join(_KINDS)}", key="kind")
+        if not isinstance(kind, str) or kind not in _KINDS:
+            raise BadValue(f"is {shown(kind)}; {did_you_mean(str(kind), _KINDS)}", key="kind")
+        cls = _KINDS[kind]
+    keys: LayerKeys = structure(table, cls)
+    return keys
+
+
+def _lowers(value: Any, _structure: object) -> dict[str, str]:
+    if isinstance(value, str):
+        return {"": value}
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value.values()):
+        raise BadValue(f"is {shown(value)}, not a name or a table of names")
+    return value
+
+
+def _prot(value: Any, _structure: object) -> Prot:
+    prot = Prot.NONE
+    for word in str(value).split("|"):
+        if not isinstance(value, str) or word.strip() not in _PROTS:
+            raise BadValue(f"is {shown(value)}, not r, w, rw, or words such as read|write|noexec|cache")
+        prot |= _PROTS[word.strip()]
+    return prot
+
+
+HOOKS: Final = {LayerKeys: _layer, Lowers: _lowers, Protection: _prot}

@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from swiommu.errors import InvalidArgument
+from swiommu.input_file import did_you_mean
 from swiommu.pagetable.formats.amd_v1 import AMD_V1, amd_v1
 from swiommu.pagetable.formats.arm_lpae import arm_lpae
 from swiommu.pagetable.formats.arm_shape import LpaeShape
@@ -27,7 +28,6 @@ from swiommu.pagetable.formats.mock64k import MOCK64K
 from swiommu.pagetable.formats.riscv import riscv
 from swiommu.pagetable.formats.vtd_ss import vtd_ss
 from swiommu.pagetable.formats.x86_64 import x86_64
-from swiommu.toml_file import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
