@@ -207,7 +207,8 @@ class Domain(Stacked[A]):
         """Clear translations from ``iova`` on; the bytes unmapped: less than ``size`` if a hole is met, even 0.
 
         It is more than ``size`` when a large leaf begins inside the range and ends behind it; a leaf that the range
-        enters in the middle is left. A domain may have been told to refuse or to split such leaves instead. `Busy` when
+        enters in the middle is left, but by some formats' rules it goes whole, or is counted and left
+        (`swiommu.pagetable.Rules`). A domain may have been told to refuse or to split such leaves instead. `Busy` when
         a domain above uses some of it, by ``in_use``. Raises `SpaceMismatch`, `InvalidArgument` (empty, misaligned),
         `AddressOverflow`, `OutOfRange`. Source: ``iommu_unmap`` on the generic page table.
         """

@@ -8,6 +8,7 @@ from swiommu.pagetable.format import EMPTY, Empty, Format, Item, Leaf, Level, Ta
 from swiommu.pagetable.formats import FORMATS, MOCK, MOCK64K, format_named
 from swiommu.pagetable.pgsize import page_size_choice
 from swiommu.pagetable.radix import RadixTable
+from swiommu.pagetable.removing import DataPageWrite, Removal
 from swiommu.pagetable.rules import Rules
 from swiommu.pagetable.tables import (
     CountingTables,
@@ -27,6 +28,7 @@ __all__ = [
     "MOCK",
     "MOCK64K",
     "CountingTables",
+    "DataPageWrite",
     "Empty",
     "Format",
     "FrameTables",
@@ -36,6 +38,7 @@ __all__ = [
     "LeafRun",
     "Level",
     "RadixTable",
+    "Removal",
     "Rules",
     "Step",
     "Table",

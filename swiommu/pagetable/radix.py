@@ -17,7 +17,7 @@ from swiommu.errors import Busy
 from swiommu.pagetable.door import TableDoor
 from swiommu.pagetable.format import Leaf
 from swiommu.pagetable.nodes import Nodes
-from swiommu.pagetable.removing import Removing
+from swiommu.pagetable.removing import Removal, Removing
 from swiommu.pagetable.soundness import check_table
 from swiommu.pagetable.splitting import split_at
 from swiommu.pagetable.walk import LeafRun, Walk, append_leaves, leaves_in, walk
@@ -136,11 +136,28 @@ class RadixTable:
         `InvalidArgument`, `AddressOverflow`, `OutOfRange` for a range that can't be. Source: the generic page table's
         ``unmap_range``, ``arm_lpae_unmap_pages``.
         """
+        return self.remove(iova, size).runs
+
+    def remove(self, iova: int, size: int, *, dry: bool = False) -> Removal:
+        """As `unmap`, with the bytes that the kernel's code answers; ``dry``: nothing goes, it is only told what would.
+
+        >>> from swiommu.pagetable import CountingTables, RadixTable
+        >>> from swiommu.pagetable.formats import amd_v1, vtd_ss
+        >>> for form in (amd_v1(), vtd_ss(), vtd_ss(profile="7.3")):
+        ...     table = RadixTable(form, CountingTables())
+        ...     table.map_run(0x20_0000, 0x4000_0000, 0x20_0000, 1, 3)
+        ...     gone = table.remove(0x20_1000, 0x1000)
+        ...     print(form.rules.name, gone.size, gone.stretches, [hex(leaf.page) for leaf in gone.walked])
+        classic amd 2097152 [(2097152, 4194304)] []
+        classic vtd 2097152 [] ['0x40000000']
+        generic_pt 0 [] []
+        """
         start = self.door.range(iova, size, self.granule)
-        runs = self._removing.remove(start, start + size)
-        if runs and self.watch is not None:
-            self.watch("unmap", iova, sum(run.size for run in runs))
-        return runs
+        gone = self._removing.remove(start, start + size, dry=dry)
+        if self.watch is not None and gone.runs and not dry:
+            for first, stop in gone.stretches:
+                self.watch("unmap", first, stop - first)
+        return gone
 
     def met(self, iova: int, size: int) -> list[LeafRun]:
         """The leaves, whole, from ``iova`` on up to the first hole; none if ``iova`` is inside of one."""

@@ -11,6 +11,7 @@ from swiommu.errors import AddressInUse, AlreadyMapped, InvalidArgument, NoPageS
 __all__ = ["ARM_LPAE", "GENERIC_PT", "SWIOMMU", "Rules"]
 
 SHORT_UNMAP: Final = ("whole", "split", "refuse")
+ENTERED: Final = ("stop", "remove", "walk")
 GATHERS: Final = ("range", "chunk", "leaf")
 
 
@@ -20,14 +21,16 @@ class Rules:
 
     ``occupied``: what mapping over a live leaf raises; ``misaligned``: what a range raises that no page size fits;
     ``no_access``: what a map without READ and WRITE raises, None if it is not looked at (the format then allows what it
-    can't withhold); ``maps_nothing``: whether mapping 0 bytes is a success.
-    ``short_unmap``: what becomes of a large leaf of which a part is unmapped: it goes "whole" if the unmap begins with
-    it, it is "split" into smaller ones first, or the unmap stops before it ("refuse"). ``replaces_live``: a large leaf
-    replaces a table that stands in its way even if pages live in it. ``drops_tables``: an unmap takes a table that it
-    covers away at once, and counts its holes as unmapped. ``keeps_empty``: a table that became empty stays until an
-    unmap covers all of it, a large leaf takes its place or the whole table goes. ``gathers``: what one invalidation may
-    cover of an unmap: the "range" from its first to its last byte, or stretches without a gap, of calls of the driver
-    ("chunk") or of leaves ("leaf") of one size each.
+    can't withhold); ``maps_nothing``: whether mapping 0 bytes is a success. ``short_unmap``: what becomes of a large
+    leaf of which a part is unmapped: it goes "whole" if the unmap begins with it, it is "split" into smaller ones
+    first, or the unmap stops before it ("refuse"). ``entered``: what, where it goes whole, becomes of a large leaf in
+    whose middle an unmap begins: the unmap stops ("stop"); the leaf goes, and all its bytes count ("remove"); they
+    count and it stays, while the driver goes on through the page that it maps, as if that were a table ("walk").
+    ``replaces_live``: a large leaf replaces a table that stands in its way even if pages live in it. ``drops_tables``:
+    an unmap takes a table that it covers away at once, and counts its holes as unmapped. ``keeps_empty``: a table that
+    became empty stays until an unmap covers all of it, a large leaf takes its place or the whole table goes.
+    ``gathers``: what one invalidation may cover of an unmap: the "range" from its first to its last byte, or stretches
+    without a gap, of calls of the driver ("chunk") or of leaves ("leaf") of one size each.
 
     >>> GENERIC_PT.short_unmap, ARM_LPAE["6.12"].short_unmap, ARM_LPAE["7.3"].short_unmap
     ('whole', 'split', 'refuse')
@@ -39,6 +42,7 @@ class Rules:
     no_access: type[SwiommuError] | None = InvalidArgument
     maps_nothing: bool = False
     short_unmap: str = attrs.field(default="whole", validator=attrs.validators.in_(SHORT_UNMAP))
+    entered: str = attrs.field(default="stop", validator=attrs.validators.in_(ENTERED))
     replaces_live: bool = False
     drops_tables: bool = False
     keeps_empty: bool = True
@@ -52,9 +56,13 @@ GENERIC_PT: Final = Rules(name="generic_pt", misaligned=NoPageSize)
 """The generic page table of 6.19 and later (drivers/iommu/generic_pt)."""
 
 CLASSIC: Final = Rules(name="classic", maps_nothing=True, gathers="chunk")
-"""A driver's own table code behind ``map_pages``, as VT-d and RISC-V had it before."""
+"""A driver's own table code behind ``map_pages``, as VT-d, AMD and RISC-V had it before."""
 
-CLASSIC_AMD: Final = attrs.evolve(CLASSIC, name="classic amd", gathers="range")
+CLASSIC_VTD: Final = attrs.evolve(CLASSIC, name="classic vtd", entered="walk")
+"""drivers/iommu/intel/iommu.c: ``intel_iommu_unmap``, ``dma_pte_clear_level``."""
+
+CLASSIC_AMD: Final = attrs.evolve(CLASSIC, name="classic amd", gathers="range", entered="remove")
+"""drivers/iommu/amd/io_pgtable.c: ``iommu_v1_unmap_pages``, ``fetch_pte``."""
 
 CLASSIC_RISCV: Final = attrs.evolve(CLASSIC, name="classic riscv", no_access=None, gathers="leaf")
 """drivers/iommu/riscv/iommu.c from 6.13 up to the generic page table: a map without WRITE allows READ."""
@@ -71,7 +79,7 @@ _LPAE: Final = Rules(
 ARM_LPAE: Final = {"6.12": _LPAE, "7.3": attrs.evolve(_LPAE, short_unmap="refuse")}
 """drivers/iommu/io-pgtable-arm.c, by profile."""
 
-VTD: Final = {"6.12": CLASSIC, "7.3": GENERIC_PT}
+VTD: Final = {"6.12": CLASSIC_VTD, "7.3": GENERIC_PT}
 AMD: Final = {"6.12": CLASSIC_AMD, "7.3": GENERIC_PT}
 RISCV: Final = {"6.12": CLASSIC_RISCV, "7.3": GENERIC_PT}
 """What a profile's kernel has for VT-d (and x86-64), for AMD, and for RISC-V."""

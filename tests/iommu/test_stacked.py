@@ -55,15 +55,15 @@ def test_alloc_maps_from_the_bottom_up_and_release_unmaps_from_the_top_down(monk
     said = []
 
     def spied(what, real):
-        def spy(table, *args):
+        def spy(table, *args, **named):
             # A write is done when it returns, its tables taken; what is cleared is gone before they are given back.
             answer = real(table, *args) if what == "map_run" else None
             said.append((what, names[table], hex(args[0])))
-            return answer if what == "map_run" else real(table, *args)
+            return answer if what == "map_run" else real(table, *args, **named)
 
         return spy
 
-    for what in ("map_run", "unmap"):
+    for what in ("map_run", "remove"):
         monkeypatch.setattr(RadixTable, what, spied(what, getattr(RadixTable, what)))
     real_invalidate = table_writer.invalidate
 
@@ -83,14 +83,14 @@ def test_alloc_maps_from_the_bottom_up_and_release_unmaps_from_the_top_down(monk
     said.clear()
     upper.release(buffer)
     own = [step for step in said if step[2] in {hex(data), hex(top), ""}]
-    assert own[0] == ("unmap", "nic", hex(top))
+    assert own[0] == ("remove", "nic", hex(top))
     assert own[-4:] == [
-        ("unmap", "host", hex(data)),
+        ("remove", "host", hex(data)),
         ("tlb", "host", ""),
         ("tlb", "nic", ""),
         ("invalidate", "host", hex(data)),
     ]
-    assert own.index(("invalidate", "nic", hex(top))) < own.index(("unmap", "host", hex(data)))
+    assert own.index(("invalidate", "nic", hex(top))) < own.index(("remove", "host", hex(data)))
 
 
 def test_what_comes_from_below_goes_back_below():

@@ -71,6 +71,7 @@ class Pair:
         self.form, self.tables = form, CountingTables()
         self.table, self.twin = RadixTable(form, self.tables), TreeTwin(form)
         self.sizes = sizes_of(form)
+        self.by_calls = form.rules.short_unmap == "whole" and form.rules.entered != "stop"
 
     def do(self, what, spots, which, count, prot, upper):
         size = self.sizes[which % len(self.sizes)]
@@ -106,13 +107,23 @@ class Pair:
 
     def unmap(self, at, size):
         try:
-            runs = self.table.unmap(at, size)
+            dry = self.by_calls and self.table.remove(at, size, dry=True)
+            gone = self.table.remove(at, size)
         except SwiommuError:
             return
-        assert sum(run.size for run in runs) == self.twin.unmap(at & self.table.door.mask, size)
-        for run in runs:
-            assert (run.iova, self.table.lookup(run.iova)) == (at, None)
-            at += run.size
+        before, inner = self.twin.listed(), self.table.door.inner
+        self.twin.walked.clear()
+        assert gone.size == self.twin.unmap(at & self.table.door.mask, size)
+        assert not self.by_calls or dry == gone
+        walked = [(inner(each.iova), each.pgsize, each.page) for each in gone.walked]
+        assert sorted(walked) == sorted({(held.start, held.size, held.oa) for held in self.twin.walked})
+        if self.form.rules.drops_tables:
+            for run in gone.runs:
+                assert (run.iova, self.table.lookup(run.iova)) == (at, None)
+                at += run.size
+        elif self.form.rules.short_unmap != "split":
+            leaves = [(inner(run.iova) + n * run.pgsize, run.pgsize) for run in gone.runs for n in range(run.leaves)]
+            assert leaves == [held[:2] for held in before if held not in self.twin.listed()]
 
     def split(self, at):
         inner = at & self.table.door.mask
@@ -467,3 +478,23 @@ def test_flipped_bits_lead_to_what_the_words_say_or_nowhere(form, flips, data):
                 assert outcome.outcome == EMPTY or outcome.outcome.oa + outcome.pgsize <= 1 << max(
                     form.output_width, 52
                 )
+
+
+BY_CALLS = [form for form in FORMATS.values() if form.rules.entered != "stop"]
+
+
+@pytest.mark.parametrize("form", BY_CALLS, ids=lambda form: form.name)
+def test_unmaps_that_begin_and_end_anywhere_in_leaves(form):
+    """Beside one another: pages, a hole, 2 MiB twice, pages, 1 GiB, pages; from and to every kind of place."""
+    k4, m2, gib = 1 << 12, 1 << 21, 1 << 30
+    leaves = [(gib - 3 * m2, m2, 1), (gib - m2 - k4, k4, 1), (gib - m2, m2, 1), (gib, gib, 1), (2 * gib, k4, 2)]
+    leaves += [(2 * gib + m2, m2, 2), (2 * gib + 3 * m2, k4, 3)]
+    edges = {edge for at, size, count in leaves for edge in (at, at + size * count)}
+    places = sorted({edge + offset for edge in edges for offset in (-k4, 0, k4, 3 * k4, -m2, m2 // 2)})
+    for at in places:
+        for size in (k4, 3 * k4, m2 // 2, m2, m2 + k4, 2 * m2 + k4, gib // 2, gib, gib + m2 + k4):
+            pair = Pair(form)
+            for start, pgsize, count in leaves:
+                pair.map(start, pgsize, count, Prot.READ, armed=False)
+            pair.unmap(at, size)
+            pair.compare()

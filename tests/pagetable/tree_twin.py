@@ -27,6 +27,7 @@ class TreeTwin:
             size: (depth, order) for depth, level in enumerate(form.levels) for order, size in level.sizes.items()
         }
         self.root = {}
+        self.walked = []  # leaves that an unmap took for tables
 
     # -- looking
 
@@ -113,7 +114,9 @@ class TreeTwin:
     # -- removing
 
     def unmap(self, at, size):
-        """The bytes that went."""
+        """The bytes that are answered."""
+        if self.rules.short_unmap == "whole" and self.rules.entered != "stop":
+            return self.unmap_by_calls(at, size)
         start, stop = at, at + size
         while at < stop:
             done = self.take_block(at, stop) if self.rules.drops_tables else self.take_leaf(at, stop)
@@ -123,6 +126,53 @@ class TreeTwin:
         if at > start and self.rules.keeps_empty:
             self.free_covered(self.root, 0, 0, start, stop, at)
         return at - start
+
+    def unmap_by_calls(self, at, size):
+        """As the core of 6.12 calls a driver, which is told a page size and a count."""
+        call = self.amd_call if self.rules.entered == "remove" else self.vtd_call
+        done = 0
+        while done < size:
+            pgsize, count = page_size_choice(self.form.pgsize_bitmap, at + done, at + done, size - done)
+            counted = call(at + done, pgsize * count)
+            if not counted:
+                break
+            done += counted
+        if done:
+            self.free_covered(self.root, 0, 0, at, max(at + done, at + size), at + done)
+        return done
+
+    def up_to_a_hole(self, start, size):
+        at = start
+        while at < start + size and (held := self.find(at)) is not None:
+            at = held.start + held.size
+        return min(at - start, size)
+
+    def amd_call(self, iova, size):
+        done = 0
+        while done < size:
+            held = self.find(iova)
+            if held is None:
+                return done
+            self.drop(held)
+            iova = held.start + held.size
+            done += held.size
+        return done
+
+    def vtd_call(self, iova, size):
+        held = self.find(iova)
+        if held is None:
+            return 0
+        size = max(size, held.size)
+        if held.start == iova:
+            size = self.up_to_a_hole(iova, size)  # the model's own: an unmap ends with a hole
+        if iova + size > 1 << self.form.input_width:
+            return size
+        for each in list(self.listed()):
+            if iova <= each.start and each.start + each.size <= iova + size:
+                self.drop(each)
+            elif each.start < iova + size and iova < each.start + each.size:
+                self.walked.append(each)
+        return size
 
     def take_leaf(self, at, stop):
         held = self.find(at)

@@ -217,7 +217,7 @@ class PagedDomain(TableWriter[A]):
         gather = IotlbGather(self._flush, queued=self.flush_queue is not None)
         at, cleared = start, 0
         while at < stop:
-            done = self._take_out(at, stop - at, gather)
+            done = self._take_out(at, stop - at, gather).size
             cleared += done
             at += done or self._step(at, stop)
         self._finish_unmap(gather, cleared, [(start, stop)])
@@ -309,6 +309,8 @@ class PagedDomain(TableWriter[A]):
                 size=size,
                 pgsize=leaf[1],
             )
+        if policy == "kernel" and self.rules.entered != "stop":
+            return self._before_calls(iova, size)
         if policy == "kernel":
             if found.first < iova and self.rules.short_unmap != "split":
                 return size  # the first leaf stays, so that nothing happens
@@ -319,6 +321,15 @@ class PagedDomain(TableWriter[A]):
             self.table.split(found.torn)
             self._note_tables()
         self.notify(iova, min(stop, found.stop))
+        return size
+
+    def _before_calls(self, iova: int, size: int) -> int:
+        # Where a leaf goes whole, or stays, by the calls that a driver gets.
+        going = self.table.remove(iova, size, dry=True).stretches
+        for start, stop in going:
+            self.require_unused(start, stop)
+        for start, stop in going:
+            self.notify(start, stop)
         return size
 
     def unmap_gathered(self, iova: BusAddr, size: int, gather: IotlbGather) -> int:
@@ -344,19 +355,24 @@ class PagedDomain(TableWriter[A]):
         # Where a whole table can go, holes count as unmapped, whose bus addresses nobody had taken.
         drops = self.rules.drops_tables and size >= self._smallest_table
         mapped = list(self.table.mapped(iova, size)) if drops else None
-        done = self._take_out(iova, size, gather)
-        if not done:
+        gone = self._take_out(iova, size, gather)
+        if not gone.size:
             return 0
-        stop = iova + done
-        stretches = [(iova, stop)] if mapped is None else [(at, min(end, stop)) for at, end in mapped if at < stop]
+        stop, cleared = iova + gone.size, gone.size
+        if gone.irregular:
+            stretches = gone.stretches
+            cleared = sum(end - start for start, end in stretches)
+        else:
+            stretches = [(iova, stop)] if mapped is None else [(at, min(end, stop)) for at, end in mapped if at < stop]
         ranges = [
             gap for start, end in stretches for part in self._owned.gaps(start, end) for gap in self._direct.gaps(*part)
         ]
         if into is not None and self.flush_queue is None:
             self._leave_to(gather, ranges)
         else:
-            self._finish_unmap(gather, done, ranges)
-        return done
+            self._finish_unmap(gather, cleared, ranges)
+        self._tell_of_writes(gone)
+        return gone.size
 
     def enforce_cache_coherency(self) -> bool:
         """Let what is mapped from now on be coherent, whatever devices say of snooping; False if the format can't.

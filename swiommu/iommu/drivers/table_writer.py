@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,13 +19,15 @@ from swiommu.pagetable import RadixTable, page_size_choice
 from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from swiommu.address import Prot
     from swiommu.iommu.iova import IovaPolicy
-    from swiommu.pagetable import Format, TableMemory
+    from swiommu.pagetable import DataPageWrite, Format, Removal, TableMemory
 
 __all__ = ["TableWriter", "require_flush"]
+
+_log = logging.getLogger(__name__)
 
 A = TypeVar("A", PhysAddr, BusAddr)
 
@@ -36,7 +39,10 @@ def require_flush(policy: str) -> None:
 
 
 class TableWriter(Domain[A]):
-    """The lower half of a `PagedDomain`: its table, its bus addresses, its flushes, its clock."""
+    """The lower half of a `PagedDomain`: its table, its bus addresses, its flushes, its clock.
+
+    ``on_data_page_write``: who is told where a kernel would write into data, by formats whose driver does that.
+    """
 
     iova: IovaPolicy
     caching_mode: bool
@@ -44,6 +50,7 @@ class TableWriter(Domain[A]):
 
     def _open_table(self, form: Format, pages: TableMemory, flush: str, cpus: int, hz: int) -> None:
         self.now = 0
+        self.on_data_page_write: list[Callable[[DataPageWrite], None]] = []
         self.exposure = Exposure()
         self._cpus, self._hz = as_integers(cpus=cpus, hz=hz)
         self.flush_queue = self._new_queue() if flush == "lazy" else None
@@ -224,11 +231,12 @@ class TableWriter(Domain[A]):
     def _whole(self, first: int, last: int) -> tuple[int, int]:
         return first & -self.granule, min(align_up(last + 1, self.granule), self.aperture_last + 1)
 
-    def _take_out(self, iova: int, size: int, gather: IotlbGather) -> int:
-        runs = self.table.unmap(iova, size)
-        done = runs[0].size if len(runs) == 1 else sum([run.size for run in runs])
-        gathers = self.rules.gathers
-        if gathers == "range" or gather.queued:
+    def _take_out(self, iova: int, size: int, gather: IotlbGather) -> Removal:
+        gone = self.table.remove(iova, size)
+        runs, done, gathers = gone.runs, gone.size, self.rules.gathers
+        if gone.irregular:
+            self._gather_calls(iova, size, gone, gather)
+        elif gathers == "range" or gather.queued:
             if done:
                 gather.add_range(iova, done)
         elif gathers == "leaf" or (done <= size and len(runs) == 1 and runs[0].leaves == 1):  # one call takes one leaf
@@ -241,8 +249,31 @@ class TableWriter(Domain[A]):
                 # the last leaf may have gone whole, which its call gathers then
                 gather.add_page(at, (end if end < reached else iova + done) - at)
         if self.below is not None:
-            self._note_unused(iova, done)
-        return done
+            for start, stop in gone.stretches if gone.irregular else [(iova, iova + done)]:
+                self._note_unused(start, stop - start)
+        return gone
+
+    def _gather_calls(self, iova: int, size: int, gone: Removal, gather: IotlbGather) -> None:
+        # Where the driver was called inside of a leaf: each call has its own invalidation, of what it counted.
+        reached = iova + gone.size
+        if self.rules.gathers == "range" or gather.queued:
+            start = min([iova, *(first for first, _ in gone.stretches)])
+            gather.add_range(start, reached - start)
+            return
+        counted, at = dict(gone.calls), iova
+        while at < reached:
+            inside = counted.get(at)
+            if inside is None:
+                pgsize, count = page_size_choice(self.pgsize_bitmap, at, at, iova + size - at)
+                inside = pgsize * count if at + pgsize * count < reached else reached - at
+            gather.add_page(at, inside)
+            at += inside
+
+    def _tell_of_writes(self, gone: Removal) -> None:
+        for each in gone.walked:
+            _log.warning("the domain of %r: %s", self.input_space.name, each)
+            for told in tuple(self.on_data_page_write):
+                told(each)
 
     def _step(self, at: int, stop: int) -> int:
         # The bytes from `at`, which can't be taken out, to what may be: over what was unmapped by hand.

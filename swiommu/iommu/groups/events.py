@@ -9,12 +9,16 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from swiommu.pagetable import DataPageWrite
+
 __all__ = ["GroupEvent", "Listener"]
 
 
 @attrs.frozen
 class GroupEvent:
     """One event: the tracepoint's ``name``, the ``device``, and ``text``, to the letter as ftrace prints it.
+
+    What only a model sees (`data_page_write`) has a name and a text of its own.
 
     >>> print(GroupEvent.add("nic", 3))
     add_device_to_group: IOMMU: groupID=3 device=nic
@@ -46,6 +50,11 @@ class GroupEvent:
     def fault(cls, driver: str, device: str, iova: int, flags: int) -> GroupEvent:
         """An access was refused."""
         return cls("io_page_fault", device, f"IOMMU:{driver} {device} iova=0x{iova:016x} flags=0x{flags:04x}")
+
+    @classmethod
+    def data_page_write(cls, device: str, write: DataPageWrite) -> GroupEvent:
+        """An unmap at which a kernel corrupts data; no tracepoint tells of it."""
+        return cls("data_page_write", device, f"IOMMU: device={device} {write}")
 
 
 Listener: TypeAlias = "Callable[[GroupEvent], None]"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from swiommu.iommu.domain import Attachable, Domain
     from swiommu.iommu.groups.hardware import Hardware
     from swiommu.layer import Fault
+    from swiommu.pagetable import DataPageWrite
 
     FaultHandler: TypeAlias = "Callable[[IommuDomain, Attachable, int, int, object], int]"
 
@@ -57,6 +58,8 @@ class IommuDomain:
         self._token: object = None
         self._asking: Attachable | None = None
         translation.node.handlers.append(self._on_fault)
+        if isinstance(translation, PagedDomain):
+            translation.on_data_page_write.append(self._on_data_page_write)
 
     def __repr__(self) -> str:
         return f"IommuDomain({self.type.log_name} of {self.owner.name!r})"
@@ -104,6 +107,11 @@ class IommuDomain:
             own = fault.address is not None and fault.layer == self.translation.node.name
             iova = fault.address if own and fault.address is not None else fault.iova
             report_fault(self, self._asking, iova, FAULT_WRITE if fault.access & Access.WRITE else FAULT_READ)
+
+    def _on_data_page_write(self, write: DataPageWrite) -> None:
+        groups = {device.group: device for device in self.translation.devices if device.group is not None}
+        for group, device in groups.items():
+            group.tell(GroupEvent.data_page_write(device.name, write))
 
     def enforce_coherency(self) -> bool:
         """Let mappings made from now on ignore what a device says of snooping; False if that can't be said.
