@@ -158,6 +158,14 @@ class Explanation:
         above = [upper for upper in node.uppers if upper.name in self.nodes]
         return "iova" if all(upper.layer.kind == "device" for upper in above) else "ipa"
 
+    def word_of_tables(self, layer: str) -> str:
+        """What an address of an entry of ``layer`` is called, on the walker's side."""
+        node = self.nodes.get(layer)
+        if node is None or node.walker is Walker.PHYSICAL:
+            return "pa"
+        through = node.lowers[:1] if node.walker is Walker.NESTED else members(node.walker)
+        return self.word(through[0].name) if through else "pa"
+
     def meaning(self, visit: Visit, entry: Entry) -> str:
         """What an entry says by itself, in words; nothing for a layer whose table has no format.
 
@@ -176,10 +184,9 @@ class Explanation:
         decoded = form.decode(entry.value, depth)
         item = form.checked(decoded, depth)
         if isinstance(item, Table):
-            through = entry.inner[0].layer if entry.inner else None
             rights = item.allows | item.prot & Prot.NOEXEC
             narrowed = "" if rights == _READ_WRITE else f", {permissions(rights)}"
-            return f"next table at {self.word(through)} {item.oa:#x}{narrowed}"
+            return f"next table at {self.word_of_tables(visit.layer)} {item.oa:#x}{narrowed}"
         if isinstance(item, Leaf):
             return f"page of {pages(form.levels[depth].sizes[item.order])}, {permissions(item.prot)}"
         return f"invalid: {refusal(form, decoded, depth)}" if entry.value else "empty"

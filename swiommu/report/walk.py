@@ -239,9 +239,9 @@ def _entry(answer: Explanation, visit: Visit, entry: Entry, nesting: int, depth:
     hidden = depth == 0 and any(inner.entries for inner in entry.inner)
     if not hidden:
         yield from _way(answer, entry.inner, nesting + 1, depth - 1) if entry.inner else ()
-    through = entry.inner[0].layer if entry.inner else None
-    found = place(answer, through, entry.address)
-    if entry.output is not None and (entry.output != entry.address or answer.word(through) != "pa"):
+    word = answer.word_of_tables(visit.layer)
+    found = f"{word} {entry.address:#x}"
+    if entry.output is not None and (entry.output != entry.address or word != "pa"):
         found += f" (pa {entry.output:#x})"
     if entry.value is None:
         if hidden:

@@ -1,5 +1,9 @@
 """What `explain` tells is what happened: trees of visits against the hops, and against the closed formulas."""
 
+import importlib.util
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +26,14 @@ from swiommu.layer import (
 )
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
 from swiommu.pagetable.formats import FORMATS
+from swiommu.report.walk import walk_text
+
+# Random small ways of every kind of layer.
+_spec = importlib.util.spec_from_file_location(
+    "random_stacks", Path(__file__).parents[1] / "layer" / "random_stacks.py"
+)
+random_stacks = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(random_stacks)
 
 RW = Prot.READ | Prot.WRITE
 
@@ -209,6 +221,64 @@ def test_a_shadow_names_layers_and_addresses_of_its_source():
     answer = explain(shadow, 0x9000, 1, Access.READ)
     assert [answer.word(name) for name in ("shadow", "guest", "host")] == ["iova", "iova", "ipa"]
     assert answer.answer.fault.layer == "host"  # it refuses the read of the guest's root, which was at 0x1000
+
+
+def test_entries_that_a_cache_knew_are_where_the_walker_reads():
+    stack = read_stack("nested")
+    guest = stack["guest"]
+    guest.tlb = TranslationCache(1, walk_levels=2)
+    access(guest, 0x10000, 1, Access.READ)
+    answer = explain(guest, 0x10000, 0x2000, Access.READ, again=True)
+    visit = answer.ways[1][0]
+    assert [entry.ref is None for entry in visit.entries] == [True, True, False, False]
+    assert answer.word_of_tables("guest") == "ipa"
+    assert answer.word_of_tables("host") == "pa"
+    assert answer.meaning(visit, visit.entries[0]) == "next table at ipa 0x40001000"
+
+
+def connected(path):
+    """A chain of random layers as nodes on each other; None where one of them is on others already."""
+    steps = path.steps if isinstance(path, Chain) else (path,)
+    for upper, lower in pairwise(steps):
+        if upper.lowers:
+            return None
+        upper.lowers = [lower] * len(upper.layer.ports)
+        lower.uppers.append(upper)
+    return steps[0]
+
+
+@given(
+    random_stacks.ways(),
+    st.integers(0, 16 * 0x1000),
+    st.integers(1, 0x3000),
+    st.sampled_from(list(Access)),
+    st.booleans(),
+    st.integers(0, 2),
+    st.randoms(use_true_random=False),
+)
+def test_what_is_told_is_what_was_found(path, at, size, wanted, again, depth, random):
+    """References, the layer that refuses and its address, and the way from layer to layer; with caches or without."""
+    top = connected(path)
+    if top is None:
+        return
+    below = [top]
+    for node in below:
+        below += [lower for lower in node.lowers if lower not in below]
+        node.tlb = random.choice([None, TranslationCache(random.choice([1, 4]), walk_levels=random.choice([0, 2]))])
+        node.iotlb = random.choice([None, TranslationCache(random.choice([1, 4]))])
+    if again:
+        access(top, at, size, random.choice(list(Access)))
+    answer = explain(top, at, size, wanted, again=again)
+    told = [visit for way in answer.ways for visit in visits(way)]
+    assert sum(entry.ref is not None for visit in told for entry in visit.entries) == answer.answer.refs
+    for way in answer.ways:
+        assert all(upper.output == lower.address for upper, lower in pairwise(way))
+    refused = [(visit.layer, visit.address) for visit in told if visit.fault]
+    fault = answer.answer.fault
+    assert refused == ([] if fault is None else [(fault.layer, fault.address)])
+    text = walk_text(answer, depth=depth)
+    assert "None" not in text
+    assert ("FAULT" in text) == (fault is not None)
 
 
 def test_words_for_numbers():
