@@ -85,15 +85,16 @@ class FrameBacking:
 class LowerBacking:
     """One mapping of the domain below for each request: contiguous there, whatever is behind it.
 
-    The lower domain picks the address, none above ``highest``, at a multiple of ``align``, and of the largest page of
-    ``pgsize_bitmap`` that is not larger than the request if there is such a place: else of a smaller page.
+    The lower domain picks the address, none above ``highest``, at a multiple of ``align``. If there is such a place it
+    is one for leaves of the uppermost level of ``form`` that has leaves no larger than the request, else of the next:
+    each saves a walk one read. Larger leaves of the same level save none.
     """
 
-    def __init__(self, below: Domain[Any], highest: int, align: int, pgsize_bitmap: int) -> None:
+    def __init__(self, below: Domain[Any], highest: int, align: int, form: Format) -> None:
         self._below = below
         self._highest = highest
         self._align = align
-        self._pgsizes = [1 << bit for bit in reversed(range(pgsize_bitmap.bit_length())) if pgsize_bitmap >> bit & 1]
+        self._pgsizes = [min(level.sizes.values()) for level in form.levels if level.sizes]  # the largest first
 
     def take(self, size: int, prot: Prot) -> tuple[Runs, Mapping[Any] | None]:
         """See `Backing.take`."""
@@ -329,10 +330,10 @@ def backing(
     below: Domain[Any] | None,
     highest: int,
     granule: int,
-    pgsize_bitmap: int,
+    form: Format,
 ) -> Backing:
     """Where `Domain.alloc` takes memory: from the domain below if there is one, else frames."""
     if below is not None:
-        return LowerBacking(below, highest, granule, pgsize_bitmap)
+        return LowerBacking(below, highest, granule, form)
     assert frames is not None, "no source of memory"
     return FrameBacking(frames, orders)

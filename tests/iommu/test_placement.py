@@ -23,6 +23,7 @@ from swiommu.layer import (
 )
 from swiommu.memory import Frames, SparseRam
 from swiommu.pagetable import MOCK, CountingTables, FrameTables, RadixTable
+from swiommu.pagetable.formats import FORMATS
 from swiommu.region import Region, allocator_names
 
 MIB = 1 << 20
@@ -357,6 +358,31 @@ def test_large_leaves_form_over_a_linear_domain(allocator):
         upper.release(buffer)
     upper.destroy()
     assert (lower.mappings(), lower.region.free_space) == ([], 64 * MIB)
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=lambda form: form.name)
+def test_every_format_walks_its_tables_at_the_end_of_a_region(form):
+    lower = LinearDomain(BusSpace("shim", width=38), Region(ram.at(BASE), 4 << 30), memory=memory(size=4 << 30))
+    upper = on(lower, format=form)
+    sizes = [min(level.sizes.values()) for level in form.levels if level.sizes][-2:]
+    buffers = [upper.alloc(size) for size in (sizes[1], sizes[0], 3 * sizes[1], sizes[0])]
+    assert upper.table.leaves[sizes[0]] == 2
+    for buffer in buffers:
+        for offset in (0, buffer.size - 1):
+            assert access(upper.node, buffer.iova.start.value + offset, 1, Access.WRITE).fault is None
+    upper.check()
+    for buffer in buffers:
+        upper.release(buffer)
+    upper.destroy()
+    assert lower.mappings() == []
+
+
+def test_leaves_of_many_entries_cost_no_room():
+    """128, 256 and 512 MiB fit into 1 GiB: AMD has leaves of all these sizes, but only 2 MiB and 1 GiB save reads."""
+    upper = on(shim(1 << 30), format=FORMATS["amd-v1"])
+    for size in (128 * MIB, 256 * MIB, 512 * MIB):
+        upper.alloc(size)
+    assert not upper.table.leaves[PAGE]
 
 
 def test_tables_are_at_the_other_end_of_the_region():

@@ -167,9 +167,7 @@ class PagedDomain(TableWriter[A]):
             raise
         self.frames = frames
         self._guarded = self._guarded or partial not in {None, "kernel"}
-        self._backing: Backing = backing(
-            frames, orders, below, self._highest_output(), self.stack_granule, self.pgsize_bitmap
-        )
+        self._backing: Backing = backing(frames, orders, below, self._highest_output(), self.stack_granule, format)
         self._note_tables()
 
     def alloc(self, size: int, align: int = 0, *, prot: Prot = READ_WRITE, limit: int | None = None) -> Mapping[A]:
