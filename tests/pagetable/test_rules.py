@@ -7,13 +7,13 @@ from swiommu.errors import AddressInUse, AlreadyMapped, InvalidArgument, NoPageS
 from swiommu.pagetable.formats import FORMATS, amd_v1, arm_lpae, riscv, vtd_ss
 from swiommu.pagetable.rules import ARM_LPAE, GENERIC_PT, SWIOMMU
 
-# occupied, misaligned, no_access, maps_nothing, short_unmap, replaces_live, drops_tables, keeps_empty, gathers
-OWN = (AddressInUse, InvalidArgument, InvalidArgument, False, "whole", False, False, False, "range")
-GENERIC = (AddressInUse, NoPageSize, InvalidArgument, False, "whole", False, False, True, "range")
-VTD = (AddressInUse, InvalidArgument, InvalidArgument, True, "whole", False, False, True, "chunk")
-AMD = (*VTD[:8], "range")
-RISCV = (AddressInUse, InvalidArgument, None, True, "whole", False, False, True, "leaf")
-LPAE = (AlreadyMapped, InvalidArgument, InvalidArgument, True, "split", True, True, True, "leaf")
+# occupied, misaligned, no_access, maps_nothing, short_unmap, entered, replaces_live, drops_tables, keeps_empty, gathers
+OWN = (AddressInUse, InvalidArgument, InvalidArgument, False, "whole", "stop", False, False, False, "range")
+GENERIC = (AddressInUse, NoPageSize, InvalidArgument, False, "whole", "stop", False, False, True, "range")
+VTD = (AddressInUse, InvalidArgument, InvalidArgument, True, "whole", "walk", False, False, True, "chunk")
+AMD = (*VTD[:5], "remove", *VTD[6:9], "range")
+RISCV = (AddressInUse, InvalidArgument, None, True, "whole", "stop", False, False, True, "leaf")
+LPAE = (AlreadyMapped, InvalidArgument, InvalidArgument, True, "split", "stop", True, True, True, "leaf")
 NEWER_LPAE = (*LPAE[:4], "refuse", *LPAE[5:])
 
 
