@@ -1,8 +1,8 @@
 """Reserved regions in a stack of domains: what one that is reserved below means above, in whatever order both come.
 
 Messages and direct regions are the numbers that a device says, so every domain above withholds the same numbers. What
-must not be led to is withheld above only where nothing but a window is between, moved by it: there the address of a
-chunk decides where it leads.
+must not be mapped to is withheld above only where nothing but a window is between, shifted by it: there the address of
+a chunk decides its output.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from swiommu.iommu.stacked import Stacked
 
-__all__ = ["NEVER_LED_TO", "Withheld", "consequences", "require_free", "seen_from", "withhold"]
+__all__ = ["NO_TARGET", "Withheld", "consequences", "require_free", "seen_from", "withhold"]
 
-NEVER_LED_TO: Final = (ReservedKind.RESERVED, ReservedKind.MSI)
+NO_TARGET: Final = (ReservedKind.RESERVED, ReservedKind.MSI)
 
 
 class Withheld(NamedTuple):
-    """``region`` of the bus space of ``domain``, which gives none of it out; ``own``: its node says so, too."""
+    """``region`` of the bus space of ``domain``, which allocates none of it; ``own``: its node lists it."""
 
     domain: Stacked[Any]
     region: Reserved
@@ -45,7 +45,7 @@ def consequences(domain: Stacked[Any], region: Reserved, *, own: bool = True) ->
     1
     """
     yield Withheld(domain, region, own)
-    for upper in domain.standing_on_it():
+    for upper in domain.upper_domains():
         yield from seen_from(upper, region)
 
 
@@ -53,7 +53,7 @@ def seen_from(upper: Stacked[Any], region: Reserved) -> Iterator[Withheld]:
     """The same for a region of the domain below ``upper``."""
     if region.kind in {ReservedKind.MSI, ReservedKind.DIRECT}:
         yield from consequences(upper, region, own=region.kind is ReservedKind.MSI)
-    if upper.node.layer.fixed and region.kind in NEVER_LED_TO:
+    if upper.node.layer.fixed and region.kind in NO_TARGET:
         for extent in upper.node.layer.extents():
             delta = extent.output - extent.input
             low = max(extent.input, region.start - delta)
@@ -69,6 +69,6 @@ def require_free(found: Iterable[Withheld]) -> None:
 
 
 def withhold(found: Iterable[Withheld]) -> None:
-    """Let the domains give nothing of it out from now on."""
+    """Let the domains allocate nothing of it from now on."""
     for domain, region, own in found:
-        domain.give_out_none_of(region, say=own)
+        domain.withhold_region(region, own=own)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from swiommu.address import BusAddr, BusRange, PhysAddr, PhysRange, as_integer, as_integers
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NotFound, OutOfRange, SpaceMismatch
 from swiommu.iommu.door import READ_WRITE, Door
-from swiommu.iommu.reserving import NEVER_LED_TO, consequences, require_free, seen_from, withhold
+from swiommu.iommu.reserving import NO_TARGET, consequences, require_free, seen_from, withhold
 from swiommu.iommu.uses import Uses
 from swiommu.layer import Node, ReservedKind, Walker, connect, disconnect, reserved_regions, terminals
 
@@ -214,7 +214,7 @@ class Stacked(Door[A], ABC):
             return
         self._require_aperture(start, size)
         for region in reserved_regions(lower.node):  # those below a window too, as they are seen through it
-            if region.kind in NEVER_LED_TO and start < region.stop and region.start < start + size:
+            if region.kind in NO_TARGET and start < region.stop and region.start < start + size:
                 raise OutOfRange(
                     f"{size:#x} bytes at {start:#x} are not to be led to: the domain of {lower.input_space.name!r} has "
                     f"the {region} there",
@@ -281,14 +281,14 @@ class Stacked(Door[A], ABC):
         require_free(found)
         withhold(found)
 
-    def standing_on_it(self) -> list[Stacked[Any]]:
+    def upper_domains(self) -> list[Stacked[Any]]:
         """The domains that are directly above this one."""
         owners = [upper.owner for upper in self.node.uppers]
         return [owner for owner in owners if isinstance(owner, Stacked)]
 
     def require_reservable(self, region: Reserved) -> None:
-        """`AddressInUse` if some of ``region`` is given out or, unless it is direct, led to from above."""
-        uses = self.uses.over(region.start, region.stop) if region.kind in NEVER_LED_TO else []
+        """`AddressInUse` if some of ``region`` is allocated or, unless it is direct, mapped by a domain above."""
+        uses = self.uses.over(region.start, region.stop) if region.kind in NO_TARGET else []
         if uses:
             raise AddressInUse(
                 f"the {region} can't be reserved in the domain of {self.input_space.name!r}: {uses[0]}",
@@ -298,10 +298,10 @@ class Stacked(Door[A], ABC):
             )
         self._require_free(region.start, region.stop - 1, direct=region.kind in DIRECT)
 
-    def give_out_none_of(self, region: Reserved, *, say: bool) -> None:
-        """Withhold ``region``, which is free; ``say``: it is one of the node's own."""
+    def withhold_region(self, region: Reserved, *, own: bool) -> None:
+        """Withhold ``region``, which is free; ``own``: the node lists it."""
         self._withhold(region.start, region.stop - 1, direct=region.kind in DIRECT)
-        if say:
+        if own:
             self.node.reserved += (region,)
 
     def require_unused(self, start: int, stop: int, but: User | None = None) -> None:

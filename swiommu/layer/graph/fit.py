@@ -1,7 +1,7 @@
 """Whether layers fit on each other: widths and granules, with the numbers if they don't.
 
 Asked of a graph whose edges are made already, because a new edge can be wrong for what is far above it. Only what never
-changes is judged: entries of tables come and go, and one that leads nowhere is a fault of the access that meets it. So
+changes is judged: entries of tables come and go, and one whose output is no input below is a fault of the access. So
 the answer is the same in whatever order edges and entries are made.
 """
 
@@ -25,8 +25,8 @@ __all__ = ["refuse_misfit"]
 def refuse_misfit(upper: Node, prefix: str = "") -> None:
     """Refuse, for ``upper`` and all above it, what can't work with what is below; sentences begin with ``prefix``.
 
-    A layer that never changes has to lead to inputs of the layers below: `OutOfRange`. Windows beside a page table
-    keep its pages whole and aligned: `InvalidArgument`. Mappings of tables are not judged.
+    The outputs of a layer that never changes must be inputs of the layers below: `OutOfRange`. Windows beside a page
+    table keep its pages whole and aligned: `InvalidArgument`. Mappings of tables are not judged.
 
     >>> from swiommu.layer import Identity, Node, Span, Window, connect
     >>> lower, upper = Node(Identity("bypass", width=32)), Node(Window("bus", Span(0, 0x1000, 1 << 32)))
