@@ -74,7 +74,8 @@ def answered(path: str, designs: tuple[str, ...]) -> int:
         for row in compare(workload, [AS_RECORDED, *designs], memory=memory, with_need=False).rows:
             assert row.failed + row.not_applicable <= row.requests == len(workload.requests), row
             if row.lost is not None and row.gained is not None:
-                assert row.lost <= row.requests - workload.censored and row.gained <= workload.censored, row
+                assert row.lost <= row.requests - workload.censored, row
+                assert row.gained <= workload.censored, row
     return len(workload.requests)
 
 
