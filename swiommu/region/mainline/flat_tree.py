@@ -7,15 +7,14 @@ bytes that are there; what is wrong is an `InputError` of one sentence. Source: 
 
 from __future__ import annotations
 
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
-from swiommu.errors import InputError, NotSupported
+from swiommu.errors import InputError
+from swiommu.region.mainline.tree_source import compile_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +28,6 @@ _OLDEST, _NEWEST = 16, 17
 _LARGEST = 2 << 20  # what arm64 kernels map at boot; no real tree has come near it
 _DEEPEST = 64  # as deep as the kernel unpacks
 _LONGEST_NAME = 255
-_COMPILER_SECONDS = 60
 
 
 @attrs.frozen(eq=False)
@@ -90,8 +88,8 @@ class FlatTree:
 def read_device_tree(path: str) -> FlatTree:
     r"""A device tree from a file: a flattened one (DTB), or source (DTS), which ``dtc`` compiles if it is installed.
 
-    Source may make ``dtc`` read other files (``/include/``, ``/incbin/``). `InputError` for a file that can't be read,
-    is larger than 2 MiB or is no device tree; `NotSupported` for source where there is no ``dtc``.
+    `InputError` for a file that can't be read, is larger than 2 MiB or is no device tree, and for source that names
+    other files (``/include/``, ``/incbin/``); `NotSupported` for source where there is no ``dtc``.
 
     >>> read_device_tree("/")
     Traceback (most recent call last):
@@ -104,7 +102,7 @@ def read_device_tree(path: str) -> FlatTree:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"can't be read: {reason}", path=path) from error
     if data[:4] != MAGIC and data.strip() and b"\0" not in data and len(data) <= _LARGEST:
-        data = _compiled(path, data)
+        data = compile_tree(data, path)
     return parse_flat_tree(data, path=path)
 
 
@@ -118,23 +116,6 @@ def parse_flat_tree(data: bytes, *, path: str | None = None) -> FlatTree:
     swiommu.errors.InputError: is no flattened device tree: it begins with 6e6f7420, not d00dfeed
     """
     return _Parser(data, path).tree()
-
-
-def _compiled(path: str, source: bytes) -> bytes:
-    compiler = shutil.which("dtc")
-    if compiler is None:
-        raise NotSupported(
-            f"{path} is device-tree source, and there is no dtc to compile it: install it, or give a DTB"
-        )
-    command = [compiler, "-I", "dts", "-O", "dtb", "-q", "-i", str(Path(path).parent), "-o", "-", "-"]
-    try:
-        done = subprocess.run(command, input=source, capture_output=True, timeout=_COMPILER_SECONDS, check=False)  # noqa: S603 - no shell, a file name as one argument
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise InputError(f"dtc can't compile it: {error}", path=path) from error
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "backslashreplace").strip().splitlines()
-        raise InputError(f"dtc can't compile it: {said[0] if said else 'it does not say why'}", path=path)
-    return done.stdout
 
 
 class _Parser:

@@ -1,13 +1,22 @@
+import resource
 import shutil
 import struct
 import sys
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swiommu.errors import InputError, NotSupported
-from swiommu.region.mainline import FlatTree, TreeNode, parse_flat_tree, plan_reserved_memory, read_device_tree
+from swiommu.region.mainline import (
+    FlatTree,
+    TreeNode,
+    parse_flat_tree,
+    plan_reserved_memory,
+    read_device_tree,
+    tree_source,
+)
 
 BEGIN, END_NODE, PROP, NOP, END = (struct.pack(">I", each) for each in (1, 2, 3, 4, 9))
 
@@ -130,37 +139,143 @@ SOURCE = """/dts-v1/;
 """
 
 
-@pytest.mark.skipif(shutil.which("dtc") is None, reason="there is no dtc")
-def test_source_through_dtc(tmp_path):
-    (tmp_path / "board.dts").write_text(SOURCE)
-    tree = read_device_tree(str(tmp_path / "board.dts"))
-    assert plan_reserved_memory(tree).uses == {"/cam": ("pool@50000000",)}
-    (tmp_path / "bad.dts").write_text("/dts-v1/;\n/ { a = <1> };\n")
-    with pytest.raises(InputError) as raised:
-        read_device_tree(str(tmp_path / "bad.dts"))
-    assert str(raised.value) == f"{tmp_path / 'bad.dts'}: dtc can't compile it: Error: <stdin>:2.13-14 syntax error"
+needs_dtc = pytest.mark.skipif(shutil.which("dtc") is None, reason="dtc (device-tree-compiler) is not installed")
 
 
-def test_source_without_dtc(tmp_path, monkeypatch):
+@pytest.fixture
+def compiled(tmp_path):
+    """Read the source as ``board.dts``; a refusal's sentence without the folder."""
+
+    def read(source):
+        path = tmp_path / "board.dts"
+        path.write_bytes(source if isinstance(source, bytes) else source.encode())
+        try:
+            return read_device_tree(str(path))
+        except (InputError, NotSupported) as error:
+            return str(error).removeprefix(f"{tmp_path}/")
+
+    return read
+
+
+@needs_dtc
+def test_source_through_dtc(compiled):
+    assert plan_reserved_memory(compiled(SOURCE)).uses == {"/cam": ("pool@50000000",)}
+
+
+@needs_dtc
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("/dts-v1/;\n/ { a = <1> };\n", "board.dts:2: dtc can't compile it: syntax error"),
+        (
+            '/dts-v1/;\n# 7 "\x1b[31mx"\n/ { a = <1> };\n',
+            "board.dts: dtc can't compile it: Error: ?[31mx:7.13-14 syntax error",
+        ),
+        ("/dts-v1/;\n/ { " + "a {" * 100_000, "board.dts:2: dtc can't compile it: memory exhausted"),
+        (
+            "/dts-v1/;\n/ { a = &none; };",
+            (
+                "board.dts:2: dtc can't compile it: (path_references): /: Reference to non-existent node or label "
+                '"none"'
+            ),
+        ),
+    ],
+)
+def test_source_that_dtc_refuses(compiled, source, sentence):
+    begin = time.monotonic()
+    assert compiled(source) == sentence
+    assert time.monotonic() - begin < 5
+
+
+BYTES = "/incbin/ would read another file: put its bytes here, or give a DTB"
+TEXT = "/include/ would read another file: put its text here, or give a DTB"
+CPP = "#include is for the preprocessor: run `cpp -undef -x assembler-with-cpp` first, or give a DTB"
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ('/dts-v1/;\n/ { x = /incbin/("/dev/zero"); };', f"board.dts:2: {BYTES}"),
+        ('/dts-v1/;\n/ { x = [ 00 /incbin/("/dev/zero") ]; };', f"board.dts:2: {BYTES}"),
+        ('/dts-v1/;\n\n/include/ "/etc/passwd"', f"board.dts:3: {TEXT}"),
+        ('/include/"/dev/zero"', f"board.dts:1: {TEXT}"),
+        ("/dts-v1/;\n#include <dt-bindings/gpio/gpio.h>\n", f"board.dts:2: {CPP}"),
+        ('/dts-v1/;\n  #  include "soc.dtsi"\n', f"board.dts:2: {CPP}"),
+        # what dtc takes for the end of a text, a literal or a comment is one here
+        ('/ { a = "\\\\"; b = /incbin/("x"); };', f"board.dts:1: {BYTES}"),
+        ("/ { a = <'\\' /incbin/(\"x\")", f"board.dts:1: {BYTES}"),
+        ("/ { a = <'\\''>; b = /incbin/(\"x\"); };", f"board.dts:1: {BYTES}"),
+        ('/* /incbin/ "*/ /include/ "x"', f"board.dts:1: {TEXT}"),
+        ('// " \n/include/ "x"', f"board.dts:2: {TEXT}"),
+        ('&{/a b} /include/ "x"', f"board.dts:1: {TEXT}"),
+    ],
+)
+def test_source_that_names_other_files(compiled, monkeypatch, source, sentence):
+    monkeypatch.setattr(shutil, "which", lambda name: pytest.fail(f"{name} is looked for"))
+    assert compiled(source) == sentence
+
+
+@needs_dtc
+def test_names_of_files_that_are_no_words(compiled):
+    names = """/dts-v1/;
+        // /incbin/("x")
+        / { a = "/include/ \\"x\\"", "#include"; b = <'\\''>; /* /include/ "x" */
+            include { c = &{/include/incbin}; incbin { }; }; };
+        """
+    tree = compiled(names)
+    assert tree.root.strings("a") == ('/include/ "x"', "#include")
+    assert tree.root.child("include").strings("c") == ("/include/incbin",)
+
+
+@pytest.mark.parametrize("text", ['\\"', '"\\\n', "'", "/*", "\\'", "&{", '"', "/* '"])
+def test_words_are_looked_for_in_linear_time(compiled, monkeypatch, text):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    path = tmp_path / "board.dts"
-    path.write_text(SOURCE)
-    with pytest.raises(NotSupported) as raised:
-        read_device_tree(str(path))
-    assert str(raised.value) == (
-        f"{path} is device-tree source, and there is no dtc to compile it: install it, or give a DTB"
+    begin = time.process_time()
+    assert "there is no dtc" in compiled(text * (1_900_000 // len(text)))
+    assert time.process_time() - begin < 5
+
+
+def test_source_without_dtc(compiled, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert compiled(SOURCE) == (
+        "board.dts is device-tree source, and there is no dtc to compile it: install it (device-tree-compiler), or "
+        "give a DTB"
     )
 
 
-def test_dtc_that_fails_or_hangs(tmp_path, monkeypatch):
-    path = tmp_path / "board.dts"
-    path.write_text(SOURCE)
+def program(tmp_path, monkeypatch, text):
+    """Let ``dtc`` be a program of Python."""
+    path = tmp_path / "dtc"
+    path.write_text(f"#!{sys.executable}\n{text}")
+    path.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda name: str(path))
+
+
+def test_dtc_that_is_gone_or_fails(compiled, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: str(tmp_path / "gone"))
-    with pytest.raises(InputError, match=r"board\.dts: dtc can't compile it: .*No such file"):
-        read_device_tree(str(path))
-    monkeypatch.setattr(shutil, "which", lambda name: sys.executable)
-    with pytest.raises(InputError, match=r"board\.dts: dtc can't compile it: "):
-        read_device_tree(str(path))
+    assert compiled(SOURCE) == "board.dts: dtc can't be run: No such file or directory"
+    program(tmp_path, monkeypatch, "raise SystemExit(3)")
+    assert compiled(SOURCE) == "board.dts: dtc can't compile it: it does not say why"
+    program(tmp_path, monkeypatch, "print('no tree')")
+    assert compiled(SOURCE) == "board.dts: is no flattened device tree: it begins with 6e6f2074, not d00dfeed"
+
+
+def test_dtc_that_hangs(compiled, tmp_path, monkeypatch):
+    monkeypatch.setattr(tree_source, "_SECONDS", 0.3)
+    program(tmp_path, monkeypatch, "import time\ntime.sleep(60)")
+    begin = time.monotonic()
+    assert compiled(SOURCE) == "board.dts: dtc can't compile it in 0.3 s"
+    assert time.monotonic() - begin < 10
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux limits a process from outside")
+def test_dtc_that_takes_too_much_memory(compiled, tmp_path, monkeypatch):
+    program(
+        tmp_path,
+        monkeypatch,
+        "import sys\nsys.stdin.read()\ntry:\n    bytes(300 << 20)\nexcept MemoryError:\n    sys.exit('no memory')",
+    )
+    assert compiled(SOURCE) == "board.dts: dtc can't compile it: no memory"
 
 
 @pytest.mark.parametrize(("name", "reason"), [("none", "No such file or directory"), ("nul\0", "embedded null byte")])
