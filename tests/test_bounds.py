@@ -2,10 +2,17 @@
 
 import time
 
+import attrs
 import pytest
 
+from swiommu.dma import SwiotlbPool
 from swiommu.errors import InputError
-from swiommu.replay import DEFAULT_DESIGNS, find_design, machine_plan, replay
+from swiommu.iommu import IovaDomain
+from swiommu.iommu.iova.free_space import FreeSpace
+from swiommu.region import Bitmap
+from swiommu.region.by_size import BySize
+from swiommu.region.runs import FreeRuns
+from swiommu.replay import DEFAULT_DESIGNS, PRESETS, Knobs, equal_plan, find_design, machine_plan, replay
 from swiommu.requests import workload_of
 from swiommu.verify import verify_iova
 from swiommu.verify.iova.calls import read_calls
@@ -99,19 +106,56 @@ def test_user_mappings_that_overlap_beyond_reason_are_refused(trace_of, monkeypa
     assert str(caught.value).endswith(".trace:78: so many user mappings overlap that they can't be followed")
 
 
-def test_more_probes_than_can_be_tried_are_refused(trace_of, monkeypatch):
-    monkeypatch.setattr("swiommu.replay.engine._PATIENCE", 100)
+def failing(log, at, size=4096):
+    log.say(f"dma_map_page: nvme0 dir=TO_DEVICE dma_addr={2**64 - 1:x} size={size} phys_addr={at:x}000 attrs=")
+
+
+def failing_alloc(log, size):
+    log.say(f"dma_alloc: nvme0 dir=BIDIRECTIONAL dma_addr=0 size={size} virt_addr=0 flags=GFP_KERNEL attrs=")
+
+
+def no_copy(*_):
+    raise AssertionError("a probe copies what a design holds")
+
+
+@pytest.mark.parametrize("knobs", [Knobs(), Knobs(frames="random")], ids=["largest", "random"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_probe_copies_nothing_that_a_design_holds(name, knobs, trace_of, monkeypatch):
+    """It takes what it tries and gives it back, so that it costs no more than that however much lives."""
     log = Log()
-    for at in range(10):
-        log.map(at + 1 << 12)
-    for at in range(11):
-        log.say(f"dma_map_page: nvme0 dir=TO_DEVICE dma_addr={2**64 - 1:x} size=4096 phys_addr={at}000 attrs=")
+    for at in range(1, 20):
+        log.map(at << 12)
+        text = f"dma_addr=1000 size=8192 virt_addr={at:016x} flags=GFP_KERNEL attrs="
+        log.say(f"dma_alloc: nvme0 dir=BIDIRECTIONAL {text}")
+        failing(log, at)
+        failing_alloc(log, 8192)
+    workload = workload_of(trace_of(log.text()))
+    for request in workload.requests:
+        request.mask >>= request.index % 2  # what reaches only a part of memory is tried at its place
+    plan = attrs.evolve(equal_plan(workload), base=(1 << 31) - (1 << 16))
+    for kind in (IovaDomain, SwiotlbPool, FreeSpace, BySize, FreeRuns, Bitmap):
+        monkeypatch.setattr(kind, "copy", no_copy)
+    monkeypatch.setattr("copy.deepcopy", no_copy)
+    outcome = replay(workload, find_design(name), plan, knobs)
+    assert outcome.ledger.gained.total() + outcome.ledger.failed.total() >= 38
+
+
+def test_more_probes_than_can_be_tried_are_refused(trace_of, monkeypatch):
+    monkeypatch.setattr("swiommu.replay.engine._PATIENCE", 60)
+    log = Log()
+    log.say("dma_alloc: nvme0 dir=BIDIRECTIONAL dma_addr=1000 size=33554432 virt_addr=1 flags=GFP_KERNEL attrs=")
+    log.say("dma_free: nvme0 dir=BIDIRECTIONAL dma_addr=1000 size=33554432 virt_addr=1 attrs=")
+    for _ in range(5):
+        failing_alloc(log, 32 << 20)
     workload = workload_of(trace_of(log.text()))
     for name in DEFAULT_DESIGNS:
+        if not find_design(name).has_hardware:  # whose allocators are asked, which takes no memory
+            assert replay(workload, find_design(name), machine_plan(workload)).ledger.failed.total() == 6
+            continue
         with pytest.raises(InputError) as caught:
             replay(workload, find_design(name), machine_plan(workload))
         assert str(caught.value) == (
-            f"{workload.name}:22: so many requests failed while up to 10 lived that they can't all be tried"
+            f"{workload.name}:7: so many requests failed when recorded that they can't all be tried"
         )
 
 

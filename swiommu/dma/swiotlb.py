@@ -11,12 +11,16 @@ are not modelled.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.address import PAGE_SIZE, as_integer, as_integers, is_power_of_two
 from swiommu.errors import AddressInUse, InvalidArgument, NotFound, PoolFull, SegmentExceeded
 from swiommu.region import FailSwitch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["IO_TLB_DEFAULT_SLOTS", "IO_TLB_SEGSIZE", "IO_TLB_SHIFT", "IO_TLB_SIZE", "Slots", "SwiotlbPool"]
 
@@ -241,6 +245,22 @@ class SwiotlbPool:
         other._index, other.area_used = self._index.copy(), self.area_used.copy()
         other.used, other.hiwater = self.used, self.hiwater
         return other
+
+    @contextmanager
+    def dry_run(self) -> Iterator[None]:
+        """What is taken inside and released again leaves nothing behind: the next search begins where it would have.
+
+        >>> pool = SwiotlbPool(0x1000_0000, 128)
+        >>> with pool.dry_run():
+        ...     freed = pool.release(pool.find_slots(0, 4096))
+        >>> freed, hex(pool.find_slots(0, 1)), pool.hiwater
+        (2, '0x10000000', 1)
+        """
+        saved = self._index.copy(), self.hiwater, self._fail.copy()
+        try:
+            yield
+        finally:
+            self._index, self.hiwater, self._fail = saved
 
     def slots_of(self, address: int) -> Slots | None:
         """The slots that `find_slots` took when it answered ``address``; None if that is not live."""

@@ -7,12 +7,18 @@ only otherwise in the middle. Source: RFC v4 patch 2 (``cma-best-fit.c``), resta
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, NoMemory, NotFound
 from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
 from swiommu.region.by_size import BySize, Key
 from swiommu.region.reports import Reports
 from swiommu.region.runs import FreeRuns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["BestFit"]
 
@@ -36,6 +42,7 @@ class BestFit(CheapCopy, Reports):
         "_by_size",
         "_fail",
         "_keys",
+        "_log",
         "_runs",
         "_sequence",
         "_starts",
@@ -61,6 +68,7 @@ class BestFit(CheapCopy, Reports):
         self._starts: dict[int, int] = {}
         self._sequence = 0
         self._fail = FailSwitch()
+        self._log: list[tuple[bool, Key]] | None = None  # of a dry run: holes that came (True) and went
         self._insert(start, size)
 
     @property
@@ -127,6 +135,31 @@ class BestFit(CheapCopy, Reports):
         """Every hole as (start, size), by address; two holes never touch."""
         return [(self.start + place, size) for place, size in self._runs.runs()]
 
+    @contextmanager
+    def dry_run(self) -> Iterator[None]:
+        """What is taken inside and given back again leaves nothing behind, not even in the order of holes.
+
+        >>> fit = BestFit(0, 0x6000)
+        >>> fit.reserve(0x2000, 0x1000)  # leaves two holes, of which the lower one is newer
+        >>> with fit.dry_run():
+        ...     fit.free(fit.alloc(0x3000, 0x1000), 0x3000)
+        >>> hex(fit.alloc(0x1000, 0x1000))
+        '0x0'
+        """
+        saved = self._sequence, self.skipped, self._fail.copy(), self._log
+        log: list[tuple[bool, Key]] = []
+        self._log = log
+        try:
+            yield
+        finally:
+            self._log = None
+            for came, key in reversed(log):
+                if came:
+                    self._remove(key[2])
+                else:
+                    self._put(key)
+            self._sequence, self.skipped, self._fail, self._log = saved
+
     def fail_nth(self, n: int) -> None:
         """Make the ``n``-th following `alloc` (1 = the next) raise `NoMemory`, once."""
         self._fail.arm(n)
@@ -166,16 +199,23 @@ class BestFit(CheapCopy, Reports):
 
     def _insert(self, start: int, size: int) -> None:
         self._sequence += 1
-        key = (size, -self._sequence, start)
+        self._put((size, -self._sequence, start))
+
+    def _put(self, key: Key) -> None:
+        size, _, start = key
         self._keys[start] = key
         self._starts[start + size] = start
         self._by_size.add(key)
+        if self._log is not None:
+            self._log.append((True, key))
 
     def _remove(self, start: int) -> int:
         """Forget a hole and answer one past its end."""
         key = self._keys.pop(start)
         self._by_size.remove(key)
         del self._starts[start + key[0]]
+        if self._log is not None:
+            self._log.append((False, key))
         return start + key[0]
 
     def _no_hole(self, size: int, align: int) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import errno
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
@@ -204,6 +205,15 @@ class Bitmap(CheapCopy, Reports):
             else:
                 self._busy.pop(page, None)
         self._busy_pfns = sorted(self._busy)
+
+    @contextmanager
+    def dry_run(self) -> Iterator[None]:
+        """What is taken inside and given back again leaves nothing behind, in `retries` and `fail_nth` neither."""
+        saved = self.retries, self._fail.copy()
+        try:
+            yield
+        finally:
+            self.retries, self._fail = saved
 
     def copy(self) -> Bitmap:
         """The same area, of its own."""

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import errno
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import attrs
 
 from swiommu.address import PAGE_SIZE, as_integer, as_integers
-from swiommu.errors import AddressInUse, Busy, InvalidArgument, NotFound, OutOfRange
+from swiommu.errors import AddressInUse, Busy, InvalidArgument, NotFound, NotSupported, OutOfRange
 from swiommu.memory import FrameState
 from swiommu.region.bitmap import Bitmap, Migrate, Profile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Lending", "LendingAccount", "Returns", "Tenants"]
 
@@ -72,7 +73,8 @@ class Lending(Bitmap):
 
     ``standing`` (a `FrameState` for every frame) says who uses each frame from the moment it is idle, as a busy system
     would; without it frames are lent by `lend` alone. ``tenants`` are asked and told about each frame; without them
-    there is always room elsewhere, and returns are only counted.
+    there is always room elsewhere, and returns are only counted. ``before_try``, if it is set, is called for each range
+    that is to be taken back, with one past its last pfn: pins that depend on the request can be set there.
 
     An allocation that meets a pinned frame has moved what lies below it in that range: those moves were in vain.
     `NoMemory` where there is no room to move to; `InvalidArgument` for ``standing`` of another length.
@@ -88,7 +90,7 @@ class Lending(Bitmap):
     Returns(moved=19, dropped=0, in_vain=3, busy=1, asked=2)
     """
 
-    __slots__ = ("_counted", "_frames", "_standing", "_tenants", "returns")
+    __slots__ = ("_frames", "_log", "_numbers", "_standing", "_tenants", "before_try", "returns")
 
     name = "lending"
 
@@ -105,12 +107,14 @@ class Lending(Bitmap):
         super().__init__(start, size, page_size=page_size, profile=profile)
         if standing and len(standing) != self.count:
             raise InvalidArgument(f"{len(standing)} states stand ready for {self.count} frames", count=self.count)
-        if set(standing) - {FrameState.FREE, FrameState.MOVABLE, FrameState.DROPPABLE}:
+        if standing.translate(None, bytes((FrameState.FREE, FrameState.MOVABLE, FrameState.DROPPABLE))):
             raise InvalidArgument("frames stand ready for FREE, MOVABLE or DROPPABLE use only")
         self._standing = standing
         self._tenants = tenants
         self._frames = bytearray(standing) or bytearray(self.count)
-        self._counted: LendingAccount | None = None  # until a frame changes: a replay asks at every step
+        self._numbers = [self._frames.count(state) for state in FrameState]  # of frames, by state
+        self._log: list[tuple[int, bytearray]] | None = None  # of a dry run: what frames were in before
+        self.before_try: Callable[[int], None] | None = None
         self.returns = Returns()
 
     # -- lending -----------------------------------------------------------------------------------------------------
@@ -167,10 +171,8 @@ class Lending(Bitmap):
 
     def account(self) -> LendingAccount:
         """How the area's frames are used now."""
-        if self._counted is None:
-            idle, used = self._frames.count(FrameState.FREE), self._frames.count(FrameState.TAKEN)
-            self._counted = LendingAccount(self.count, used, sum(map(self._frames.count, _LENT)), idle)
-        return self._counted
+        idle, used = self._numbers[FrameState.FREE], self._numbers[FrameState.TAKEN]
+        return LendingAccount(self.count, used, sum(self._numbers[state] for state in _LENT), idle)
 
     # -- what an allocator does --------------------------------------------------------------------------------------
 
@@ -183,6 +185,8 @@ class Lending(Bitmap):
             if code:
                 return code
             emptied.append((pfn, count))
+            if self.before_try:
+                self.before_try(pfn + count)
             return self._take_back(pfn, count)
 
         try:
@@ -222,14 +226,32 @@ class Lending(Bitmap):
             raise Busy(f"{size} bytes at {start:#x} can't be taken back: errno {code}", start=start, size=size)
         self._mark(pfn, count, FrameState.TAKEN)
 
+    @contextmanager
+    def dry_run(self) -> Iterator[None]:
+        """See `Bitmap.dry_run`; `NotSupported` with tenants, who can't be moved back."""
+        if self._tenants is not None:
+            raise NotSupported(f"{self!r} has tenants, who would really be moved")
+        returns, outer = self.returns, self._log
+        log: list[tuple[int, bytearray]] = []
+        self._log = log
+        try:
+            with super().dry_run():
+                yield
+        finally:
+            self._log = None
+            for low, states in reversed(log):
+                self._write(low, states)
+            self.returns, self._log = returns, outer
+
     def check(self) -> None:
         """Also assert: frames are TAKEN just where bits are set, and the account adds up."""
         super().check()
         clear = {bit + i for bit, length in self.free_runs() for i in range(length)}
         taken = {i for i, state in enumerate(self._frames) if state == FrameState.TAKEN}
         assert taken == set(range(self.count)) - clear, f"taken by state: {taken}, clear by bits: {clear}"
-        account, self._counted = self.account(), None
-        assert account == self.account(), f"{account}, counted {self.account()}"
+        account = self.account()
+        numbers = [self._frames.count(state) for state in FrameState]
+        assert numbers == self._numbers, f"{self._numbers}, counted {numbers}"
         assert account.reserved == account.used + account.lent + account.idle, f"{account} does not add up"
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -275,16 +297,18 @@ class Lending(Bitmap):
 
     def _trial(self) -> Migrate:
         """What `_take_back` would answer, range after range of one search: moves in vain use up room as well."""
-        frames = self._frames.copy()
         room = self.count if self._tenants is None else self._tenants.room()
+        emptied = 0  # ranges come from below, so that one before has emptied all of the next one up to here
 
         def take_back(pfn: int, count: int) -> int:
-            nonlocal room
+            nonlocal room, emptied
+            if self.before_try:
+                self.before_try(pfn + count)
             low, high = pfn - self.base_pfn, pfn - self.base_pfn + count
-            pinned = frames.find(FrameState.PINNED, low, high)
+            pinned = self._frames.find(FrameState.PINNED, low, high)
             high = high if pinned < 0 else pinned
-            room -= frames.count(FrameState.MOVABLE, low, high)
-            frames[low:high] = bytes(high - low)
+            room -= self._frames.count(FrameState.MOVABLE, max(low, emptied), max(high, emptied))
+            emptied = max(high, emptied)
             if room < 0:
                 return errno.ENOMEM
             return 0 if pinned < 0 else errno.EBUSY
@@ -293,8 +317,13 @@ class Lending(Bitmap):
 
     def _write(self, low: int, states: bytes | bytearray) -> None:
         """The one way to change what frames are in."""
-        self._frames[low : low + len(states)] = states
-        self._counted = None
+        high = low + len(states)
+        before = self._frames[low:high]
+        if self._log is not None:
+            self._log.append((low, before))
+        for state in FrameState:
+            self._numbers[state] += states.count(state) - before.count(state)
+        self._frames[low:high] = states
 
     def _mark(self, pfn: int, count: int, state: FrameState) -> None:
         self._write(pfn - self.base_pfn, bytes((state,)) * count)

@@ -6,7 +6,9 @@ The rules for sizes, alignments and accounting are those of RFC v4 sections 10 a
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+import copy
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 
@@ -34,6 +36,9 @@ from swiommu.errors import (
 from swiommu.region.allocator import Allocator, make_allocator
 from swiommu.region.picture import area_svg
 from swiommu.region.reports import Shortage, Statistics, explain_failure, statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Chunk", "Region"]
 
@@ -217,6 +222,28 @@ class Region(Generic[A]):
             raise AddressInUse(f"{size} bytes at {start!r} can't be reserved: {why}", start=place, size=size)
         self.allocator.reserve(place, size)
         return self._remember(Chunk(start, size, self))
+
+    @contextmanager
+    def dry_run(self) -> Iterator[None]:
+        """What is allocated inside and freed again leaves nothing behind, not even in the order of holes.
+
+        It costs what is done inside; an allocator without a ``dry_run`` of its own is copied for it.
+
+        >>> from swiommu.address import PhysSpace
+        >>> region = Region(PhysSpace("ram").at(0x4000_0000), 1 << 20)
+        >>> with region.dry_run():
+        ...     region.free(region.alloc(0x3000))
+        >>> region.allocator.check()
+        """
+        allocator = self.allocator
+        undo = getattr(allocator, "dry_run", None)
+        if undo is None:
+            self.allocator = copy.deepcopy(allocator)
+        try:
+            with nullcontext() if undo is None else undo():
+                yield
+        finally:
+            self.allocator = allocator
 
     def chunk_at(self, address: A) -> Chunk[A] | None:
         """The live chunk that holds ``address``, at its start or inside."""

@@ -65,8 +65,7 @@ def replay(
 ) -> Outcome:
     """Run the whole workload; ``keep_places`` keeps every request's handle (where it was put) in the outcome.
 
-    `InputError` with the line where so many requests are to be probed (rule 4), while so many live, that it would take
-    hours.
+    `InputError` with the line where so many requests are to be probed (rule 4) that it would take hours.
 
     >>> from swiommu.replay import find_design, machine_plan
     >>> from swiommu.requests import workload_of
@@ -122,7 +121,7 @@ def nothing_is_lost(workload: Workload, design: Design, backend: Backend, kinds:
     return _Run(workload, backend, design).until_loss(kinds)
 
 
-_PATIENCE: Final = 500_000_000  # live requests times probes: each of these copies what a design holds
+_PATIENCE: Final = 100_000_000  # pieces of memory that probes take and map: minutes
 
 
 class _Run:
@@ -139,8 +138,6 @@ class _Run:
         self.occupied: dict[int, object] = {}
         self._keep = keep_places
         self._live: dict[int, object] = {}
-        self._most_live = 0
-        self._tried = 0
         self._occupied: dict[int, object] = {}
 
     def all(self) -> None:
@@ -203,20 +200,18 @@ class _Run:
             return
         self.maps[index] = backend.counters.maps - maps
         self._live[index] = handle
-        self._most_live = max(self._most_live, len(self._live))
         if self._keep:
             self.places[index] = handle
         ledger.serve(request)
 
     def _probe(self, request: Request, busy: tuple[int, ...]) -> None:
-        self._tried += self._most_live
-        if self._tried > _PATIENCE:
+        refusal = self.backend.probe(request, busy)
+        if self.backend.tried > _PATIENCE:
             raise InputError(
-                f"so many requests failed while up to {self._most_live} lived that they can't all be tried",
+                "so many requests failed when recorded that they can't all be tried",
                 path=self.workload.name,
                 line=request.line,
             )
-        refusal = self.backend.probe(request, busy)
         if refusal is None:
             self.status[request.index] = Status.GAINED
             self.ledger.gain(request)

@@ -374,11 +374,11 @@ def test_a_lower_policy_of_another_granule_takes_part_in_the_choice():
     assert upper.alloc(PAGE).pieces[0].stop <= 1 << 30
 
 
-def test_trying_in_a_stack_leaves_nothing_behind():
+def test_a_dry_run_in_a_stack_leaves_nothing_behind():
     lower = host(flush="lazy")
     upper = on(lower, flush="lazy")
     before = lower.stats.maps, lower.frames.free_count, lower.iova.free_bytes, upper.iova.free_bytes
-    with upper.trying():
+    with upper.dry_run():
         upper.release(upper.alloc(MIB))
     assert (lower.stats.maps, lower.frames.free_count, lower.iova.free_bytes, upper.iova.free_bytes) == before
     upper.check()

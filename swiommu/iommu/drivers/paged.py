@@ -398,26 +398,25 @@ class PagedDomain(TableWriter[A]):
         self._note_tables()
 
     @contextmanager
-    def trying(self) -> Iterator[IovaPolicy]:
-        """What is mapped inside and released again leaves nothing behind; gives the policy that is used meanwhile.
+    def dry_run(self) -> Iterator[None]:
+        """What is mapped inside and released again leaves nothing behind, and nothing inside waits for a flush.
 
-        Table and frames are then as before by themselves. What would remember is a copy: the policy with its caches,
-        ``stats``, ``exposure``; and nothing waits for a flush.
+        Table and frames are then as before by themselves; the policy undoes its changes, ``stats`` and ``exposure`` are
+        others meanwhile. It costs what is done inside, however much the domain holds.
 
         >>> from swiommu.address import BusSpace, PhysSpace
         >>> from swiommu.memory import Frames
         >>> ram = PhysSpace("ram")
         >>> domain = PagedDomain(BusSpace("bus"), frames=Frames(ram.at(0), 1 << 20), output_space=ram, flush="lazy")
-        >>> with domain.trying():
+        >>> with domain.dry_run():
         ...     domain.release(domain.alloc(4096))
         >>> domain.stats.maps, domain.stats.table_pages, domain.frames.free_count
         (0, 1, 255)
         """
-        saved = self.iova, self.flush_queue, self.exposure, self.stats
-        self.iova, self.exposure, self.stats = copy.deepcopy((self.iova, self.exposure, self.stats))
-        self.flush_queue = None
+        saved = self.flush_queue, self.exposure, self.stats
+        self.flush_queue, self.exposure, self.stats = None, copy.copy(self.exposure), copy.copy(self.stats)
         try:
-            with self.below.trying() if isinstance(self.below, PagedDomain) else nullcontext():
-                yield self.iova
+            with self.iova.dry_run(), self.below.dry_run() if isinstance(self.below, PagedDomain) else nullcontext():
+                yield
         finally:
-            self.iova, self.flush_queue, self.exposure, self.stats = saved
+            self.flush_queue, self.exposure, self.stats = saved

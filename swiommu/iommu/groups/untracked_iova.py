@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from swiommu.errors import NotSupported
 from swiommu.iommu.iova import LinuxIova
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from swiommu.iommu.iova import IovaPolicy
 
 __all__ = ["UntrackedIova"]
@@ -72,6 +75,16 @@ class UntrackedIova:
         """See `IovaPolicy.advance`."""
         if self.inner is not None:
             self.inner.advance(now_ns)
+
+    @contextmanager
+    def dry_run(self) -> Iterator[None]:
+        """See `IovaPolicy.dry_run`."""
+        cpu = self._cpu
+        try:
+            with nullcontext() if self.inner is None else self.inner.dry_run():
+                yield
+        finally:
+            self._cpu = cpu
 
     def check(self) -> None:
         """See `IovaPolicy.check`."""

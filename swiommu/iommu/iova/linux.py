@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import Final, Self
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Self
 
 from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
 from swiommu.iommu.iova.iova_domain import IovaDomain
 from swiommu.iommu.iova.policy import CheckedRequests
 from swiommu.ranges import RangeSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["LinuxIova"]
 
@@ -58,7 +62,7 @@ class LinuxIova(CheckedRequests):
         self.cpu = 0
         self.device = ""
         self._shift = self.granule.bit_length() - 1
-        self._full: set[str] = set()
+        self._full: dict[str, None] = {}  # in the order in which they came, so that a dry run can take back the last
         self._given: dict[int, int] = {}
         self._padded: dict[int, int] = {}
         self._taken = RangeSet()
@@ -142,6 +146,19 @@ class LinuxIova(CheckedRequests):
             setattr(twin, name, copy.deepcopy(getattr(self, name), memo))
         return twin
 
+    @contextmanager
+    def dry_run(self) -> Iterator[None]:
+        """See `IovaPolicy.dry_run`."""
+        saved = self.cpu, self.device, self._countdown
+        full = len(self._full)
+        try:
+            with self.allocator.dry_run():
+                yield
+        finally:
+            self.cpu, self.device, self._countdown = saved
+            while len(self._full) > full:
+                self._full.popitem()
+
     def advance(self, now_ns: int) -> None:
         """Let time pass; see `IovaDomain.advance`."""
         self.allocator.advance(now_ns)
@@ -167,7 +184,7 @@ class LinuxIova(CheckedRequests):
                     pages, _LAST_32BIT >> self._shift, flush_rcache=False, cpu=self.cpu
                 )
             except NoSpace:
-                self._full.add(self.device)
+                self._full[self.device] = None
         # The kernel shifts the limit down, and may pass a limit inside a granule by part of it; this does not.
         last = (limit + 1 >> self._shift) - 1
         try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from swiommu.address import is_power_of_two
 from swiommu.errors import InvalidArgument, NoSpace
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 __all__ = ["CheckedRequests", "IovaPolicy"]
 
@@ -39,6 +42,10 @@ class IovaPolicy(Protocol):
 
     def advance(self, now_ns: int) -> None:
         """Let time pass, for policies that do things by the clock."""
+        ...
+
+    def dry_run(self) -> AbstractContextManager[None]:
+        """What is taken inside and given back again leaves nothing behind, in caches and counts neither."""
         ...
 
     def check(self) -> None:

@@ -56,7 +56,7 @@ class IovaRcache:
             if self.prev[cpu]:
                 self._swap(cpu)
             elif self.depot:
-                self.loaded[cpu] = self.depot.pop()
+                self.loaded[cpu] = self.depot.pop().copy()
             else:
                 return 0
             magazine = self.loaded[cpu]
@@ -82,18 +82,19 @@ class IovaRcache:
 
     def replace(self, pfn: int, by: int) -> bool:
         """Put ``by`` in the place of ``pfn``; whether it was there. For checkers that follow a recording."""
-        for magazine in (*self.loaded, *self.prev, *self.depot):
-            if pfn in magazine:
-                magazine[magazine.index(pfn)] = by
-                return True
+        for magazines in (self.loaded, self.prev, self.depot):
+            for index, magazine in enumerate(magazines):
+                if pfn in magazine:
+                    magazines[index] = [by if each == pfn else each for each in magazine]
+                    return True
         return False
 
     def copy(self) -> IovaRcache:
-        """A cache of its own with the same contents."""
+        """A cache of its own with the same contents; a magazine in the depot never changes, so both have the same."""
         twin = IovaRcache(cpus=self.cpus, mag_size=self.mag_size)
         twin.loaded = [magazine.copy() for magazine in self.loaded]
         twin.prev = [magazine.copy() for magazine in self.prev]
-        twin.depot = [magazine.copy() for magazine in self.depot]
+        twin.depot = self.depot.copy()
         return twin
 
     def holds_like(self, other: IovaRcache) -> bool:

@@ -6,11 +6,17 @@ there is. Both align a range to the next power of two of its size and start at t
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 from swiommu.address import PAGE_SIZE, as_integers, is_power_of_two
 from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
 from swiommu.iommu.iova.free_space import FreeSpace
 from swiommu.iommu.iova.policy import CheckedRequests
 from swiommu.ranges import RangeSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["TopDownIova"]
 
@@ -97,6 +103,15 @@ class TopDownIova(CheckedRequests):
         for gap_start, gap_stop in wanted:
             self._space.take(gap_start, gap_stop)
             self._reserved.add(gap_start, gap_stop)
+
+    @contextmanager
+    def dry_run(self) -> Iterator[None]:
+        """See `IovaPolicy.dry_run`; free runs are as before by themselves."""
+        saved = self.cpu, self._countdown
+        try:
+            yield
+        finally:
+            self.cpu, self._countdown = saved
 
     def advance(self, now_ns: int) -> None:
         """See `IovaPolicy.advance`; nothing here depends on time."""

@@ -67,15 +67,15 @@ class Bouncer:
             self._counters.bytes_copied += size
 
     def refusal(self, request: Request) -> Cause | None:
-        """Why not all pieces would find slots now; tried on a copy, as a search moves where the next one begins."""
-        copied, pool = self._counters.bytes_copied, self._pool
-        self._pool = pool.copy()
+        """Why not all pieces would find slots now: they are taken, and released again."""
+        copied = self._counters.bytes_copied
         try:
-            self.map(request)
+            with self._pool.dry_run():
+                self.unmap(request, self.map(request))
         except SwiommuError as error:
             return cause_of(error)
         finally:
-            self._counters.bytes_copied, self._pool = copied, pool
+            self._counters.bytes_copied = copied
         return None
 
     def _bounces(self, request: Request, phys: int, size: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from bisect import bisect_left, bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -114,17 +113,13 @@ class RegionBackend(DirectBackend):
         return self._region().stop - 1 <= request.mask
 
     def _tried(self, request: Request, busy: tuple[int, ...]) -> Cause | None:
-        """The region reaches beyond the mask, so only the place itself tells; a copy of the allocator is asked."""
-        region = self._region()
-        allocator, region.allocator = region.allocator, copy.deepcopy(region.allocator)
-        try:
-            self._give(self._take(request, busy))
-        except SwiommuError as error:
-            return cause_of(error)
-        else:
-            return None
-        finally:
-            region.allocator = allocator
+        """The region reaches beyond the mask, so only the place itself tells."""
+        with self._region().dry_run():
+            try:
+                self._give(self._take(request, busy))
+            except SwiommuError as error:
+                return cause_of(error)
+        return None
 
     def _set_busy(self, busy: tuple[int, ...], state: int) -> None:
         """Pages that can't move just now; only mainline's allocator migrates, so only it can meet them."""

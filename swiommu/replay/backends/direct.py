@@ -43,6 +43,7 @@ class DirectBackend:
         self.plan = plan
         self.counters = Counters()
         self.fullest = 0
+        self.tried = 0
         self.space = PhysSpace("memory")
         self._internal = 0
         self._bouncer = None if design.bounce == "none" else Bouncer(design, workload, self.counters)

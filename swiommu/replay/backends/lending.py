@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LendingBackend"]
 
+_PERIOD = 1 << 20  # frames: which of 4 GiB are lent is drawn, and repeated in an area beyond that
+
 
 class LendingBackend(RegionBackend):
     """`RegionBackend` over `swiommu.region.Lending`; where tenants go is on their own account."""
@@ -44,12 +46,12 @@ class LendingBackend(RegionBackend):
     def _allocator(self, design: Design, plan: MemoryPlan, workload: Workload) -> Lending:
         state = FrameState.MOVABLE if design.lends == "movable" else FrameState.DROPPABLE
         count = plan.bytes // PAGE_SIZE
-        frames = bytearray((state,)) * count
-        for frame in _drawn(random.Random(f"{self._seed} idle"), 1 - design.lent / MILLION, count):  # noqa: S311 - no secret
+        frames = bytearray((state,)) * min(count, _PERIOD)
+        idle = random.Random(f"{self._seed} idle")  # noqa: S311 - reproducible, no secret
+        for frame in _drawn(idle, 1 - design.lent / MILLION, len(frames)):
             frames[frame] = FrameState.FREE
-        return Lending(
-            plan.base, plan.bytes, standing=bytes(frames), profile="7.3" if workload.profile == "7.3" else "6.12"
-        )
+        standing = bytes(frames) * (count // len(frames)) + bytes(frames[: count % len(frames)])
+        return Lending(plan.base, plan.bytes, standing=standing, profile="7.3" if workload.profile == "7.3" else "6.12")
 
     def _build(self, design: Design, plan: MemoryPlan, workload: Workload) -> Region[PhysAddr]:
         self._lender = self._allocator(design, plan, workload)
@@ -71,6 +73,12 @@ class LendingBackend(RegionBackend):
         with self._pins(f"{request.index}"):
             return super()._area_refusal(request, busy)
 
+    def _tried(self, request: Request, busy: tuple[int, ...]) -> Cause | None:
+        try:
+            return super()._tried(request, busy)
+        finally:
+            self._count()  # what was tried has left no trace in the area itself
+
     def occupy(self, occupancy: Occupancy) -> object:
         """See `Backend.occupy`."""
         self._occupied += 1
@@ -88,24 +96,38 @@ class LendingBackend(RegionBackend):
 
     @contextmanager
     def _pins(self, key: str) -> Iterator[None]:
-        """Some lent frames can't move while this is served."""
+        """Some lent frames can't move while this is served; they are drawn as far as a search comes."""
+        if not self._pinned:
+            yield
+            return
         allocator = self._region().allocator
         assert isinstance(allocator, Lending)
+        area = allocator
         draw = random.Random(f"{self._seed} {key}")  # noqa: S311 - reproducible, no secret
-        frames = (allocator.base_pfn + frame for frame in _drawn(draw, self._pinned, allocator.count))
-        pinned = [pfn for pfn in frames if allocator.state(pfn) is FrameState.MOVABLE]
-        for pfn in pinned:
-            allocator.pin(pfn)
+        drawn = (area.base_pfn + frame for frame in _drawn(draw, self._pinned, area.count))
+        pinned: list[int] = []
+        coming = next(drawn, None)
+
+        def pin_below(stop: int) -> None:
+            nonlocal coming
+            while coming is not None and coming < stop:
+                if area.state(coming) is FrameState.MOVABLE:
+                    area.pin(coming)
+                    pinned.append(coming)
+                coming = next(drawn, None)
+
+        outer, area.before_try = area.before_try, pin_below
         try:
             yield
         finally:
+            area.before_try = outer
             for pfn in pinned:
-                allocator.unpin(pfn)
+                area.unpin(pfn)
 
     # -- account -----------------------------------------------------------------------------------------------------
 
     def _count(self) -> None:
-        """What the area itself has seen, not a copy of it in which something was tried."""
+        """What the area has seen so far."""
         if self._lender is not None:
             self.counters.returns = returns = self._lender.returns
             self.counters.bytes_copied = returns.moved * PAGE_SIZE

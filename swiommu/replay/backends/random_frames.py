@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import random
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from swiommu.address import AddressRange, PhysAddr, PhysRange
 from swiommu.errors import NoMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from swiommu.memory import Frames
 
@@ -27,12 +28,19 @@ class RandomFrames:
         self._frames = frames
         self._random = random.Random(seed)  # noqa: S311 - a reproducible worst case, not a secret
         self._drawable: list[int] = []
+        self._undo: list[Callable[[], object]] | None = None  # what `dry_run` has to do at its end, last first
 
-    def copy(self) -> RandomFrames:
-        """Another that draws the same from the same frames."""
-        twin = copy.copy(self)
-        vars(twin).update(_random=copy.deepcopy(self._random), _drawable=self._drawable.copy())
-        return twin
+    @contextmanager
+    def dry_run(self) -> Iterator[None]:
+        """What is drawn inside and given back leaves nothing behind: the same frames are drawn next."""
+        undo: list[Callable[[], object]] = []
+        self._undo = undo
+        try:
+            yield
+        finally:
+            self._undo = None
+            for step in reversed(undo):
+                step()
 
     def take(self, n: int) -> list[PhysRange]:
         """``n`` frames as pieces in the order drawn, all or nothing; `NoMemory`."""
@@ -54,15 +62,30 @@ class RandomFrames:
             first, count = piece.start.value // size, piece.size // size
             self._frames.give(first, count)
             self._drawable.extend(range(first, first + count))
+            if self._undo is not None:
+                self._undo.append(partial(self._forget, count))
 
     def _draw(self) -> int:
+        if self._undo is not None and not self._undo:  # the first draw of a dry run
+            self._undo.append(partial(self._random.setstate, self._random.getstate()))
         while True:
             if not self._drawable:
-                self._drawable = [
+                self._drawable.extend(
                     pfn for first, count in self._frames.free_runs() for pfn in range(first, first + count)
-                ]
+                )
+                if self._undo is not None:
+                    self._undo.append(self._drawable.clear)
             index = self._random.randrange(len(self._drawable))
             self._drawable[index], self._drawable[-1] = self._drawable[-1], self._drawable[index]
             pfn = self._drawable.pop()
+            if self._undo is not None:
+                self._undo.append(partial(self._put_back, index, pfn))
             if self._frames.is_free(pfn):
                 return pfn
+
+    def _put_back(self, index: int, pfn: int) -> None:
+        self._drawable.append(pfn)
+        self._drawable[index], self._drawable[-1] = self._drawable[-1], self._drawable[index]
+
+    def _forget(self, count: int) -> None:
+        del self._drawable[-count:]

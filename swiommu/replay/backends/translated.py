@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -53,19 +52,10 @@ class Frontier:
     region: Region[BusAddr] | None = None
 
     @contextmanager
-    def trying(self) -> Iterator[Frontier]:
-        """A stand-in where what is made and given back leaves nothing behind, not even in the order of holes."""
-        region = self.region
-        allocator = region.allocator if region else None
-        if region:
-            region.allocator = copy.deepcopy(region.allocator)
-        try:
-            with self.domain.trying() as policy:
-                assert isinstance(policy, LinuxIova)
-                yield attrs.evolve(self, policy=policy)
-        finally:
-            if region and allocator:
-                region.allocator = allocator
+    def dry_run(self) -> Iterator[None]:
+        """What is made and given back inside leaves nothing behind, not even in the order of holes."""
+        with self.domain.dry_run(), self.region.dry_run() if self.region else nullcontext():
+            yield
 
 
 @attrs.frozen(eq=False)
@@ -104,6 +94,7 @@ class PagedBackend:
         self.frames = Frames(self.space.at(0), plan.bytes if not plan.fallback else _all_ram(workload))
         self.fullest = 0  # frames in use at the fullest moment
         self.pool_bytes = 0
+        self.tried = 0
         self._pool = RandomFrames(self.frames, knobs.seed)
         self._frontiers: dict[str, Frontier] = {}
         self._table_pages = 0
@@ -191,26 +182,30 @@ class PagedBackend:
         return [(handle.pfn * PAGE_SIZE, handle.size)] if isinstance(handle, _Untranslated) else []
 
     def probe(self, request: Request, busy: tuple[int, ...]) -> Cause | None:
-        """Try and give back at once, with copies of all that would remember it."""
-        saved = self.counters, self._frontiers, self._pool
-        frontier = self._frontiers.get(request.group)
-        self.counters, self._frontiers = attrs.evolve(self.counters), self._frontiers.copy()
-        self._pool = self._pool.copy()
-        with ExitStack() as trying:
-            if frontier is not None:
-                self._frontiers[request.group] = trying.enter_context(frontier.trying())
-            try:
+        """Try and give back at once; see `Backend.probe`. It costs what is tried, however much lives."""
+        counters, fullest, internal, due = self.counters, self.fullest, self._internal, self._due
+        known = self._frontiers.get(request.group)
+        self.tried += self._pieces_of(request)
+        self.counters = attrs.evolve(counters)
+        try:
+            with self._pool.dry_run(), known.dry_run() if known else nullcontext():
                 self.end(request, self.begin(request, busy))
-            except SwiommuError as error:
-                return cause_of(error)
-            else:
-                return None
-            finally:
-                made = self._frontiers.get(request.group)
-                if frontier is None and made is not None:
-                    self._table_pages -= made.domain.stats.table_pages
-                    made.domain.destroy()
-                self.counters, self._frontiers, self._pool = saved
+        except SwiommuError as error:
+            return cause_of(error)
+        else:
+            return None
+        finally:
+            if known is None and (made := self._frontiers.pop(request.group, None)) is not None:
+                self._waiting.pop(request.group, None)
+                self._table_pages -= made.domain.stats.table_pages
+                made.domain.destroy()
+            self.counters, self.fullest, self._internal, self._due = counters, fullest, internal, due
+
+    def _pieces_of(self, request: Request) -> int:
+        """At most so many are taken and mapped for a request, and one if there is no room for it."""
+        if request.kind is not RequestKind.ALLOC or request.size > self.room():
+            return 1 + len(request.pieces)
+        return 1 + request.size // (PAGE_SIZE if self._knobs.frames == "random" else LARGE)
 
     def sync(self, request: Request, handle: object, *, for_cpu: bool, size: int) -> None:
         """See `Backend.sync`; nothing is copied behind an IOMMU."""

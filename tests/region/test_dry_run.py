@@ -1,0 +1,83 @@
+"""A region that was tried serves what follows as one that was not."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swiommu.address import PhysSpace
+from swiommu.errors import NotSupported, SwiommuError
+from swiommu.memory import Frames, FrameState, SparseRam
+from swiommu.region import Bitmap, Lending, LentPages, Region
+
+PAGE = 4096
+PAGES = 64
+SPACE = PhysSpace("ram")
+
+
+def lending(start, size):
+    area = Lending(start, size, standing=bytes((FrameState.MOVABLE, FrameState.FREE, FrameState.DROPPABLE, 2)) * 16)
+    area.pin(area.base_pfn + 40)
+    area.set_busy(area.base_pfn + 8, 1, 1)
+    return area
+
+
+def bitmap(start, size):
+    area = Bitmap(start, size, profile="7.3")
+    area.set_busy(area.base_pfn + 8, 1, 1)
+    return area
+
+
+def made(name):
+    start = SPACE.at(PAGES * PAGE)
+    makers = {"lending": lending, "bitmap": bitmap}
+    allocator = makers[name](start.value, PAGES * PAGE) if name in makers else name
+    return Region(start, PAGES * PAGE, allocator=allocator)
+
+
+def act(region, live, step):
+    """What was answered: an address, or the error."""
+    number, pages, order = step
+    if number % 3 == 0 and live:
+        chunk = live.pop(number % len(live))
+        region.free(chunk)
+        return chunk.start.value
+    try:
+        live.append(region.alloc(pages * PAGE, PAGE << order))
+    except SwiommuError as error:
+        return str(error)
+    return live[-1].start.value
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 99), st.integers(1, 9), st.integers(0, 4)), max_size=25)
+
+
+@given(name=st.sampled_from(["best_fit", "bitmap", "lending", "tlsf"]), before=STEPS, tried=STEPS, after=STEPS)
+@settings(max_examples=200)
+def test_what_follows_is_as_if_nothing_had_been_tried(name, before, tried, after):
+    region, live = made(name), []
+    for step in before:
+        act(region, live, step)
+    other, others = made(name), []
+    for step in before:
+        act(other, others, step)
+    with region.dry_run():
+        new = []
+        for step in tried:
+            act(region, new, step)
+        for chunk in new:
+            region.free(chunk)
+    region.check()
+    assert getattr(region.allocator, "returns", None) == getattr(other.allocator, "returns", None)
+    for step in after:
+        assert act(region, live, step) == act(other, others, step)
+
+
+def test_tenants_are_not_moved_for_a_trial():
+    ram = SparseRam(SPACE)
+    area = Lending(0x4000_0000, 1 << 20, tenants=LentPages(ram, Frames(SPACE.at(0), 1 << 20)))
+    with pytest.raises(NotSupported) as caught, area.dry_run():
+        pass
+    assert str(caught.value) == (
+        "Bitmap(0x40000000, 0x100000, order_per_bit=0, profile='6.12', free_bits=256) has tenants, who would really be "
+        "moved"
+    )
