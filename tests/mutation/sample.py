@@ -20,14 +20,16 @@ import os
 import queue
 import random
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,8 +40,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("swiommu", "cma_compat")
 OPTIONS = ("-n0",)
 COPIED = (*PACKAGES, "tests", "docs", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE")
-PATIENCE = 120  # seconds that the tests of one module may take; those of a package and its neighbours PATIENCE_OF_ALL
-PATIENCE_OF_ALL = 600
+PATIENCE = 60  # seconds of CPU that the tests of one module may take
+PATIENCE_OF_ALL = 300  # those of a package, or of its neighbours
 
 OPERATORS: dict[type, type] = {
     ast.Add: ast.Sub,
@@ -228,7 +230,7 @@ class Tree:
             elif (root / name).exists():
                 shutil.copy(root / name, folder / name)
 
-    def tested(self, tests: list[str], patience: float) -> tuple[str, str]:
+    def tested(self, tests: list[str], patience: int) -> tuple[str, str]:
         """``passed``, ``failed`` with the first test that did, or ``timeout``."""
         command = [
             sys.executable,
@@ -244,15 +246,17 @@ class Tree:
         ]
         environment = {name: value for name, value in os.environ.items() if name != "PYTEST_XDIST_WORKER"}
         environment |= {"PYTHONPATH": str(self.root), "TMPDIR": str(self.root), "SWIOMMU_PROFILE": "mutation"}
-        try:
-            run = subprocess.run(
-                command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=patience, check=False
-            )
+        limit = partial(resource.setrlimit, resource.RLIMIT_CPU, (patience, patience))
+        options: dict[str, Any] = {"capture_output": True, "text": True, "preexec_fn": limit}
+        try:  # what waits for nothing takes no CPU
+            run = subprocess.run(command, cwd=self.root, env=environment, check=False, timeout=20 * patience, **options)
         except subprocess.TimeoutExpired:
             return "timeout", ""
         finally:
             for left in self.root.glob("pytest-of-*"):
                 shutil.rmtree(left, ignore_errors=True)
+        if run.returncode in {-signal.SIGXCPU, -signal.SIGKILL}:
+            return "timeout", ""
         if run.returncode in {0, 5}:  # 5: there were no tests
             return "passed", ""
         failed = re.search(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.MULTILINE)
