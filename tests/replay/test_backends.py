@@ -273,3 +273,9 @@ def test_a_group_has_one_domain_in_which_shared_bytes_are_recorded_once(backend_
     backend.end(make_request(0, "MAP", PAGE, device="vcodec", group="media", pieces=page), first)
     anew = backend.begin(make_request(5, "MAP", PAGE, device="camera", group="media", pieces=page), ())
     assert [place(mapping) for mapping in anew] == [0x8000_0000]
+
+
+@pytest.mark.parametrize(("facts", "highest"), [({}, 0xFFFF_F000), ({"is_pci": False}, (1 << 48) - PAGE)])
+def test_a_device_on_pci_gets_addresses_below_4_gib_first(facts, highest, backend_of, make_request):
+    backend = backend_of("iommu-strict")
+    assert place(backend.begin(make_request(0, translated=True, mask=(1 << 64) - 1, **facts), ())) == highest

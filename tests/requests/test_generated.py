@@ -1,6 +1,7 @@
 """Generated workloads: reproducible, well formed, and answerable by every design."""
 
 import hashlib
+from functools import cache
 
 import pytest
 
@@ -10,6 +11,12 @@ from swiommu.requests import GENERATED, OpCode, RequestKind
 from swiommu.requests.generated import generate, workload_names
 
 
+@cache
+def made(name):
+    """With seed 1; nobody changes it."""
+    return generate(name, 1)
+
+
 def fingerprint(workload):
     rows = [(r.kind.value, r.device, r.size, r.mask, r.direction, r.pieces, r.time) for r in workload.requests]
     return hashlib.sha256(repr((rows, [tuple(map(int, op)) for op in workload.ops])).encode()).hexdigest()[:16]
@@ -17,13 +24,12 @@ def fingerprint(workload):
 
 @pytest.mark.parametrize("name", workload_names())
 def test_the_seed_tells_all(name):
-    assert fingerprint(generate(name, 3)) == fingerprint(generate(name, 3))
-    assert fingerprint(generate(name, 3)) != fingerprint(generate(name, 4))
+    assert fingerprint(generate(name, 1)) == fingerprint(made(name)) != fingerprint(generate(name, 2))
 
 
 @pytest.mark.parametrize("name", workload_names())
 def test_every_request_begins_once_and_ends_at_most_once_and_later(name):
-    workload = generate(name, 1)
+    workload = made(name)
     assert workload.mode == GENERATED
     times = [time for _, _, time in workload.ops]
     assert times == sorted(times)
@@ -43,7 +49,7 @@ def test_every_request_begins_once_and_ends_at_most_once_and_later(name):
 
 @pytest.mark.parametrize("name", workload_names())
 def test_pieces_lie_in_ram_and_are_the_size(name):
-    workload = generate(name, 2)
+    workload = made(name)
     for request in workload.requests:
         assert request.size > 0
         if request.kind is RequestKind.MAP:
@@ -64,3 +70,9 @@ def test_an_unknown_name_is_told_the_nearest():
     assert str(caught.value) == (
         "no workload is named 'camara': did you mean 'camera'? there are camera, codec, nic, nvme, mixed"
     )
+
+
+@pytest.mark.parametrize("name", workload_names())
+def test_made_up_devices_are_on_pci(name):
+    """For Linux tries bus addresses below 4 GiB first for such devices, and designs follow it."""
+    assert {request.is_pci for request in made(name).requests} == {True}

@@ -148,6 +148,20 @@ def test_an_occupied_place_that_an_atomic_allocation_follows_stays_background(tr
         assert (len(mine.occupancies), mine.served[0].pfn) == (0, 0x10)
 
 
+def test_invalidations_are_the_commands_or_without_any_the_flushes(trace_of):
+    command = "qi_submit: {} dmar0: 0x10042 0x0 0x0 0x0"
+    some = "cache_tag_flush_range: dmar0 dmar0[0] type iotlb did 3 [0x1000-0x1fff] addr 0x1000 pages 0x1 mask 0x0"
+    everything = "cache_tag_flush_all: dmar0/dmar0 type iotlb did 3 pasid 0 ref 1"
+    for lines, number in (
+        ([], 3),
+        ([command.format("iec_inv"), command.format("inv_wait")], None),
+        ([command.format("iotlb_inv"), command.format("inv_wait")] * 2, 2),
+    ):
+        assert (
+            workload_of(trace_of(HEAD + "".join(map(line, [everything, some, some, *lines])))).invalidations == number
+        )
+
+
 def test_another_contexts_area_call_is_not_claimed(trace_of):
     text = HEAD + line("cma_alloc_start: name=reserved count=2 align=1", level="h")
     text += line("cma_alloc_finish: name=reserved pfn=0x10 page=00000000c1 count=2 align=1 errorno=0", level="h")

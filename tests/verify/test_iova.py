@@ -149,7 +149,9 @@ def test_what_a_flush_of_a_full_ring_leaves_waits_on_its_cpu_for_the_next(trace_
     log.flush(0x10, 0x11)
     log.unmap(0x14)
     log.give(0x20)
-    log.context = (0, 0)  # the timer, on another CPU; its probes see nothing
+    log.context = (41, 0)
+    log.unmap(0x15)
+    log.context = (0, 2)  # the timer, on another CPU; its probes see nothing
     log.flush()
     log.context = (40, 1)
     log.give(0x21)
@@ -158,10 +160,10 @@ def test_what_a_flush_of_a_full_ring_leaves_waits_on_its_cpu_for_the_next(trace_
     assert [(names[call.kind], call.pfn) for call in calls if call.kind in names] == [
         *(("free", pfn) for pfn in (0x10, 0x11)),
         ("given", 0x20),
-        *(("free", pfn) for pfn in (0x12, 0x13, 0x14)),
+        *(("free", pfn) for pfn in (0x15, 0x12, 0x13, 0x14)),  # CPU after CPU
         ("given", 0x21),
     ]
-    assert {call.context[:2] for call in calls if call.pfn in {0x12, 0x13, 0x14}} == {(0, 0)}
+    assert {call.context[:2] for call in calls if call.pfn in {0x12, 0x13, 0x14}} == {(2, 0)}
 
 
 # -- what a trace does not tell ---------------------------------------------------------------------------------------
