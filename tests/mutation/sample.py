@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("swiommu", "cma_compat")
-OPTIONS = ("-n0",)
+# A module that pytest imports by its path before its package did would be there twice.
+OPTIONS = ("-n0", *(word for name in ("swiommu.answers", "swiommu.testing", "cma_compat") for word in ("-p", name)))
 COPIED = (*PACKAGES, "tests", "docs", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE")
 PATIENCE = 60  # seconds of CPU that the tests of one module may take
 PATIENCE_OF_ALL = 300  # those of a package, or of its neighbours
