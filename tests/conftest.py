@@ -12,7 +12,8 @@ A test that names one of these fixtures runs once for every file of the data fol
     core_oracle       operation sequences of the calls of 2010 over several regions
 
 ``--trace-dir`` and ``--oracle-dir`` take other folders of the same format; files are found in subfolders too, and
-oracles know their kind by their first line. ``--slow`` adds the tests marked slow.
+oracles know their kind by their first line. ``--slow`` adds the tests marked slow, and draws ten times as many examples
+where a test does not say how many.
 
 Tests over whole recordings run first, those over one recording in a row: each is read once, and what takes longest
 does not come last.
@@ -45,6 +46,7 @@ BEGINNING = 5000  # lines of one that is not
 WHOLE = ("trace_path", "cma_trace_path")
 
 settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("deep", settings.get_profile("ci"), max_examples=1000)
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.register_profile("mutation", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile(os.environ.get("SWIOMMU_PROFILE", "ci"))
@@ -58,6 +60,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if config.getoption("--slow"):
+        settings.load_profile("deep")
     # A misspelt folder would let every test over recordings pass by not running.
     for option, find in (("--trace-dir", trace_files), ("--oracle-dir", oracle_files)):
         folder = config.getoption(option)

@@ -194,7 +194,7 @@ class Pair:
 
 
 @every_format
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(todo=steps)
 @example(todo=[("map", [0] * 6, 0, 3, PROTS[0], False), ("unmap", [0] * 6, 0, 2, PROTS[0], False)])
 def test_map_unmap_and_look_like_a_tree_of_dicts(form, todo):
@@ -443,7 +443,7 @@ def found(look, *args):
 
 
 @every_format
-@settings(max_examples=40)
+@settings(max_examples=settings.default.max_examples // 6)
 @given(
     flips=st.lists(
         st.tuples(st.integers(0, 1 << 20), st.integers(0, 1 << 20), st.integers(0, 63)), min_size=1, max_size=12

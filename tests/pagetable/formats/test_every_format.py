@@ -17,6 +17,8 @@ RW = Prot.READ | Prot.WRITE
 LARGEST = 1 << 40  # of the leaves that are mapped: an unmap looks for a table at every place in its range
 PROTS = st.sampled_from([Prot(bits) for bits in range(64) if bits & RW])
 
+FEW = settings(max_examples=settings.default.max_examples // 4)  # of each format, and there are many
+
 pytestmark = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
 
 
@@ -57,6 +59,7 @@ def words(draw, form):
     return word, draw(st.integers(0, len(form.levels) - 1))
 
 
+@FEW
 @given(data=st.data())
 def test_a_leaf_is_read_as_it_was_written(form, data):
     depth, order, oa, prot = data.draw(leaves(form))
@@ -66,6 +69,7 @@ def test_a_leaf_is_read_as_it_was_written(form, data):
     assert read == Leaf(oa, form.effective(prot), order)
 
 
+@FEW
 @given(data=st.data())
 def test_a_protection_gains_no_right_but_read(form, data):
     """Nothing is let through that was not asked for, but READ where a format can't withhold it."""
@@ -77,6 +81,7 @@ def test_a_protection_gains_no_right_but_read(form, data):
     assert isinstance(got, Prot)
 
 
+@FEW
 @given(data=st.data())
 def test_a_table_is_read_as_it_was_written(form, data):
     depth, oa = data.draw(tables(form))
@@ -85,6 +90,7 @@ def test_a_table_is_read_as_it_was_written(form, data):
     assert form.checked(form.decode(word, depth), depth) == Table(oa)
 
 
+@FEW
 @given(data=st.data())
 def test_any_word_is_read_as_something_that_can_be_there(form, data):
     word, depth = data.draw(words(form))
@@ -103,6 +109,7 @@ def test_any_word_is_read_as_something_that_can_be_there(form, data):
         assert 0 <= read.prot < 64
 
 
+@FEW
 @given(data=st.data())
 def test_a_run_is_its_leaves(form, data):
     depth, order, oa, prot = data.draw(leaves(form))
@@ -112,6 +119,7 @@ def test_a_run_is_its_leaves(form, data):
     assert list(form.leaf_run(oa, depth, prot, order, count)) == expected
 
 
+@FEW
 @given(data=st.data())
 def test_coherency_changes_nothing_else(form, data):
     if form.coherent is not None:
@@ -124,7 +132,7 @@ def test_zero_is_empty(form):
     assert all(form.decode(0, depth) is EMPTY for depth in range(len(form.levels)))
 
 
-@settings(max_examples=15)
+@FEW
 @given(data=st.data())
 def test_what_is_mapped_is_found_and_goes_without_a_trace(form, data):
     depth, order, oa, prot = data.draw(leaves(form))
