@@ -318,7 +318,7 @@ def test_one_entry():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"entries": 0}, "a cache of 0 entries: at least 1 is needed"),
+        ({"entries": 0}, "entries is 0, not a whole number from 1 on"),
         ({"walk_levels": -1}, "a cache of -1 levels of a walk: at least 0"),
     ],
 )
