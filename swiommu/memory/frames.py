@@ -66,7 +66,7 @@ class Frames:
         self.start_pfn = start.value // page_size
         self.count = size // page_size
         self.free_count = self.count
-        # One byte a frame: range tests and fills run at memory speed, and untouched parts cost no real memory.
+        # One byte a frame: range tests and fills run at memory speed.
         self._states = bytearray(self.count)
         self._blocks = FreeBlocks(max_order)
         self._blocks.insert(self.start_pfn, self.start_pfn + self.count)

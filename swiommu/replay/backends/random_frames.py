@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import random
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +12,7 @@ from swiommu.address import AddressRange, PhysAddr, PhysRange
 from swiommu.errors import NoMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from swiommu.memory import Frames
 
@@ -27,7 +28,7 @@ class RandomFrames:
     def __init__(self, frames: Frames, seed: int) -> None:
         self._frames = frames
         self._random = random.Random(seed)  # noqa: S311 - a reproducible worst case, not a secret
-        self._drawable: list[int] = []
+        self._drawable = _Drawable([])
         self._undo: list[Callable[[], object]] | None = None  # what `dry_run` has to do at its end, last first
 
     @contextmanager
@@ -63,29 +64,71 @@ class RandomFrames:
             self._frames.give(first, count)
             self._drawable.extend(range(first, first + count))
             if self._undo is not None:
-                self._undo.append(partial(self._forget, count))
+                self._undo.append(partial(self._drawable.forget, count))
 
     def _draw(self) -> int:
         if self._undo is not None and not self._undo:  # the first draw of a dry run
             self._undo.append(partial(self._random.setstate, self._random.getstate()))
         while True:
-            if not self._drawable:
-                self._drawable.extend(
-                    pfn for first, count in self._frames.free_runs() for pfn in range(first, first + count)
-                )
+            if not len(self._drawable):
                 if self._undo is not None:
-                    self._undo.append(self._drawable.clear)
-            index = self._random.randrange(len(self._drawable))
-            self._drawable[index], self._drawable[-1] = self._drawable[-1], self._drawable[index]
-            pfn = self._drawable.pop()
+                    self._undo.append(partial(setattr, self, "_drawable", self._drawable))
+                self._drawable = _Drawable(self._frames.free_runs())
+            place = self._random.randrange(len(self._drawable))
+            pfn = self._drawable.take(place)
             if self._undo is not None:
-                self._undo.append(partial(self._put_back, index, pfn))
+                self._undo.append(partial(self._drawable.put_back, place, pfn))
             if self._frames.is_free(pfn):
                 return pfn
 
-    def _put_back(self, index: int, pfn: int) -> None:
-        self._drawable.append(pfn)
-        self._drawable[index], self._drawable[-1] = self._drawable[-1], self._drawable[index]
 
-    def _forget(self, count: int) -> None:
-        del self._drawable[-count:]
+class _Drawable:
+    """Frame numbers in an order: those of runs, of which only what was moved is held one by one.
+
+    A machine has more frames than a list can hold.
+    """
+
+    def __init__(self, runs: Iterable[tuple[int, int]]) -> None:
+        self._firsts: list[int] = []
+        self._places: list[int] = []  # of each run's first frame
+        self._count = 0
+        for first, count in runs:
+            self._firsts.append(first)
+            self._places.append(self._count)
+            self._count += count
+        self._moved: dict[int, int] = {}  # frames that are not where their run has them, by place
+
+    def __len__(self) -> int:
+        return self._count
+
+    def extend(self, pfns: Iterable[int]) -> None:
+        for pfn in pfns:
+            self._moved[self._count] = pfn
+            self._count += 1
+
+    def forget(self, count: int) -> None:
+        """The opposite of `extend`."""
+        for _ in range(count):
+            self._count -= 1
+            del self._moved[self._count]
+
+    def take(self, place: int) -> int:
+        """The frame at ``place``, where the last one goes."""
+        pfn, last = self._at(place), self._at(self._count - 1)
+        self._moved[place] = last
+        self._count -= 1
+        self._moved.pop(self._count, None)
+        return pfn
+
+    def put_back(self, place: int, pfn: int) -> None:
+        """The opposite of `take`."""
+        self._moved[self._count] = self._at(place) if place < self._count else pfn
+        self._count += 1
+        self._moved[place] = pfn
+
+    def _at(self, place: int) -> int:
+        moved = self._moved.get(place)
+        if moved is not None:
+            return moved
+        run = bisect.bisect_right(self._places, place) - 1
+        return self._firsts[run] + place - self._places[run]

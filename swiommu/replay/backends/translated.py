@@ -26,6 +26,7 @@ from swiommu.pagetable.formats import FORMATS
 from swiommu.replay.backends.base import Counters, Exposure, Extent, Usage
 from swiommu.replay.backends.random_frames import RandomFrames
 from swiommu.replay.cause import cause_of
+from swiommu.replay.memory_plan import MOST
 from swiommu.requests import Occupancy, Request, RequestKind, Workload
 
 if TYPE_CHECKING:
@@ -335,6 +336,7 @@ def _unmap_user(domain: PagedDomain[PhysAddr], handle: _User) -> None:
 
 
 def _all_ram(workload: Workload) -> int:
+    """RAM in bytes, up to what a replay can hold a table of the frames of."""
     if workload.system_map is None:
         return _RAM_UNKNOWN
-    return align_down(sum(ram.size for ram in workload.system_map.ram()), PAGE_SIZE)
+    return min(align_down(sum(ram.size for ram in workload.system_map.ram()), PAGE_SIZE), MOST)
