@@ -95,7 +95,7 @@ def equal_plan(workload: Workload) -> MemoryPlan:
         source = f"{area} + peak of what fell back out of it" if fell_back else f"{area}; nothing fell back out of it"
     else:
         size = peak_live_bytes(workload) * 5 // 4
-        source = "1.25 x the peak of live ALLOC bytes (no contiguous area recorded)"
+        source = f"1.25 x the peak of live ALLOC bytes ({_why_no_area(workload)})"
     return plan_of_size(workload, max(align_up(size, STEP), STEP), source)
 
 
@@ -127,9 +127,13 @@ def machine_plan(workload: Workload) -> MemoryPlan:
     (64, '0xb9a00000', ((0, 192),))
     """
     if workload.area is None:
-        return MemoryPlan("machine", 0, 0, "no contiguous area recorded", (), fallback=True)
+        return MemoryPlan("machine", 0, 0, _why_no_area(workload), (), fallback=True)
     base = workload.area.base_pfn * PAGE_SIZE
     return MemoryPlan("machine", workload.area.bytes, base, "recorded area", _extents(workload), fallback=True)
+
+
+def _why_no_area(workload: Workload) -> str:
+    return "area not known" if workload.has_area_events else "no contiguous area recorded"
 
 
 def _extents(workload: Workload) -> tuple[tuple[int, int], ...]:

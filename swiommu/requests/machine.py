@@ -102,6 +102,11 @@ class Machine:
             facts = self._facts[name] = self._look_up(name)
         return facts
 
+    @property
+    def says_untranslated(self) -> bool:
+        """Whether the sidecar says that no device is translated: what moves an address is an offset or a bounce."""
+        return self.mode in {"direct", "passthrough"} or self.mode.startswith("swiotlb")
+
     def may_be_ram(self, address: int) -> bool:
         """False only if the sidecar lists the RAM and this physical address is not in it (a doorbell, say)."""
         if self.system_map is None:

@@ -119,13 +119,23 @@ class _Pairing:
             time=event.time,
             line=event.line,
             size=event.size,
-            served=Served(maps=len(lines), bounced=0 if failed else bounced),
+            served=Served(
+                maps=len(lines),
+                bounced=0 if failed else bounced,
+                moved=event.addr != event.phys
+                and not (failed or lines or bounced)
+                and self.is_unexplained(event.device),
+            ),
             translated=bool(lines),
             censored=failed,
             direction=event.name,
             pieces=((event.phys, event.size),),
         )
         self.book.enter((event.device, event.addr), index, event.time)
+
+    def is_unexplained(self, device: str) -> bool:
+        """Whether nothing says why this device is given other addresses than the physical ones."""
+        return not self.machine.says_untranslated and not self.machine.device(device).translated
 
     def dma_unmap(self, event: Event, context: Context) -> None:
         unmapped = self.maps.is_of(context, event.addr)
@@ -144,13 +154,18 @@ class _Pairing:
         else:
             pieces = tuple(zip(sg.phys_addrs, sg.sizes, strict=False))
             self.book.unused.ambiguous += sg.is_cut or len(sg.phys_addrs) != len(sg.sizes)
+        bounced = self.bounces.claim(context, event.device, sg.phys_addrs)
         index = self.book.add(
             RequestKind.MAP,
             device=event.device,
             time=event.time,
             line=event.line,
             size=sum(size for _, size in pieces) if len(sg.sizes) < sg.ents else sum(sg.sizes),
-            served=Served(maps=len(lines), bounced=self.bounces.claim(context, event.device, sg.phys_addrs)),
+            served=Served(
+                maps=len(lines),
+                bounced=bounced,
+                moved=sg.dma_addrs != sg.phys_addrs and not (lines or bounced) and self.is_unexplained(event.device),
+            ),
             translated=bool(lines),
             direction=event.name,
             pieces=pieces,

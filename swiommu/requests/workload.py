@@ -108,7 +108,8 @@ class Served:
 
     ``pfn`` is the page frame that the area gave (None: not from the area), ``busy_pfns`` the candidates that the log
     shows as busy on the way, ``fell_back`` whether the area was asked in vain before another allocator answered.
-    ``bounced`` bytes went through a bounce buffer, ``synced`` bytes were copied again by syncs.
+    ``bounced`` bytes went through a bounce buffer, ``synced`` bytes were copied again by syncs. ``moved``: the device
+    got another address than the physical one, and neither the trace nor the sidecar says why.
     """
 
     pfn: int | None = None
@@ -118,6 +119,7 @@ class Served:
     unmaps: int = 0
     bounced: int = 0
     synced: int = 0
+    moved: bool = False
 
 
 class OpCode(enum.IntEnum):
@@ -176,6 +178,9 @@ class Area:
     def bytes(self) -> int:
         """Size in bytes (4 KiB pages)."""
         return self.total_pages * PAGE_SIZE
+
+    def __contains__(self, pfn: int) -> bool:
+        return self.base_pfn <= pfn < self.base_pfn + self.total_pages
 
 
 @attrs.define
@@ -240,6 +245,13 @@ class Workload:
     def count(self, kind: RequestKind) -> int:
         """How many requests of one kind were made."""
         return sum(request.kind is kind for request in self.requests)
+
+    @property
+    def has_area_events(self) -> bool:
+        """Whether the trace has events of a contiguous area, known or not."""
+        if self.occupancies or (self.has_allocs and not self.has_dma_events and self.mode != GENERATED):
+            return True
+        return any(served.pfn is not None or served.fell_back or served.busy_pfns for served in self.served)
 
     @property
     def has_allocs(self) -> bool:
