@@ -9,22 +9,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from swiommu.answers.best import best_designs
 from swiommu.answers.lending import lending_notes
 from swiommu.answers.row import Row, recorded_row, row_of
 from swiommu.answers.unusable import no_request
-from swiommu.answers.verdict import best_designs, verdict_of
+from swiommu.answers.verdict import verdict_of
 from swiommu.errors import InputError
+from swiommu.iommu import FlushQueue
 from swiommu.replay import (
     AS_RECORDED,
     DEFAULT_DESIGNS,
     Design,
     Knobs,
     MemoryPlan,
+    Need,
     Outcome,
     bytes_needed,
     equal_plan,
     find_design,
     machine_plan,
+    plan_of_size,
     replay,
 )
 from swiommu.requests import GENERATED, RequestKind, Workload, workload_of
@@ -83,6 +87,8 @@ class Comparison:
             notes.append("the trace has no dma events: each cma_alloc is taken for an ALLOC and each map for a MAP")
         if workload.area is not None and workload.area.start_extents is None:
             notes.append("the pages of the area in use when the trace began are not known: none are occupied")
+        if any(row.exposure_us for row in self.rows):
+            notes.append(_ticks(self.knobs.hz))
         lending = [(row.name, row.lending) for row in self.rows if row.lending is not None]
         return notes + [note for name, facts in lending for note in lending_notes(name, facts, self.knobs.seed)]
 
@@ -162,14 +168,14 @@ def compare(
     for design in wanted:
         if design is None:
             if workload.mode != GENERATED:
-                rows.append(recorded_row(workload))
+                rows.append(_priced(recorded_row(workload), cost))
             continue
         tell(design.name)
         outcome = replay(workload, design, plan, knobs, keep_places=keep_outcomes)
         if keep_outcomes:
             outcomes[design.name] = outcome
         need = bytes_needed(workload, design, knobs) if with_need else None
-        row = _priced(row_of(workload, outcome, need), cost)
+        row = _priced(row_of(workload, outcome, need, _failed_at(need, workload, outcome, knobs)), cost)
         row.same_as = next((other.name for other in rows if _same(other, row)), None)
         rows.append(row)
     return Comparison(
@@ -192,16 +198,43 @@ def _nothing_to_replay(source: Trace | Workload) -> InputError:
     return InputError(no_request(source), path=source.path)
 
 
+def _ticks(hz: int) -> str:
+    """When a lazy timer fires, which no trace tells (`swiommu.iommu.FlushQueue`)."""
+    tick = 1000 / hz
+    least = -(-FlushQueue.TIMEOUT_NS * hz // 1_000_000_000) * tick
+    fires = f"a lazy timer is taken to fire {least:.4g} to {least + tick:.4g} ms after the unmap that starts it"
+    exposed = "exposed is the longest time in this replay from an unmap to its flush, in the trace's time"
+    return f"{fires}, with {hz} ticks a second (--hz); {exposed}"
+
+
 def _design(design: str | Design) -> Design | None:
     if isinstance(design, Design):
         return design
     return None if design == AS_RECORDED else find_design(design)
 
 
+def _failed_at(need: Need | None, workload: Workload, outcome: Outcome, knobs: Knobs) -> int | None:
+    """How many of all requests fail in the memory that loses nothing: of those that failed when recorded, that is."""
+    if need is None or need.bytes is None:
+        return None
+    if not workload.censored:
+        return 0
+    plan = plan_of_size(workload, need.bytes)
+    if (plan.mode, plan.bytes) != (outcome.plan.mode, outcome.plan.bytes):
+        outcome = replay(workload, outcome.design, plan, knobs)
+    return outcome.ledger.failed.total()
+
+
 def _priced(row: Row, cost: CostVector | None) -> Row:
-    """The row with its cost, if there are prices."""
+    """The row with its cost, or with the reason why it has none."""
+    if cost is None:
+        return row
     counts = row.priced()
-    if cost is not None and counts is not None:
+    if counts is None:
+        row.why["cost"] = "not all that has a price is counted in a trace"
+    elif not cost.prices_any(counts):
+        row.why["cost"] = f"nothing of what it does has a price: there are prices of {', '.join(cost.prices)} only"
+    else:
         row.cost = cost.answer(counts)
         del row.why["cost"]
     return row

@@ -37,7 +37,7 @@ class Price:
 
 @attrs.frozen
 class CostKeys:
-    """The keys of a file of prices; what has no price costs nothing."""
+    """The keys of a file of prices; what has no price is in no cost."""
 
     unit: str = key("The unit of all prices.", "ns", printable=True)
     walk_ref: Price | None = key("A page-table entry read by a walk.", None)
@@ -52,7 +52,7 @@ PRICED = {field.name: field.metadata["sentence"] for field in attrs.fields(CostK
 
 @attrs.frozen
 class CostVector:
-    """Prices by the names of `PRICED`; what is not priced costs nothing.
+    """Prices by the names of `PRICED`; what has no price is not in a cost.
 
     >>> vector = CostVector("ns", {"invalidation": Price(1000.0, "guess")})
     >>> vector.cost({"invalidation": 3, "map": 7})
@@ -69,15 +69,31 @@ class CostVector:
         factors = factors or {}
         return sum(counts.get(name, 0) * p.price * factors.get(name, 1) for name, p in self.prices.items())
 
+    def prices_any(self, counts: dict[str, float]) -> bool:
+        """Whether any of what happened has a price: without one there is no cost, not one of 0.
+
+        >>> CostVector("ns", {"map": Price(5.0, "guess")}).prices_any({"map": 0, "invalidation": 3})
+        False
+        """
+        return any(counts.get(name) for name in self.prices)
+
+    def unpriced(self, counts: dict[str, float]) -> list[str]:
+        """What happened and could have a price, but has none."""
+        return [name for name in PRICED if counts.get(name) and name not in self.prices]
+
     def answer(self, counts: dict[str, float]) -> dict[str, Any]:
-        """The cost as JSON: value, the band if every price is wrong by a factor of four, and the sources."""
+        """The cost as JSON: value, the band if every price is wrong by a factor of four, the sources, what is left out.
+
+        Only where `prices_any` holds.
+        """
         value = self.cost(counts)
         sources = sorted({f"{name}: {p.source}" for name, p in self.prices.items() if counts.get(name)})
         return {
             "value": round(value, 3),
             "band": [round(value / BAND, 3), round(value * BAND, 3)],
             "unit": self.unit,
-            "source": "; ".join(sources) or "nothing that is priced happened",
+            "source": "; ".join(sources),
+            "unpriced": self.unpriced(counts),
         }
 
     def is_decided(self, one: dict[str, float], other: dict[str, float]) -> bool:

@@ -10,6 +10,7 @@ import attrs
 from swiommu.answers.lending import lending_of
 from swiommu.replay import AS_RECORDED, Outcome
 from swiommu.replay.as_recorded import recorded
+from swiommu.replay.cause import Causes
 from swiommu.requests import RequestKind, Workload
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Row:
     """Measures of one design; bytes, counts and nanoseconds as the names say. ``why`` explains every None.
 
     The fields are those of the JSON schema ``swiommu.compare/1``; their meaning is fixed in "What compare means".
-    ``lending`` is there only where a design lends.
+    ``lending`` is there only where a design lends; ``pool_bytes`` and those below are for sentences.
 
     >>> from swiommu.answers import compare
     >>> from swiommu.trace import read_trace
@@ -54,15 +55,16 @@ class Row:
     gained_bytes: int
     not_applicable: int
     bytes_needed: int | None
+    failed_at_need: int | None = None
     peak_live_bytes: int
     peak_map_bytes: int
-    reserved_bytes: int
+    reserved_bytes: int | None
     lendable_bytes: int | None
     waste: Waste | None
     table_bytes: int | None
-    maps: int
-    maps_by_kind: dict[str, int]
-    unmaps: int
+    maps: int | None
+    maps_by_kind: dict[str, int] | None
+    unmaps: int | None
     invalidations: int | None
     bytes_copied: int | None
     walk_refs_per_mib: float | None
@@ -73,6 +75,10 @@ class Row:
     walk_refs: int | None = None
     cost: dict[str, Any] | None = None
     lending: dict[str, Any] | None = None
+    pool_bytes: int = 0
+    pool_peak: int = 0
+    losses: Causes = attrs.field(factory=Causes)
+    failures: Causes = attrs.field(factory=Causes)
     why: dict[str, str] = attrs.field(factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -81,6 +87,8 @@ class Row:
         waste: Waste | None = values.pop("waste")
         values["waste_bytes"] = None if waste is None else waste.total
         values["waste"] = None if waste is None else attrs.asdict(waste)
+        for field in ("pool_bytes", "pool_peak", "losses", "failures"):
+            del values[field]
         if self.lending is None:  # what only some designs do is no measure that others lack
             del values["lending"]
         return values
@@ -88,6 +96,8 @@ class Row:
     def priced(self) -> dict[str, float] | None:
         """How often everything that can have a price happened; None for a row from the trace."""
         if self.walk_refs is None or self.invalidations is None or self.bytes_copied is None:
+            return None
+        if self.maps is None or self.unmaps is None:
             return None
         return {
             "walk_ref": self.walk_refs,
@@ -124,9 +134,12 @@ def recorded_row(workload: Workload) -> Row:
         ),
         _FROM_TRACE,
     )
-    why |= facts.why | {"bytes_needed": "what it had is what it had: it lost nothing that it served", "cost": _NO_COST}
+    what_it_had = "what it had is what it had: it lost nothing that it served"
+    why |= facts.why | {"bytes_needed": what_it_had, "failed_at_need": what_it_had, "cost": _NO_COST}
     if facts.waste is None:
         why["waste_bytes"] = why["waste"]
+    if facts.maps is None:
+        why["maps_by_kind"] = why["maps"]
     return Row(
         name=AS_RECORDED,
         summary=f"what the recorded kernel did (mode {workload.mode})",
@@ -151,7 +164,7 @@ def recorded_row(workload: Workload) -> Row:
         waste=facts.waste,
         table_bytes=None,
         maps=facts.maps,
-        maps_by_kind=_maps_by_kind(workload, [served.maps for served in workload.served]),
+        maps_by_kind=None if facts.maps is None else _maps_by_kind(workload, [each.maps for each in workload.served]),
         unmaps=facts.unmaps,
         invalidations=facts.invalidations,
         bytes_copied=facts.bytes_copied,
@@ -165,13 +178,16 @@ def recorded_row(workload: Workload) -> Row:
     )
 
 
-def row_of(workload: Workload, outcome: Outcome, need: Need | None) -> Row:
-    """The row of one design's run; ``need`` is None when it was not asked for."""
+def row_of(workload: Workload, outcome: Outcome, need: Need | None, failed_at_need: int | None = None) -> Row:
+    """The row of one design's run; ``need`` is None when it was not asked for.
+
+    ``failed_at_need`` counts the requests of all kinds that fail in that memory, those that failed when recorded too.
+    """
     ledger, counters, design = outcome.ledger, outcome.counters, outcome.design
     waste, lendable = ledger.mean()
     why = {"cost": _NO_COST}
     if need is None or need.bytes is None:
-        why["bytes_needed"] = "not asked for" if need is None else need.why
+        why["bytes_needed"] = why["failed_at_need"] = "not asked for" if need is None else need.why
     exposure = outcome.exposure
     exposure_bytes = _reachable(workload, why) if exposure is None else exposure.bytes
     if exposure is None:
@@ -193,6 +209,7 @@ def row_of(workload: Workload, outcome: Outcome, need: Need | None) -> Row:
         gained_bytes=ledger.gained_bytes,
         not_applicable=ledger.not_applicable,
         bytes_needed=need.bytes if need else None,
+        failed_at_need=failed_at_need,
         peak_live_bytes=ledger.peak_live_bytes,
         peak_map_bytes=ledger.peak_map_bytes,
         reserved_bytes=outcome.reserved_bytes,
@@ -211,6 +228,10 @@ def row_of(workload: Workload, outcome: Outcome, need: Need | None) -> Row:
         exposure_bytes=exposure_bytes,
         enforces="yes" if design.has_hardware else "no",
         lending=lending_of(workload, outcome),
+        pool_bytes=outcome.pool_bytes,
+        pool_peak=outcome.pool_peak,
+        losses=ledger.losses,
+        failures=ledger.failures,
         why=why,
     )
 

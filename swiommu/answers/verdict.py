@@ -1,27 +1,34 @@
-"""The verdict in a sentence or two (rule 23): what each way needs, what translation buys and costs; losses and gains.
+"""The verdict in sentences: what each side needs, what is lost and why, what translation buys and costs, prices.
 
-A difference of one request, or under 1 % of the offered bytes, is a tie; so is a need that differs by under 1 %.
-Isolation is named, never ranked: whether it is needed is for the reader to say.
+In a tie each design has its own number. Isolation is named, never ranked: whether it is needed is for the reader to
+say.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeVar
 
+from swiommu.answers.best import best_designs, fewest_lost, is_tie, sides
 from swiommu.answers.cost import BAND
 from swiommu.replay import AS_RECORDED
+from swiommu.replay.memory_plan import STEP
 from swiommu.requests import GENERATED, RequestKind
 from swiommu.words import counted, mib
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from swiommu.answers.cost import CostVector
     from swiommu.answers.row import Row
     from swiommu.replay import MemoryPlan
     from swiommu.requests import Workload
 
-__all__ = ["best_designs", "verdict_of"]
+__all__ = ["verdict_of"]
+
+T = TypeVar("T")
+_ANYWHERE = (RequestKind.MAP,)  # without translation a MAP takes no memory: what is lost is lost in any memory
+_HERE = tuple(kind for kind in RequestKind if kind not in _ANYWHERE)
 
 
 def verdict_of(
@@ -34,7 +41,7 @@ def verdict_of(
 ) -> str:
     """The sentences for these rows; what was not run is not judged.
 
-    ``require_isolation`` leaves out what can't enforce it; with ``cost`` the best two are compared by price as well.
+    ``require_isolation`` leaves out what can't enforce it; with ``cost`` those that lose least are ranked by price too.
     """
     designs = [row for row in rows if row.name != AS_RECORDED]
     if not designs:
@@ -46,152 +53,257 @@ def verdict_of(
         rest = verdict_of(workload, plan, fit, cost=cost)
         return f"Isolation is required: only {_names(fit)} can enforce it. {rest}"
     without, with_ = best_designs(workload, designs)
-    whose = "was asked for" if workload.mode == GENERATED else "the kernel served"
-    first, *second = [*_needs(without, with_, whose), *_losses(designs, plan)] or [""]
-    first = ": ".join(filter(None, (first, _hardware(without, with_, workload))))
-    if workload.censored:
-        second.append(_censored(workload.censored, without, with_))
-    sentences = [f"{clause[:1].upper()}{clause[1:]}." for clause in (first, "; ".join(second)) if clause]
-    if cost is not None:
-        sentences += priced(without[:1] + with_[:1], cost)
-    if workload.count(RequestKind.USERMAP) and any(row.not_applicable for row in designs):
-        sentences.append("User-space mappings need translation: designs without it can't be compared on them.")
-    return " ".join(sentences)
-
-
-def best_designs(
-    workload: Workload, rows: Sequence[Row], *, require_isolation: bool = False
-) -> tuple[list[Row], list[Row]]:
-    """The best designs without translation hardware and those with it, ties included, in the order of the table.
-
-    They lose as little as the one that loses least, and of these need as little as the one that needs least. The
-    recording's own row is no design; ``require_isolation`` leaves out designs that can't enforce it.
-    """
-    designs = [row for row in rows if row.name != AS_RECORDED and (row.enforces == "yes" or not require_isolation)]
-    without, with_ = ([row for row in designs if row.has_hardware is side] for side in (False, True))
-    return _best(without, workload), _best(with_, workload)
-
-
-def _best(rows: Sequence[Row], workload: Workload) -> list[Row]:
-    """Who ties with the fewest losses, and then with the least need; a tie is no order, so who is beaten is not asked.
-
-    Where any need is known, a design without one is not among the best.
-    """
-    if not rows:
-        return []
-    least = min(rows, key=lambda row: (row.lost, row.lost_bytes))
-    fewest = [row for row in rows if _tie(row, least, workload)]
-    known = [(row, row.bytes_needed) for row in fewest if row.bytes_needed is not None]
-    if not known:
-        return fewest
-    enough = min(needed for _, needed in known)
-    return [row for row, needed in known if (needed - enough) * 100 < needed]
-
-
-def _tie(row: Row, other: Row, workload: Workload) -> bool:
-    """Whether the losses are as good as equal: within one request, or 1 % of the offered bytes."""
-    offered = sum(request.size for request in workload.requests)
-    return abs(row.lost - other.lost) <= 1 or abs(row.lost_bytes - other.lost_bytes) * 100 < offered
-
-
-def _needs(without: Sequence[Row], with_: Sequence[Row], whose: str) -> list[str]:
-    """What it takes to lose nothing."""
-    parts = [
-        f"{mib(rows[0].bytes_needed)} {how} ({_names(rows)})"
-        for rows, how in ((without, "without translation hardware"), (with_, "with it"))
-        if rows and rows[0].bytes_needed is not None
+    others = len(workload.requests) - workload.count(RequestKind.USERMAP)
+    if not others:  # nothing is left that designs without translation could be judged by
+        without = []
+    sentences = [
+        *_user_mappings(workload, designs, others),
+        *_needs(workload, without, with_, others),
+        *_losses(designs, plan),
+        *_censored(workload, designs, plan),
+        *_bought(workload, without, with_),
+        *_costs(workload, "it" if without and with_ else "translation", with_, cost),
     ]
+    if cost is not None:
+        sentences += priced([row for side in sides(designs) for row in fewest_lost(side, workload)], cost)
+    return " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in sentences)
+
+
+# -- needs -------------------------------------------------------------------------------------------------------------
+
+
+def _user_mappings(workload: Workload, designs: Sequence[Row], others: int) -> list[str]:
+    """What user space maps can be served by translation only; by what the designs without it are judged."""
+    number, total = workload.count(RequestKind.USERMAP), len(workload.requests)
+    if not number or not any(row.not_applicable for row in designs):
+        return []
+    what = "mappings that user space asked for, at IOVAs of its own choice"
+    if others:
+        judged = f"the designs without it are judged by {_others(others)}"
+        return [f"{number:,} of {total:,} requests are {what}: they need translation hardware, and {judged}"]
+    serving = _names([row for row in designs if row.has_hardware])
+    return [
+        f"all {total:,} requests are {what}: only translation hardware can serve them ({serving or 'not asked for'})"
+    ]
+
+
+def _needs(workload: Workload, without: Sequence[Row], with_: Sequence[Row], others: int) -> list[str]:
+    """What it takes to lose nothing, each design with its own number and what still fails in that memory."""
+    parts: list[str] = []
+    for rows, how in ((without, "without translation hardware"), (with_, "with it")):
+        known = [row for row in rows if row.bytes_needed is not None]
+        needs = [_need(names, row, workload) for names, row in _alike(known, _need_key)]
+        if needs:
+            parts.append(f"{_and(needs)} {how if parts or rows is without else 'with translation hardware'}")
     if not parts:
         return []
-    if not (without and without[0].bytes_needed is not None):
-        parts = [part.replace("with it", "with translation hardware") for part in parts]
-    return [f"to lose nothing that {whose} takes {' and '.join(parts)}"]
+    nothing = f"to lose nothing that {'was asked for' if workload.mode == GENERATED else 'the kernel served'}"
+    if without and others < len(workload.requests):
+        nothing += f" of {_others(others)}"
+    return [f"{nothing}, {'; '.join(parts)}"]
+
+
+def _others(number: int) -> str:
+    return f"the other {number:,}" if number > 1 else "the one other request"
+
+
+def _need_key(row: Row) -> tuple[object, ...]:
+    return row.bytes_needed, row.pool_bytes, row.failed_at_need
+
+
+def _need(names: Sequence[str], row: Row, workload: Workload) -> str:
+    size = mib(row.bytes_needed or 0) + (" or less" if row.bytes_needed == STEP else "")
+    pool = f" beside a bounce pool ({_pool(row)})" if row.pool_bytes else ""
+    fails = ""
+    if workload.censored and row.failed_at_need is not None:
+        fails = f" ({row.failed_at_need:,} of all requests still {'fails' if row.failed_at_need == 1 else 'fail'})"
+        fails = fails if row.failed_at_need else " (none fails)"
+    return f"{_and(names)} {'needs' if len(names) == 1 else 'need'} {size}{pool}{_each(names)}{fails}"
+
+
+# -- losses ------------------------------------------------------------------------------------------------------------
 
 
 def _losses(designs: Sequence[Row], plan: MemoryPlan) -> list[str]:
-    """What is lost at the memory of the table; that nothing is lost is said where no need says so."""
-    where = f"in {mib(plan.bytes)} ({plan.mode})" if plan.bytes else f"without an area ({plan.mode})"
-    losing = [row for row in designs if row.lost and row.same_as is None]
-    if losing:
-        names: dict[str, list[str]] = {}
-        for row in losing:
-            names.setdefault(_lost(row), []).append(row.name)
-        clause = f"{where} {_and([_lose(each, lost) for lost, each in names.items()])}"
-        if any(row.lost_by_kind["MAP"] for row in losing if not (row.has_hardware or _bounces(row))):
-            clause += " (a MAP beyond its device's mask needs translation or a bounce buffer)"
-        return [clause]
-    if any(row.bytes_needed is not None for row in designs):
-        return []
-    unharmed = [row.name for row in designs if not row.not_applicable]
+    """What is lost and why, in the memory of the table and in any; that nothing is, where no need says so."""
+    told = [row for row in designs if row.same_as is None]
+    here = _lose(told, lambda row: tuple(RequestKind) if row.has_hardware else _HERE)
+    anywhere = _lose(told, lambda row: () if row.has_hardware else _ANYWHERE)
+    sentences = [f"{_where(plan)} {_and(here)}"] if here else []
+    sentences += [f"in any memory {_and(anywhere)}"] if anywhere else []
+    if sentences or any(row.bytes_needed is not None for row in designs):
+        return sentences
+    unharmed = [row for row in designs if not row.not_applicable]
     if len(unharmed) == len(designs) > 2:
-        return [f"{where} no design loses anything"]
-    return [f"{where} {_and(unharmed)} {'loses' if len(unharmed) == 1 else 'lose'} nothing"] if unharmed else []
+        return [f"{_where(plan)} no design loses anything"]
+    names = [row.name for row in unharmed]
+    return [f"{_where(plan)} {_and(names)} {'loses' if len(names) == 1 else 'lose'} nothing"] if names else []
 
 
-def _bounces(row: Row) -> bool:
-    """Whether copies went through bounce buffers; a design that lends copies the pages that it moves."""
-    return bool(row.bytes_copied) and row.lending is None
-
-
-def _lose(names: Sequence[str], lost: str) -> str:
-    return f"{names[0]} loses {lost}" if len(names) == 1 else f"{_and(names)} lose {lost} each"
-
-
-def _lost(row: Row) -> str:
-    return _and([counted(number, kind) for kind, number in row.lost_by_kind.items() if number])
-
-
-def _censored(censored: int, without: Sequence[Row], with_: Sequence[Row]) -> str:
-    """Requests whose end nobody knows, and what the best ways could at least have begun of them."""
-    best = [max(rows, key=lambda row: row.gained) for rows in (without, with_) if rows]
-    gaining = [row for row in best if row.gained]
-    served = [
-        f"{row.name}{'' if number else ' could have served'} {row.gained:,}" for number, row in enumerate(gaining)
+def _lose(rows: Sequence[Row], kinds_of: Callable[[Row], Collection[RequestKind]]) -> list[str]:
+    losing = [(row, lost) for row in rows if (lost := _lost(row, kinds_of(row)))]
+    return [
+        f"{_and(names)} {'loses' if len(names) == 1 else 'lose'} {lost[0]}{_each(names)}{lost[1]}"
+        for names, lost in _grouped((row.name, lost) for row, lost in losing)
     ]
-    could = f", of which {_and(served)}" if served else ""
-    return f"{counted(censored, 'request')} failed when recorded{could}: demand is understated"
 
 
-def _hardware(without: Sequence[Row], with_: Sequence[Row], workload: Workload) -> str:
-    """What translation buys and what it costs; nothing to say where only one of the two ways was run."""
-    if not without or not with_:
-        return ""
-    row = with_[0]
-    costs = [f"{counted(row.unmaps, 'unmap')} with {counted(row.invalidations or 0, 'invalidation')}"]
-    if row.table_bytes:
-        costs.append(f"{mib(row.table_bytes)} of page tables")
-    if row.walk_refs_per_mib:
-        costs.append(f"{row.walk_refs_per_mib:,.0f} page-table reads per MiB touched cold")
-    return f"translation buys {_bought(without[0], row, workload)}, and costs {_and(costs)}"
+def _lost(row: Row, kinds: Collection[RequestKind]) -> tuple[str, str] | None:
+    """(how many of each kind, why): what a design lost of these kinds; None for nothing."""
+    lost = {kind: row.lost_by_kind[kind.value] for kind in kinds if row.lost_by_kind[kind.value]}
+    if not lost:
+        return None
+    whys = {kind: why for kind in lost if (why := row.losses.sentence(kind, pool=row.pool_bytes))}
+    why = "; ".join(whys.values() if len(lost) == 1 else (f"{kind.value}s: {why}" for kind, why in whys.items()))
+    number = _and([counted(number, kind.value) for kind, number in lost.items()])
+    return number, f" ({why})" if why else ""
 
 
-def _bought(without: Row, with_: Row, workload: Workload) -> str:
-    """Isolation always; requests that are lost without it; memory, if both needs are known."""
-    bought, instead = [], ""
-    if with_.lost < without.lost and not _tie(with_, without, workload):
-        bought.append(f"{counted(without.lost - with_.lost, 'request')} that {without.name} loses")
-    if without.bytes_needed is not None and with_.bytes_needed is not None:
-        saved = without.bytes_needed - with_.bytes_needed
-        if abs(saved) * 100 < without.bytes_needed:
-            instead = " but no memory (a tie)"
-        elif saved < 0:
-            instead = f" but no memory ({mib(-saved)} more are needed)"
+def _censored(workload: Workload, designs: Sequence[Row], plan: MemoryPlan) -> list[str]:
+    """What each design could at least have begun of the requests whose end the recording does not have."""
+    number = workload.censored
+    if not number:
+        return []
+    told = [(row.name, (row.gained, _unserved(row))) for row in designs if row.same_as is None]
+    parts: list[str] = []
+    for names, (gained, why) in _grouped(told):
+        if number == 1:
+            could = "could serve it" if gained else "could not serve it"
         else:
-            bought.append(f"{mib(saved)} ({100 * saved / without.bytes_needed:.0f} %)")
-    return f"{_and([*bought, 'isolation'])}{instead}"
+            how_many = "all" if gained == number else f"{gained:,}" if gained else "none"
+            could = how_many if parts else f"could serve {how_many} of these"
+        parts.append(f"{_and(names)} {could}{why}")
+    failed = f"{counted(number, 'request')} failed when recorded, so real demand may be higher"
+    return [failed, f"{_where(plan)} {_and(parts)}"]
+
+
+def _unserved(row: Row) -> str:
+    """Why what failed when recorded fails here too."""
+    unserved = row.failures.without(row.losses)
+    whys = [why for kind in RequestKind if (why := unserved.sentence(kind, pool=row.pool_bytes))]
+    return f" ({'; '.join(whys)})" if whys else ""
+
+
+def _where(plan: MemoryPlan) -> str:
+    return f"in {mib(plan.bytes)} ({plan.mode})" if plan.bytes else f"without an area ({plan.mode}: {plan.source})"
+
+
+# -- what translation buys and costs -----------------------------------------------------------------------------------
+
+
+def _bought(workload: Workload, without: Sequence[Row], with_: Sequence[Row]) -> list[str]:
+    """Isolation always; requests that are lost without translation; memory, if both needs are known."""
+    if not without or not with_:
+        return []
+    bare, hardware = without[0], with_[0]
+    bought, instead = [], ""
+    if hardware.lost < bare.lost and not is_tie(hardware, bare, workload):
+        bought.append(f"{counted(bare.lost - hardware.lost, 'request')} that {bare.name} loses")
+    if bare.not_applicable:
+        bought.append(counted(bare.not_applicable, "user mapping"))
+    if bare.bytes_needed is not None and hardware.bytes_needed is not None:
+        saved = bare.bytes_needed - hardware.bytes_needed
+        if abs(saved) * 100 < bare.bytes_needed:
+            instead = " but no memory for data (a tie)"
+        elif saved < 0:
+            instead = f" but no memory for data ({mib(-saved)} more are needed)"
+        else:
+            bought.append(f"{mib(saved)} ({100 * saved / bare.bytes_needed:.0f} %)")
+    pool = f", and it needs no bounce pool ({_pool(bare)})" if bare.pool_bytes else ""
+    return [f"translation buys {_and([*bought, 'isolation'])}{instead}{pool}"]
+
+
+def _pool(row: Row) -> str:
+    return f"{mib(row.pool_bytes)}, of which {mib(row.pool_peak)} at most are in use"
+
+
+def _costs(workload: Workload, translation: str, with_: Sequence[Row], cost: CostVector | None) -> list[str]:
+    """What the best design with translation costs, and what differs where it flushes at other moments.
+
+    The best is the cheapest at the given prices; without prices the one that invalidates as the recorded kernel did.
+    """
+    rows = [row for row in with_ if row.same_as is None] or list(with_)
+    if not rows:
+        return []
+    best = rows[0]
+    if cost is not None:
+        best = min(rows, key=lambda row: cost.cost(row.priced() or {}))
+    elif workload.mode == "lazy":
+        best = next((row for row in rows if row.exposure_us), best)
+    work = [
+        f"{counted(best.unmaps or 0, 'unmap')} with {counted(best.invalidations or 0, 'invalidation')}",
+        *_tables(best),
+    ]
+    if best.walk_refs_per_mib:
+        work.append(f"{best.walk_refs_per_mib:,.0f} PTE reads per MiB with a cold IOTLB")
+    sentence = f"with {best.name} {translation} costs {_and(work)}{_reach(best)}"
+    other = next((row for row in rows if bool(row.exposure_us) != bool(best.exposure_us)), None)
+    if other is None:
+        return [sentence]
+    work = [counted(other.invalidations or 0, "invalidation"), *_tables(other)]
+    return [f"{sentence}; with {other.name} {_and(work)}{_reach(other)}"]
+
+
+def _tables(row: Row) -> list[str]:
+    return [f"{mib(row.table_bytes)} of page tables"] if row.table_bytes else []
+
+
+def _reach(row: Row) -> str:
+    if not row.exposure_us:
+        return ""
+    return f", and what is unmapped stays within reach for up to {row.exposure_us / 1000:,.1f} ms of the trace's time"
 
 
 def priced(rows: Sequence[Row], cost: CostVector) -> list[str]:
-    """What the best designs cost at these prices; "undecided" where a factor of four in the prices turns it over."""
-    known = [(row, counts) for row in rows if (counts := row.priced()) is not None]
-    guesses = sorted({price.source for price in cost.prices.values()})
-    parts = [f"{row.name} costs {cost.cost(counts):,.0f} {cost.unit}" for row, counts in known]
-    if not parts:
-        return []
-    sentence = f"At the given prices (sources: {', '.join(guesses)}) {_and(parts)}"
-    if len(known) == 2 and not cost.is_decided(known[0][1], known[1][1]):
-        return [f"{sentence}: undecided, as prices wrong by up to a factor of {BAND} would turn it over."]
-    return [f"{sentence}."]
+    """What the designs cost at these prices, the cheapest first, and whether a factor of four turns the order over."""
+    told = {row.name: row.priced() for row in rows if row.same_as is None}
+    known = [(name, counts) for name, counts in told.items() if counts is not None and cost.prices_any(counts)]
+    known.sort(key=lambda each: cost.cost(each[1]))
+    sentences = []
+    if known:
+        sources = ", ".join(sorted({price.source for price in cost.prices.values()}))
+        costs = [f"{name} costs {cost.cost(counts):,.0f} {cost.unit}" for name, counts in known]
+        sentences.append(f"at the given prices (sources: {sources}) {_and(costs)}")
+    undecided = [
+        f"{one} and {other}"
+        for (one, counts), (other, others) in pairwise(known)
+        if not cost.is_decided(counts, others)
+    ]
+    if undecided:
+        wrong = f"prices wrong by up to a factor of {BAND} turn it over"
+        sentences.append(f"the order of {' and of '.join(undecided)} is undecided: {wrong}")
+    left_out = dict.fromkeys(name for _, counts in known for name in cost.unpriced(counts))
+    if left_out:
+        sentences.append(f"these costs are without {_and(list(left_out))}: there is no price")
+    free = [name for name, counts in told.items() if counts is not None and not cost.prices_any(counts)]
+    if free:
+        do = "does" if len(free) == 1 else "do"
+        sentences.append(f"nothing that {_and(free)} {do} has a price: the time of an allocation is not priced")
+    return sentences
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def _alike(rows: Sequence[Row], key: Callable[[Row], object]) -> list[tuple[list[str], Row]]:
+    """Rows of the same key together, as (names, the first of them); one that merely repeats another is left out."""
+    told = [row for row in rows if row.same_as is None] or list(rows)
+    first: dict[object, Row] = {}
+    for row in told:
+        first.setdefault(key(row), row)
+    return [(names, first[each]) for names, each in _grouped((row.name, key(row)) for row in told)]
+
+
+def _grouped(pairs: Iterable[tuple[str, T]]) -> list[tuple[list[str], T]]:
+    """Names of the same thing together, in the order of the first."""
+    groups: dict[T, list[str]] = {}
+    for name, thing in pairs:
+        groups.setdefault(thing, []).append(name)
+    return [(names, thing) for thing, names in groups.items()]
+
+
+def _each(names: Sequence[str]) -> str:
+    return " each" if len(names) > 1 else ""
 
 
 def _names(rows: Sequence[Row]) -> str:

@@ -126,9 +126,10 @@ def command(
     """What other designs would have done with the requests of each TRACE, beside what the kernel did.
 
     Without TRACE a bundled recording of six cameras on a 64 MiB CMA area is used. Columns: needs = the smallest memory
-    that loses nothing the kernel served; lost/gained = served by the kernel but not by the design, and the other way
-    round; waste = mean bytes charged that served nobody; refs/MiB = page-table reads to touch each leaf once; exposed =
-    how long a device still reaches what was unmapped.
+    that loses nothing the kernel served, a bounce pool apart (fail = of all requests, how many fail in it);
+    lost/gained = served by the kernel but not by the design, and the other way round; waste = mean bytes charged that
+    no request used; refs/MiB = page-table reads to touch each leaf once; exposed = how long at most a device still
+    reached what was unmapped.
     """
     wanted = list(_designs(designs))  # a slip of the pen shows before a long trace is read
     prices = read_cost_vector(cost) if cost else None

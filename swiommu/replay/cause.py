@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cause", "Causes", "cause_of"]
 
-_SEGMENT = "256 KiB"
+_SEGMENT, _BLOCK = "256 KiB", "4 MiB"
 
 
 class Cause(enum.StrEnum):
@@ -69,7 +69,7 @@ class Causes:
     >>> from swiommu.requests import RequestKind
     >>> causes = Causes(Counter({(RequestKind.MAP, Cause.POOL): 3}))
     >>> causes.sentence(RequestKind.MAP, pool=1 << 20)
-    '3 find no free run of slots in the bounce pool of 1 MiB'
+    'all find no free run of slots in the bounce pool of 1 MiB'
     """
 
     counts: Counter[tuple[RequestKind, Cause]] = attrs.field(factory=Counter)
@@ -85,23 +85,35 @@ class Causes:
         """How many of one kind, by cause, the most frequent first."""
         return Counter({cause: n for (each, cause), n in self.counts.most_common() if each is kind})
 
+    def without(self, others: Causes) -> Causes:
+        """Those that are not among ``others``."""
+        return Causes(self.counts - others.counts, self.largest)
+
     def sentence(self, kind: RequestKind, *, pool: int) -> str:
-        """The causes in words, with their numbers; ``pool`` is the size of the bounce pool in bytes."""
-        return " and ".join(f"{number:,} {self._words(cause, number, pool)}" for cause, number in self.of(kind).items())
+        """The causes in words, with their numbers; nothing where it is memory alone, which the numbers beside it say.
+
+        ``pool`` is the size of the bounce pool in bytes.
+        """
+        causes = self.of(kind)
+        if set(causes) <= {Cause.MEMORY}:
+            return ""
+        which = {cause: f"{number:,}" for cause, number in causes.items()}
+        if len(causes) == 1:
+            which = {cause: "it" if number == 1 else "all" for cause, number in causes.items()}
+        return " and ".join(f"{which[cause]} {self._words(cause, number, pool)}" for cause, number in causes.items())
 
     def _words(self, cause: Cause, number: int, pool: int) -> str:
-        one = number == 1
-        if cause is Cause.MASK:
-            return f"{'is' if one else 'are'} beyond the DMA mask of the device"
-        if cause is Cause.APERTURE:
-            return f"{'finds' if one else 'find'} no free bus address below the DMA mask"
-        if cause is Cause.BLOCK:
-            return f"{'exceeds' if one else 'exceed'} the largest block of the page allocator, 4 MiB"
-        if cause is Cause.SEGMENT:
-            largest = f"the largest piece has {mib(self.largest)}"
-            return f"{'exceeds' if one else 'exceed'} a segment of the bounce pool, {_SEGMENT} ({largest})"
-        if cause is Cause.POOL:
-            return f"{'finds' if one else 'find'} no free run of slots in the bounce pool of {mib(pool)}"
-        if cause is Cause.TRANSLATION:
-            return f"{'needs' if one else 'need'} translation"
-        return f"{'finds' if one else 'find'} no free memory that would do"
+        verb, rest = {
+            Cause.MASK: ("reach", "beyond the device's DMA mask, which takes translation or a bounce pool"),
+            Cause.APERTURE: ("find", "no free bus address below the device's DMA mask"),
+            Cause.BLOCK: ("exceed", f"the largest block of the page allocator, {_BLOCK}"),
+            Cause.SEGMENT: (
+                "exceed",
+                f"a bounce segment, {_SEGMENT} in a pool of any size, with pieces of up to {mib(self.largest)}",
+            ),
+            Cause.POOL: ("find", f"no free run of slots in the bounce pool of {mib(pool)}"),
+            Cause.MEMORY: ("find", "no free memory that would do"),
+            Cause.TRANSLATION: ("need", "translation"),
+        }[cause]
+        third = "es" if verb.endswith("ch") else "s"
+        return f"{verb}{third if number == 1 else ''} {rest}"

@@ -23,6 +23,7 @@ from swiommu.requests import OpCode, Request, RequestKind, Workload
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from swiommu.replay.cause import Causes
     from swiommu.replay.memory_plan import MemoryPlan
 
 __all__ = ["Outcome", "Status", "loses_nothing", "nothing_is_lost", "replay"]
@@ -52,6 +53,7 @@ class Outcome:
     counters: Counters
     reserved_bytes: int
     pool_bytes: int
+    pool_peak: int
     status: bytearray
     maps: array[int]
     places: dict[int, object]
@@ -85,6 +87,7 @@ def replay(
         counters=backend.counters,
         reserved_bytes=backend.usage().reserved,
         pool_bytes=backend.pool_bytes,
+        pool_peak=backend.pool_peak,
         status=run.status,
         maps=run.maps,
         places=run.places,
@@ -121,6 +124,13 @@ def nothing_is_lost(workload: Workload, design: Design, backend: Backend, kinds:
     return _Run(workload, backend, design).until_loss(kinds)
 
 
+def losses(workload: Workload, design: Design, backend: Backend, kinds: Collection[RequestKind]) -> Causes:
+    """Every request of ``kinds`` that the recorded kernel served and this design fails, by cause."""
+    run = _Run(workload, backend, design)
+    run.until_loss(kinds, most=len(workload.requests))
+    return run.ledger.losses
+
+
 _PATIENCE: Final = 100_000_000  # pieces of memory that probes take and map: minutes
 
 
@@ -150,8 +160,8 @@ class _Run:
         backend.advance(self.workload.stop_time)
         ledger.advance(self.workload.stop_time, backend.usage())
 
-    def until_loss(self, kinds: Collection[RequestKind]) -> bool:
-        """Only what decides whether a request is lost: no probes, no account of time."""
+    def until_loss(self, kinds: Collection[RequestKind], *, most: int = 0) -> bool:
+        """Only what decides whether more than ``most`` requests are lost: no probes, no account of time."""
         requests = self.workload.requests
         for code, index, time in self.workload.ops:
             self.backend.advance(time)
@@ -160,7 +170,7 @@ class _Run:
                 if request.censored or request.kind not in kinds:
                     continue
             self._step(code, index)
-            if self.ledger.failed:
+            if self.ledger.failed.total() > most:
                 return False
         return True
 

@@ -15,9 +15,10 @@ import attrs
 from swiommu.address import PAGE_SIZE, align_up
 from swiommu.replay.backends import make_backend
 from swiommu.replay.designs import Knobs
-from swiommu.replay.engine import loses_nothing, nothing_is_lost
+from swiommu.replay.engine import losses, nothing_is_lost
 from swiommu.replay.memory_plan import BLOCK_LIMIT, MOST, STEP, peak_live_bytes, plan_of_size
 from swiommu.requests import RequestKind
+from swiommu.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,8 +54,8 @@ def bytes_needed(workload: Workload, design: Design, knobs: Knobs | None = None)
         return Need(None, "the trace has no ALLOC, so no memory for data is needed")
     if peak_live_bytes(workload) > MOST:
         return Need(None, f"live ALLOCs peak above what can be replayed, {MOST} bytes")
-    if not design.has_hardware and not _maps_succeed(workload, design, knobs):
-        return Need(None, "MAPs are lost at any size: a device can't reach their pages, and no memory cures that")
+    if not design.has_hardware and (why := _why_maps_are_lost(workload, design, knobs)):
+        return Need(None, why)
     if design.driver == "none" and not design.allocator:
         served = (r.size for r in workload.requests if r.kind is RequestKind.ALLOC and not r.censored)
         largest = max(served, default=0)
@@ -83,10 +84,15 @@ def least_bytes(workload: Workload, design: Design) -> int:
     return max(align_up(max(peak_live_bytes(workload), occupied), STEP), STEP)
 
 
-def _maps_succeed(workload: Workload, design: Design, knobs: Knobs | None) -> bool:
-    """Without translation a MAP takes no memory (rule 10): whether all succeed is told by any size, once."""
+def _why_maps_are_lost(workload: Workload, design: Design, knobs: Knobs | None) -> str:
+    """Without translation a MAP takes no memory (rule 10): whether all succeed is told by any size; if not, why."""
     plan = plan_of_size(workload, least_bytes(workload, design))
-    return loses_nothing(workload, design, plan, knobs, kinds=(RequestKind.MAP,))
+    backend = make_backend(design, plan, workload, knobs or Knobs())
+    lost = losses(workload, design, backend, (RequestKind.MAP,))
+    number = lost.of(RequestKind.MAP).total()
+    if not number:
+        return ""
+    return f"{counted(number, 'MAP')} are lost at any size: {lost.sentence(RequestKind.MAP, pool=backend.pool_bytes)}"
 
 
 class _MemoryTest:

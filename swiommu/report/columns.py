@@ -83,8 +83,8 @@ COLUMNS: tuple[Column | Words, ...] = (
         "failed_with_room",
         "failed with room",
         "",
-        "Failed although as many bytes were free: they were scattered. The other failures are shortage, which no "
-        "placement cures.",
+        "Failed although as many bytes were free: they were scattered. Of the ALLOCs that failed, the others found too "
+        "few bytes free.",
         count,
     ),
     Column(
@@ -92,9 +92,17 @@ COLUMNS: tuple[Column | Words, ...] = (
         "bytes_needed",
         "needs",
         "MiB",
-        "The smallest memory, in steps of 2 MiB, in which the design loses nothing. Every other column is measured in "
-        "the memory that the assumptions name.",
+        "The smallest memory, in steps of 2 MiB, in which the design loses nothing that the kernel served. Every other "
+        "column is measured in the memory that the assumptions name; a bounce pool comes on top.",
         mebibytes,
+    ),
+    Column(
+        "Memory",
+        "failed_at_need",
+        "still fail",
+        "",
+        "Of all requests, those that failed in the recording included, how many fail in the memory that it needs.",
+        count,
     ),
     Column("Memory", "reserved_bytes", "reserved", "MiB", "Withheld from the rest of the system.", mebibytes),
     Column(
@@ -176,7 +184,7 @@ def table_of(answer: Comparison) -> Table:
     ['2', '0', '25']
     """
     rows = [row for row in answer.rows if row.same_as is None]
-    optional = {"bytes_needed", "cost"}
+    optional = {"bytes_needed", "failed_at_need", "cost"}
     columns = [column for column in COLUMNS if column.field not in optional or _any(rows, column.field)]
     groups: list[tuple[str, int]] = []
     for column in columns:

@@ -54,12 +54,12 @@ def exposures(answer: Comparison) -> list[Exposure]:
 
 def _exposure(row: Row) -> Exposure:
     why = [row.why[key] for key in ("exposure_us", "exposure_ops", "exposure_bytes") if key in row.why]
-    missing = "unknown" if row.name == AS_RECORDED else "for ever"
+    missing = "unknown" if row.name == AS_RECORDED else "unbounded"
     return Exposure(
         name=row.name,
         enforces=row.enforces,
         time=missing if row.exposure_us is None else f"{row.exposure_us:,} \u00b5s",
-        operations=missing.replace("for ever", "all") if row.exposure_ops is None else count(row.exposure_ops),
+        operations=missing if row.exposure_ops is None else count(row.exposure_ops),
         reach="unknown" if row.exposure_bytes is None else mib(row.exposure_bytes),
         why="; ".join(dict.fromkeys(why)),
     )

@@ -36,7 +36,7 @@ def print_comparison(console: Console, answer: Comparison) -> None:
     arm64-6.12-cam-cma64M-s81: 740 requests (740 ALLOC), at most 76.0 MiB live
     memory: machine, 64 MiB: recorded area
     ...
-    cma-bitmap      27     0       0  45.8 MiB       0       0       0         0  for ever        no
+    cma-bitmap      27     0       0  45.8 MiB       0       0       0         0  unbounded        no
     ...
     """
     plan = answer.plan
@@ -92,10 +92,10 @@ def _count(number: float | None) -> str:
 
 
 def _exposed(row: Row) -> str:
-    """How long what was unmapped stays reachable: without translation for ever, else the worst case in trace time."""
+    """How long what was unmapped stays reachable: without translation without a bound, else at most in this replay."""
     if row.exposure_us is None:
-        return _NONE if row.name == AS_RECORDED else "for ever"
-    return f"{row.exposure_us / 1000:,.0f} ms" if row.exposure_us else "0"
+        return _NONE if row.name == AS_RECORDED else "unbounded"
+    return f"{row.exposure_us / 1000:,.1f} ms" if row.exposure_us else "0"
 
 
 def _dropped(row: Row) -> int:
@@ -107,9 +107,19 @@ def _cost(row: Row) -> str:
     return _NONE if row.cost is None else f"{row.cost['value']:,.0f}"
 
 
+def _need(row: Row) -> str:
+    """The need, and how many of all requests fail in that memory."""
+    return _NONE if row.bytes_needed is None else f"{mib(row.bytes_needed)} ({_count(row.failed_at_need)})"
+
+
 _ALWAYS: Callable[[Comparison, Row], bool] = lambda answer, row: True  # noqa: E731, ARG005 - a predicate like the others
 _COLUMNS: tuple[tuple[str, Callable[[Row], str], Callable[[Comparison, Row], bool]], ...] = (
-    ("needs", lambda row: _size(row.bytes_needed), lambda answer, _: answer.with_need),
+    (
+        "needs",
+        lambda row: _size(row.bytes_needed),
+        lambda answer, _: answer.with_need and not answer.workload.censored,
+    ),
+    ("needs (fail)", _need, lambda answer, _: answer.with_need and answer.workload.censored > 0),
     ("failed", lambda row: _count(row.failed), _ALWAYS),
     ("lost", lambda row: _count(row.lost), _ALWAYS),
     ("gained", lambda row: _count(row.gained), lambda answer, _: answer.workload.censored > 0),

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from swiommu.answers import compare
-from swiommu.replay import DEFAULT_DESIGNS
+from swiommu.replay import DEFAULT_DESIGNS, Knobs
 from swiommu.trace import read_trace
 
 CAMERA = "arm64-6.12-cam-cma64M-s81"
@@ -32,6 +32,7 @@ MEASURES = {
     "lost": COUNT,
     "gained": COUNT,
     "bytes_needed": OPTIONAL,
+    "failed_at_need": OPTIONAL,
     "peak_live_bytes": COUNT,
     "peak_map_bytes": COUNT,
     "reserved_bytes": COUNT,
@@ -167,13 +168,39 @@ def test_start_extents_are_pairs_of_pages(data_dir):
 
 
 def test_what_was_assumed_is_said(data_dir):
-    assert document(data_dir / "traces", "camera")["trace"]["notes"] == []
+    ticks = (
+        "a lazy timer is taken to fire 12 to 16 ms after the unmap that starts it, with 250 ticks a second (--hz); "
+        "exposed is the longest time in this replay from an unmap to its flush, in the trace's time"
+    )
+    assert document(data_dir / "traces", "camera")["trace"]["notes"] == [ticks]
     assert document(data_dir / "traces", "translated")["trace"]["notes"] == [
-        "the pages of the area in use when the trace began are not known: none are occupied"
+        "the pages of the area in use when the trace began are not known: none are occupied",
+        ticks,
     ]
     assert document(data_dir / "traces", "no-dma-events")["trace"]["notes"] == [
-        "the trace has no dma events: each cma_alloc is taken for an ALLOC and each map for a MAP"
+        "the trace has no dma events: each cma_alloc is taken for an ALLOC and each map for a MAP",
+        ticks,
     ]
+
+
+@pytest.mark.parametrize(("hz", "range_"), [(1000, "10 to 11 ms"), (300, "10 to 13.33 ms"), (100, "10 to 20 ms")])
+def test_the_ticks_that_were_asked_for_are_said(hz, range_, data_dir):
+    trace = read_trace(data_dir / "traces" / "x86-6.12-lazy-qtrace-s109.trace.gz")
+    (note,) = compare(trace, ["iommu-lazy"], with_need=False, knobs=Knobs(hz=hz)).notes
+    assert f" fire {range_} after the unmap that starts it, with {hz} ticks a second (--hz)" in note
+    assert compare(trace, ["iommu-strict"], with_need=False).notes == []
+
+
+def test_beside_a_need_stands_what_still_fails_in_it(data_dir):
+    rows = {row["name"]: row for row in document(data_dir / "traces", "camera")["designs"]}
+    assert [
+        (rows[name]["bytes_needed"] >> 20, rows[name]["failed_at_need"]) for name in ("cma-bitmap", "iommu-strict")
+    ] == [
+        (82, 2),
+        (78, 1),
+    ]
+    for row in document(data_dir / "traces", "translated")["designs"][1:]:  # nothing failed when recorded
+        assert row["failed_at_need"] == 0
 
 
 def test_designs_come_in_the_order_asked_once_each():

@@ -47,8 +47,9 @@ def test_the_answer_names_its_sources_and_its_band():
         "band": [750.0, 12000.0],
         "unit": "ns",
         "source": "invalidation: our board",
+        "unpriced": [],
     }
-    assert prices.answer({})["source"] == "nothing that is priced happened"
+    assert prices.answer({"map": 2, "unmap": 3, "walk_ref": 1})["unpriced"] == ["walk_ref", "unmap"]
 
 
 def test_every_row_with_prices_has_a_cost_and_no_reason_for_lacking_one(data_dir):
@@ -57,9 +58,18 @@ def test_every_row_with_prices_has_a_cost_and_no_reason_for_lacking_one(data_dir
     document = json.loads(json.dumps(answer.to_json()))
     recorded, *designs = document["designs"]
     assert recorded["cost"] is None
-    assert "cost" in recorded["why"]
+    assert recorded["why"]["cost"] == "not all that has a price is counted in a trace"
+    free = [row["name"] for row in designs if row["cost"] is None]
+    # Neither bounced nor translated: that was 0 ns once, as if an allocation cost nothing.
+    assert free == ["passthrough", "swiotlb-natural", "carveout-best-fit", "cma-bitmap", "software-iommu"]
     for row in designs:
-        assert set(row["cost"]) == {"value", "band", "unit", "source"}
+        if row["name"] in free:
+            assert row["why"]["cost"] == (
+                "nothing of what it does has a price: there are prices of walk_ref, map, unmap, invalidation, "
+                "copied_kib only"
+            )
+            continue
+        assert set(row["cost"]) == {"value", "band", "unit", "source", "unpriced"}
         assert row["cost"]["band"][0] <= row["cost"]["value"] <= row["cost"]["band"][1]
         assert "cost" not in row["why"]
     strict = next(row for row in designs if row["name"] == "iommu-strict")
@@ -69,23 +79,49 @@ def test_every_row_with_prices_has_a_cost_and_no_reason_for_lacking_one(data_dir
 
 
 def row(name, **counts):
-    return SimpleNamespace(name=name, priced=lambda: counts)
+    return SimpleNamespace(name=name, same_as=None, priced=lambda: counts)
 
 
 def test_what_a_wrong_price_turns_over_is_undecided():
     prices = vector({"invalidation": 1000, "copied_kib": 100})
     rows = [row("swiotlb", copied_kib=500), row("iommu-strict", invalidation=40)]
-    (sentence,) = priced(rows, prices)
-    assert sentence == (
-        "At the given prices (sources: guess) swiotlb costs 50,000 ns and iommu-strict costs 40,000 ns: undecided, as "
-        "prices wrong by up to a factor of 4 would turn it over."
+    assert priced(rows, prices) == [
+        "at the given prices (sources: guess) iommu-strict costs 40,000 ns and swiotlb costs 50,000 ns",
+        "the order of iommu-strict and swiotlb is undecided: prices wrong by up to a factor of 4 turn it over",
+    ]
+
+
+def test_every_pair_of_neighbours_is_judged():
+    prices = vector({"invalidation": 1000, "copied_kib": 100})
+    rows = [
+        row("c", copied_kib=500),
+        row("b", invalidation=40),
+        row("a", copied_kib=300),
+        row("far", copied_kib=90_000),
+    ]
+    assert priced(rows, prices)[1] == (
+        "the order of a and b and of b and c is undecided: prices wrong by up to a factor of 4 turn it over"
     )
 
 
 def test_what_no_wrong_price_turns_over_is_decided():
     prices = vector({"invalidation": 1000})
-    assert priced([row("cma-bitmap"), row("iommu-strict", invalidation=40)], prices) == [
-        "At the given prices (sources: guess) cma-bitmap costs 0 ns and iommu-strict costs 40,000 ns."
+    rows = [row("iommu-strict", invalidation=40), row("iommu-lazy", invalidation=3)]
+    assert priced(rows, prices) == [
+        "at the given prices (sources: guess) iommu-lazy costs 3,000 ns and iommu-strict costs 40,000 ns"
+    ]
+
+
+def test_what_has_no_price_costs_no_nothing():
+    prices = vector({"invalidation": 1000})
+    rows = [row("cma-bitmap"), row("swiotlb", copied_kib=7), row("iommu-strict", invalidation=40, map=9)]
+    assert priced(rows, prices) == [
+        "at the given prices (sources: guess) iommu-strict costs 40,000 ns",
+        "these costs are without map: there is no price",
+        "nothing that cma-bitmap and swiotlb do has a price: the time of an allocation is not priced",
+    ]
+    assert priced(rows[:1], prices) == [
+        "nothing that cma-bitmap does has a price: the time of an allocation is not priced"
     ]
 
 

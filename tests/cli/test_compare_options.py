@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 TRACES = Path(__file__).parents[1] / "data" / "traces"
+WIDE = {"PYTHONIOENCODING": "utf-8", "COLUMNS": "200"}
 CAMERA, NVME = "arm64-6.12-cam-cma64M-s81", "arm64-6.12-smmu-camnvme-cma128M-s89"
 
 
@@ -61,6 +62,52 @@ def test_lazy_designs_flush_by_the_ticks_of_a_kernel(swiommu):
     )
     (row,) = json.loads(answered(swiommu(*arguments, "--hz", "1000")))["designs"]
     assert (row["invalidations"], row["exposure_us"]) == (26, 10_997)
+
+
+def test_an_area_without_a_sidecar_is_not_known(swiommu, tmp_path):
+    """A recording of the CMA events alone: as-recorded wasted -7 MiB once, of "no contiguous area recorded"."""
+    event = "cma_alloc_finish: name=reserved pfn=0x{:x} page=00000000c0ffee01 count=512 align=8 errorno=0"
+    lines = [f"camd-811 [001] ..... 100.{at:06}: {event.format(0x2C000 + 512 * at)}" for at in range(3)]
+    lines.append(
+        "camd-811 [001] ..... 101.000000: cma_release: name=reserved pfn=0x2c000 page=00000000c0ffee01 count=512"
+    )
+    (tmp_path / "bare.trace").write_text("\n".join(["# tracer: nop", *lines, ""]))
+    unknown = (
+        "the area is not known: the file NAME.json beside the trace has no cma_area.base_pfn and cma_area.total_pages"
+    )
+    arguments = ("compare", "bare.trace", "--design", "as-recorded", "--design", "cma-bitmap")
+    assert answered(swiommu(*arguments, env=WIDE)).splitlines() == [
+        "bare: 3 requests (3 ALLOC), at most 6 MiB live",
+        "memory: equal, 8 MiB: 1.25 x the peak of live ALLOC bytes (area not known)",
+        "",
+        "design       needs  failed  lost    waste  tables  unmaps  inval.  refs/MiB    exposed  isolates",
+        "as-recorded      -       0     0        -       -       0       0         -          -        no",
+        "cma-bitmap   6 MiB       0     0  2.0 MiB       0       0       0         0  unbounded        no",
+        "",
+        "To lose nothing that the kernel served, cma-bitmap needs 6 MiB without translation hardware.",
+        "",
+        "note: the trace has no dma events: each cma_alloc is taken for an ALLOC and each map for a MAP",
+        f"note: no number for waste (as-recorded): {unknown}",
+    ]
+
+
+def test_prices_rank_strict_against_lazy_and_price_no_allocation(swiommu, tmp_path):
+    (tmp_path / "prices.toml").write_text('unit = "us"\n[invalidation]\nprice = 2\nsource = "a bench"\n')
+    designs = [word for name in ("cma-bitmap", "iommu-strict", "iommu-lazy") for word in ("--design", name)]
+    document = json.loads(answered(swiommu("compare", *designs, "--no-need", "--cost", "prices.toml", "--json")))
+    cma, strict, lazy = document["designs"]
+    assert (cma["cost"], cma["why"]["cost"]) == (
+        None,
+        "nothing of what it does has a price: there are prices of invalidation only",
+    )
+    assert (strict["cost"]["value"], lazy["cost"]["value"]) == (2 * 713, 2 * 105)
+    assert document["verdict"].endswith(
+        "With iommu-lazy it costs 713 unmaps with 105 invalidations, 112 KiB of page tables and 443 PTE reads per MiB "
+        "with a cold IOTLB, and what is unmapped stays within reach for up to 16.0 ms of the trace's time; with "
+        "iommu-strict 713 invalidations and 96 KiB of page tables. At the given prices (sources: a bench) iommu-lazy "
+        "costs 210 us and iommu-strict costs 1,426 us. These costs are without walk_ref, map and unmap: there is "
+        "no price. Nothing that cma-bitmap does has a price: the time of an allocation is not priced."
+    )
 
 
 def test_a_generated_workload_is_the_same_every_time(swiommu):

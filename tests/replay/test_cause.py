@@ -106,27 +106,56 @@ def test_a_replay_counts_failures_and_losses_by_cause(make_workload, make_reques
 
 
 @pytest.mark.parametrize(
-    ("cause", "number", "words"),
+    ("cause", "one", "many"),
     [
-        (Cause.MASK, 12_814, "12,814 are beyond the DMA mask of the device"),
-        (Cause.MASK, 1, "1 is beyond the DMA mask of the device"),
-        (Cause.APERTURE, 2, "2 find no free bus address below the DMA mask"),
-        (Cause.BLOCK, 2, "2 exceed the largest block of the page allocator, 4 MiB"),
-        (Cause.SEGMENT, 2, "2 exceed a segment of the bounce pool, 256 KiB (the largest piece has 516 KiB)"),
-        (Cause.POOL, 1, "1 finds no free run of slots in the bounce pool of 1 MiB"),
-        (Cause.MEMORY, 2, "2 find no free memory that would do"),
-        (Cause.TRANSLATION, 2, "2 need translation"),
+        (
+            Cause.MASK,
+            "it reaches beyond the device's DMA mask, which takes translation or a bounce pool",
+            "all reach beyond the device's DMA mask, which takes translation or a bounce pool",
+        ),
+        (
+            Cause.APERTURE,
+            "it finds no free bus address below the device's DMA mask",
+            "all find no free bus address below the device's DMA mask",
+        ),
+        (
+            Cause.BLOCK,
+            "it exceeds the largest block of the page allocator, 4 MiB",
+            "all exceed the largest block of the page allocator, 4 MiB",
+        ),
+        (
+            Cause.SEGMENT,
+            "it exceeds a bounce segment, 256 KiB in a pool of any size, with pieces of up to 516 KiB",
+            "all exceed a bounce segment, 256 KiB in a pool of any size, with pieces of up to 516 KiB",
+        ),
+        (
+            Cause.POOL,
+            "it finds no free run of slots in the bounce pool of 1 MiB",
+            "all find no free run of slots in the bounce pool of 1 MiB",
+        ),
+        (Cause.TRANSLATION, "it needs translation", "all need translation"),
+        (Cause.MEMORY, "", ""),  # the numbers beside it say that
     ],
 )
-def test_causes_in_words(cause, number, words):
-    causes = Causes(Counter({(RequestKind.MAP, cause): number}), largest=516 * KIB)
-    assert causes.sentence(RequestKind.MAP, pool=MIB) == words
+def test_one_cause_in_words(cause, one, many):
+    for number, words in ((1, one), (12_814, many)):
+        causes = Causes(Counter({(RequestKind.MAP, cause): number}), largest=516 * KIB)
+        assert causes.sentence(RequestKind.MAP, pool=MIB) == words
+        assert causes.sentence(RequestKind.ALLOC, pool=MIB) == ""
 
 
-def test_the_most_frequent_cause_comes_first():
-    counts = Counter(
-        {(RequestKind.MAP, Cause.POOL): 2, (RequestKind.MAP, Cause.MASK): 3, (RequestKind.ALLOC, Cause.BLOCK): 9}
+def test_several_causes_have_their_numbers_the_most_frequent_first():
+    counts = {
+        (RequestKind.MAP, Cause.POOL): 1,
+        (RequestKind.MAP, Cause.MEMORY): 3000,
+        (RequestKind.ALLOC, Cause.BLOCK): 9,
+    }
+    assert Causes(Counter(counts)).sentence(RequestKind.MAP, pool=MIB) == (
+        "3,000 find no free memory that would do and 1 finds no free run of slots in the bounce pool of 1 MiB"
     )
-    assert Causes(counts).sentence(RequestKind.MAP, pool=MIB) == (
-        "3 are beyond the DMA mask of the device and 2 find no free run of slots in the bounce pool of 1 MiB"
-    )
+
+
+def test_causes_without_those_of_others():
+    causes = Causes(Counter({(RequestKind.MAP, Cause.POOL): 5, (RequestKind.ALLOC, Cause.BLOCK): 2}), largest=9)
+    others = Causes(Counter({(RequestKind.MAP, Cause.POOL): 3, (RequestKind.ALLOC, Cause.BLOCK): 2}))
+    assert causes.without(others) == Causes(Counter({(RequestKind.MAP, Cause.POOL): 2}), largest=9)

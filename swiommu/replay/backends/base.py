@@ -76,6 +76,10 @@ class Backend(Protocol):
     pool_bytes: int
     tried: int
 
+    @property
+    def pool_peak(self) -> int:
+        """Bytes of the pool's slots in use at the fullest moment."""
+
     def begin(self, request: Request, busy: tuple[int, ...]) -> object:
         """Serve a request."""
 

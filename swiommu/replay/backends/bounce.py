@@ -39,6 +39,11 @@ class Bouncer:
         """Bytes of the pool in no slot that is taken: reserved, and of no use now."""
         return self.size - (self._pool.used << IO_TLB_SHIFT)
 
+    @property
+    def peak(self) -> int:
+        """Bytes of the slots that were in use at the fullest moment."""
+        return self._pool.hiwater << IO_TLB_SHIFT
+
     def map(self, request: Request) -> list[tuple[int, int]]:
         """Slots as (address, piece size) for every piece that needs one; all or nothing."""
         taken: list[tuple[int, int]] = []

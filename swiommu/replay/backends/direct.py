@@ -49,6 +49,11 @@ class DirectBackend:
         self._bouncer = None if design.bounce == "none" else Bouncer(design, workload, self.counters)
         self.pool_bytes = self._bouncer.size if self._bouncer else 0
 
+    @property
+    def pool_peak(self) -> int:
+        """See `Backend`."""
+        return self._bouncer.peak if self._bouncer else 0
+
     # -- requests ---------------------------------------------------------------------------------------------------
 
     def begin(self, request: Request, busy: tuple[int, ...]) -> object:

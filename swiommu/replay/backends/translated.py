@@ -94,7 +94,7 @@ class PagedBackend:
         self._allocator = design.allocator
         self.frames = Frames(self.space.at(0), plan.bytes if not plan.fallback else _all_ram(workload))
         self.fullest = 0  # frames in use at the fullest moment
-        self.pool_bytes = 0
+        self.pool_bytes = self.pool_peak = 0
         self.tried = 0
         self._pool = RandomFrames(self.frames, knobs.seed)
         self._frontiers: dict[str, Frontier] = {}
