@@ -188,20 +188,23 @@ def sample(root: Path, count: int, seed: int, only: str = "") -> list[Mutant]:
 def stages(root: Path, path: str) -> list[list[str]]:
     """The tests of a module by its name, and its examples; the others of its package; its neighbours.
 
-    Neighbours import the package, or run commands.
+    Neighbours import the package, or run commands. Those that say more of the module's names come first.
     """
     module, folder = Path(path), _folder(root, path)
-    mirror = [path, *sorted(_text(root, each) for each in folder.glob(f"test_{module.stem}*.py"))]
-    asked = set(mirror)
-    inside = [] if folder == root / "tests" else sorted(folder.rglob("test_*.py"))
-    package = [_text(root, each) for each in inside if _text(root, each) not in asked]
-    asked.update(package)
-    name = ".".join(module.parts[:2]).removesuffix(".py")
-    importers = re.compile(rf"^(?:from|import) {re.escape(name)}\b|\(swiommu\b", re.MULTILINE)
-    tests = sorted((root / "tests").rglob("test_*.py"), key=lambda each: (each.stat().st_size, each))
-    near = [each for each in tests if "mutation" not in each.parts and _text(root, each) not in asked]
-    neighbours = [_text(root, each) for each in near if importers.search(each.read_text(encoding="utf-8"))]
-    return [stage for stage in (mirror, package, neighbours) if stage]
+    dotted = path.removesuffix(".py").replace("/", ".")
+    package = re.compile(rf"^(?:from|import) {re.escape('.'.join(dotted.split('.')[:2]))}\b|\(swiommu\b", re.MULTILINE)
+    names = re.findall(r"^(?:class|def) ([a-zA-Z]\w*)", (root / path).read_text(encoding="utf-8"), re.MULTILINE)
+    ranked: dict[int, list[tuple[int, int, str]]] = {0: [], 1: [], 2: []}
+    for test in (root / "tests").rglob("test_*.py"):
+        text, inside = test.read_text(encoding="utf-8"), folder in test.parents and folder != root / "tests"
+        mirror = test.parent == folder and test.stem.startswith(f"test_{module.stem}")
+        if {"mutation", "test_house.py"} & set(test.parts) or not (inside or mirror or package.search(text)):
+            continue
+        said = sum(re.search(rf"\b{name}\b", text) is not None for name in names)
+        stage = 0 if mirror or f"{dotted} " in text else 1 if inside else 2
+        ranked[stage].append((-said, len(text), test.relative_to(root).as_posix()))
+    first, *others = ([name for _, _, name in sorted(ranked[stage])] for stage in sorted(ranked))
+    return [stage for stage in ([path, *first], *others) if stage]
 
 
 def _folder(root: Path, path: str) -> Path:
@@ -211,10 +214,6 @@ def _folder(root: Path, path: str) -> Path:
     while parts and not (root / "tests").joinpath(*parts).is_dir():
         parts = parts[:-1]
     return (root / "tests").joinpath(*parts)
-
-
-def _text(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix()
 
 
 # -- trying -----------------------------------------------------------------------------------------------------------
