@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swiommu.errors import InputError, SwiommuError
+from swiommu.errors import InvalidArgument, SwiommuError
 from swiommu.region import Returns
 from swiommu.replay import (
     Design,
@@ -252,21 +252,24 @@ def test_a_probe_foretells_and_leaves_no_trace(name, seed, random_workload):
     [
         (
             {"driver": "linear", "lends": "movable"},
-            "design 'a': lends 'movable' needs driver 'none' with allocator 'bitmap', not 'linear' with 'bitmap'",
+            "lends is 'movable', which needs driver 'none' with allocator 'bitmap', not 'linear' with 'bitmap'",
         ),
         (
             {"allocator": "best_fit", "lends": "droppable"},
-            "design 'a': lends 'droppable' needs driver 'none' with allocator 'bitmap', not 'none' with 'best_fit'",
+            "lends is 'droppable', which needs driver 'none' with allocator 'bitmap', not 'none' with 'best_fit'",
         ),
         (
             {"lends": "droppable", "pinned": 1},
-            "design 'a': nobody refers to droppable pages, so none is ever pinned",
+            "pinned is 1, but droppable pages are never pinned",
         ),
-        ({"lends": "movable", "pinned": -2}, "design 'a': pinned is -2, not in [-1, 1000000]"),
-        ({"lends": "movable", "lent": 1_000_001}, "design 'a': lent is 1000001, not in [0, 1000000]"),
+        ({"lends": "movable", "pinned": -2}, "pinned is -2, not a number of pages in a million from -1 to 1000000"),
+        (
+            {"lends": "movable", "lent": 1_000_001},
+            "lent is 1000001, not a number of pages in a million from 0 to 1000000",
+        ),
     ],
 )
 def test_knobs_that_make_no_design(knobs, sentence):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InvalidArgument) as caught:
         Design(**{"name": "a", "summary": "", "allocator": "bitmap"} | knobs)
     assert str(caught.value) == sentence
