@@ -134,11 +134,18 @@ def attach(reg: cma_region, allocator: Any, start: PhysAddr | BusAddr, page_size
 
     A negative answer of ``init`` is raised as a `SwiommuError` that carries it as ``code``.
     """
+    before = reg.alloc, reg.used
     reg.private_data = None
     reg.served_by = None
     reg.alloc = None
     reg.used = True
-    served_by = _served_by(reg, allocator, start, page_size)
+    try:
+        served_by = _served_by(reg, allocator, start, page_size)
+    except SwiommuError:
+        raise
+    except BaseException:  # it was interrupted, and may be tried again
+        reg.alloc, reg.used = before
+        raise
     reg.served_by, reg.alloc, reg.used = served_by, allocator, False
 
 
@@ -166,12 +173,13 @@ def detach(reg: cma_region) -> None:
     reg.alloc = None
     reg.served_by = None
     cleanup = getattr(allocator, "cleanup", None)
-    if served and cleanup is not None:
-        try:
+    try:
+        if served and cleanup is not None:
             contained(f"the allocator {name_of(allocator)!r} in cleanup", cleanup, reg)
-        except SwiommuError as fault:
-            _log.warning("%s", fault)
-    reg.private_data = None
+    except SwiommuError as fault:
+        _log.warning("%s", fault)
+    finally:
+        reg.private_data = None
 
 
 class Plugged:
@@ -208,7 +216,7 @@ class Plugged:
             raise NoMemory(f"the allocator {self.name!r} has no room for {size} bytes aligned to {align}", size=size)
         try:
             start = self._admitted(chunk, size)
-        except SwiommuError as refusal:
+        except BaseException as refusal:
             self._hand_back(chunk, refusal)
             raise
         self._chunks[start] = chunk
@@ -273,7 +281,7 @@ class Plugged:
         contained(f"the chunk of the allocator {self.name!r}", setattr, chunk, "region", self._region)
         return start
 
-    def _hand_back(self, chunk: cma_chunk, refusal: SwiommuError) -> None:
+    def _hand_back(self, chunk: cma_chunk, refusal: BaseException) -> None:
         try:
             self._operation("free", chunk)
         except SwiommuError as fault:

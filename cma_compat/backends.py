@@ -10,14 +10,16 @@ the chunk visible there when it is asked for, once for each bus space, however m
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from cma_compat.views import Views
 from swiommu.address import BusAddr, BusRange, PhysRange
-from swiommu.errors import Busy, InvalidArgument, SwiommuError
+from swiommu.errors import Busy, InvalidArgument
 from swiommu.iommu import PagedDomain
+from swiommu.locking import run_all
 
 if TYPE_CHECKING:
     from cma_compat.structures import Device
@@ -168,17 +170,16 @@ class ScatteredBackend:
         runs, below = self._take(chunk.size)
         try:
             self._map(chunk, runs)
-        except SwiommuError:
+        except BaseException:
             self._give(runs, below)
             raise
-        placed = _Placed(Views(chunk.start, chunk.size, self._memory(runs, below), self.domain), runs, below)
         try:
-            address = placed.views.seen_by(device, align)
-        except SwiommuError:
-            self._unmap(chunk.start, chunk.size)
-            self._give(runs, below)
+            views = Views(chunk.start, chunk.size, self._memory(runs, below), self.domain)
+            address = views.seen_by(device, align)
+        except BaseException:
+            run_all([partial(self._unmap, chunk.start, chunk.size), partial(self._give, runs, below)])
             raise
-        self._placed[chunk] = placed
+        self._placed[chunk] = _Placed(views, runs, below)
         return address
 
     def promises(self, chunk_space_start: int, device: Device | None) -> int:
@@ -204,9 +205,13 @@ class ScatteredBackend:
     def withdraw(self, chunk: Chunk[Any]) -> None:
         """See `Backend.withdraw`."""
         placed = self._placed.pop(chunk)
-        placed.views.withdraw()
-        self._unmap(chunk.start, chunk.size)
-        self._give(placed.runs, placed.below)
+        run_all(
+            [
+                placed.views.withdraw,
+                partial(self._unmap, chunk.start, chunk.size),
+                partial(self._give, placed.runs, placed.below),
+            ]
+        )
 
     def _take(self, size: int) -> tuple[list[tuple[int, int]], Mapping[Any] | None]:
         """Memory as (start, size) in the domain's output space, and the lower domain's mapping of it."""
@@ -237,16 +242,24 @@ class ScatteredBackend:
             for start, size in runs:
                 self.domain.map(at, output.at(start), size)
                 at += size
-        except SwiommuError:
+        except BaseException:
             self._unmap(chunk.start, at - chunk.start)  # no more than that: what is in the way is somebody's
             raise
 
     def _unmap(self, start: BusAddr, size: int) -> None:
         at, stop, domain = start.value, start.value + size, self.domain
+        raised: BaseException | None = None
         while at < stop:
-            at += domain.unmap(BusAddr(self.own_space, at), stop - at) or domain.granule
+            done = 0
+            try:
+                done = domain.unmap(BusAddr(self.own_space, at), stop - at)
+            except BaseException as error:  # noqa: BLE001 - raised below, when all is unmapped
+                raised = raised or error
+            at += done or domain.granule
         # The chunk's place may be handed out again at once: no device may go on seeing the old memory there.
         domain.flush()
+        if raised is not None:
+            raise raised
 
     def _memory(self, runs: list[tuple[int, int]], below: Mapping[Any] | None) -> tuple[PhysRange, ...]:
         if below is not None:

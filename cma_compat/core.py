@@ -101,8 +101,8 @@ class ContiguousMemory(Regions):
             backend.require_free(live.chunk)
             # The allocator is foreign code and may refuse; nobody can get the place before we let go of the mutex.
             contained(f"the allocator {name_of(live.reg.alloc)!r} in free", served_by.free, live.chunk)
-            backend.withdraw(live.chunk)
             self._index.remove(live)
+            backend.withdraw(live.chunk)
 
     # -- what is known of an address
 
@@ -206,10 +206,10 @@ class ContiguousMemory(Regions):
             address = backend.place(chunk, dev, align)
             try:
                 self._index.add(Live(reg, chunk, align, backend), address)
-            except AddressInUse:
+            except BaseException:
                 backend.withdraw(chunk)
                 raise
-        except SwiommuError:
+        except BaseException:
             contained(f"{said} in free", reg.served_by.free, chunk)
             raise
         return address

@@ -99,8 +99,8 @@ class EarlyRegions:
 
     def hand_over(self, register: Callable[[cma_region], None]) -> None:
         """Register those that are reserved and forget all; what can't be registered stays reserved, and unused."""
-        regions, self.regions = self.regions, []
-        for reg in regions:
+        while self.regions:
+            reg = self.regions.pop(0)
             if not reg.reserved:
                 continue
             try:

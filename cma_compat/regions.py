@@ -165,7 +165,7 @@ class Regions:
             if reg.alloc is not None:
                 try:
                     attach(reg, reg.alloc, space.at(reg.start), self.page_size)
-                except SwiommuError:
+                except BaseException:
                     backend.dismiss(reg.start, reg.size)
                     raise
             reg.backend, reg.registered = backend, True
@@ -179,9 +179,9 @@ class Regions:
             if reg.users:
                 raise Busy(f"{reg.users} chunks are alive in the region at {reg.start:#x}", users=reg.users)
             self._backend(reg).dismiss(reg.start, reg.size)
-            detach(reg)
             self._regions.remove(reg)
             reg.backend, reg.registered = None, False
+            detach(reg)
 
     def choose_allocator(self, reg: cma_region, name: str | None) -> None:
         """Let another allocator serve an empty region, from the next allocation on; None is the default.
@@ -193,8 +193,8 @@ class Regions:
                 raise InvalidArgument("the region is not registered here")
             if reg.users:
                 raise Busy(f"{reg.users} chunks are alive in the region at {reg.start:#x}", users=reg.users)
-            detach(reg)
             reg.alloc_name, reg.used = name, False
+            detach(reg)
 
     # -- under the mutex
 

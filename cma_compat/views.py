@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from swiommu.address import BusRange
-from swiommu.errors import NotSupported, OutOfRange, SwiommuError
+from swiommu.errors import NotSupported, OutOfRange
+from swiommu.locking import run_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +67,7 @@ class Views:
         view = self._made(device, align)
         try:
             self._require_usable(view.address, device, align)
-        except SwiommuError:
+        except BaseException:
             _release(view)
             raise
         self._views[space] = view
@@ -109,9 +111,8 @@ class Views:
 
     def withdraw(self) -> None:
         """Unmap all of it, from the top down."""
-        for view in self._views.values():
-            _release(view)
-        self._views.clear()
+        views, self._views = self._views, {}
+        run_all([partial(_release, view) for view in views.values()])
 
     def _mappings(self) -> Iterator[Mapping[Any]]:
         return (mapping for view in self._views.values() for mapping in view.mappings)
@@ -151,7 +152,7 @@ class Views:
                 piece = BusRange(at, self._size)
                 mappings.append(above.bind([piece], align=align if above.enforces else 0))
                 at = mappings[-1].iova.start
-        except SwiommuError:
+        except BaseException:
             _release(_View(at, tuple(mappings)))
             raise
         return _View(at, tuple(mappings))
@@ -190,5 +191,4 @@ def _name(device: Device | None) -> str | None:
 
 
 def _release(view: _View) -> None:
-    for mapping in reversed(view.mappings):
-        mapping.domain.release(mapping)
+    run_all([partial(mapping.domain.release, mapping) for mapping in reversed(view.mappings)])

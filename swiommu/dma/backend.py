@@ -14,7 +14,7 @@ import attrs
 from swiommu.address import PhysAddr, as_integer
 from swiommu.dma.bounce import BounceBuffers
 from swiommu.dma.kinds import DmaAttr
-from swiommu.errors import InvalidArgument, OutOfRange, SpaceMismatch, SwiommuError
+from swiommu.errors import InvalidArgument, OutOfRange, SpaceMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -189,7 +189,7 @@ class DmaBackend(ABC):
         try:
             for phys, length in entries:
                 parts.append(self.map(limits, phys, length, direction, attributes))
-        except SwiommuError:
+        except BaseException:
             for part in parts:
                 self.unmap(part, direction, attributes | DmaAttr.SKIP_CPU_SYNC)
             raise
@@ -236,15 +236,16 @@ class DmaBackend(ABC):
             if alloc_align_mask:
                 buffers.clear_around(slots, size, alloc_align_mask + 1)
             part = self.reach(limits, slots, size, direction, attributes)
-            if part is None:
-                raise OutOfRange(
-                    f"device {limits.name!r} does not reach the bounce buffer at physical {slots:#x} either",
-                    phys=slots,
-                    size=size,
-                )
-        except SwiommuError:
+        except BaseException:
             buffers.unmap(slots, copy_back=False)
             raise
+        if part is None:
+            buffers.unmap(slots, copy_back=False)
+            raise OutOfRange(
+                f"device {limits.name!r} does not reach the bounce buffer at physical {slots:#x} either",
+                phys=slots,
+                size=size,
+            )
         part.phys, part.bounce = phys, slots
         return part
 

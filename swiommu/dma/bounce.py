@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.address import PhysAddr
+from swiommu.locking import locked
 
 if TYPE_CHECKING:
     from swiommu.dma.swiotlb import SwiotlbPool
@@ -33,8 +34,10 @@ class BounceBuffers:
         self.pool = pool
         self.ram = ram
         self.copied = 0
+        self.lock = pool.lock
         self._originals: dict[int, tuple[int, int]] = {}
 
+    @locked
     def map(
         self,
         phys: int,
@@ -59,17 +62,24 @@ class BounceBuffers:
             delta=delta,
         )
         self._originals[address] = (phys, size)
-        self.copy_in(address, 0, size)
+        try:
+            self.copy_in(address, 0, size)
+        except BaseException:  # the memory, or the pool, is not all bytes of `ram`
+            self.unmap(address, copy_back=False)
+            raise
         return address
 
+    @locked
     def copy_in(self, address: int, offset: int, size: int) -> None:
         """Copy ``size`` bytes from ``offset`` on from the original memory into the bounce buffer at ``address``."""
         self._copy(self._originals[address][0] + offset, address + offset, size)
 
+    @locked
     def copy_back(self, address: int, offset: int, size: int) -> None:
         """Copy ``size`` bytes from ``offset`` on from the bounce buffer at ``address`` to the original memory."""
         self._copy(address + offset, self._originals[address][0] + offset, size)
 
+    @locked
     def clear_around(self, address: int, size: int, granule: int) -> None:
         """Zero what else of the buffer's granules a device could read. Source: ``iommu_dma_map_swiotlb``."""
         before = address & (granule - 1)
@@ -77,6 +87,7 @@ class BounceBuffers:
         self.ram.fill(self._at(address - before), before, 0)
         self.ram.fill(self._at(address + size), after, 0)
 
+    @locked
     def unmap(self, address: int, *, copy_back: bool) -> None:
         """Give the slots back, after copying all of it back if asked to; `NotFound` for no live buffer's address."""
         if copy_back and address in self._originals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE, PhysRange, align_up, as_integer, order_of
@@ -181,7 +182,7 @@ def _take(source: Frames | Region[PhysAddr], size: int) -> tuple[int, Callable[[
     if isinstance(source, Frames):
         frames, order = source, order_of(size, source.page_size)
         pfn = frames.take(order)
-        return pfn * frames.page_size, lambda: frames.give(pfn, 1 << order)
+        return pfn * frames.page_size, partial(frames.give, pfn, 1 << order)
     region, order = source, min(order_of(size, source.page_size), _CMA_MAX_ORDER)
     chunk = region.alloc(size, region.page_size << order)
-    return chunk.start.value, lambda: region.free(chunk)
+    return chunk.start.value, partial(region.free, chunk)

@@ -16,6 +16,7 @@ from swiommu.dma.backend import Coherent, DmaLimits
 from swiommu.dma.book import Book, Streaming
 from swiommu.dma.kinds import DMA_MAPPING_ERROR, DmaAttr, DmaDirection
 from swiommu.errors import AddressOverflow, InvalidArgument, NotFound, OutOfRange, SpaceMismatch, SwiommuError
+from swiommu.locking import Lock, locked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,12 +59,14 @@ class DmaDevice(DmaLimits):
     ) -> None:
         super().__init__(name, bus_dma_limit=bus_dma_limit)
         self.backend = backend
+        self.lock = Lock()
         self.last_error: SwiommuError | None = None
         self._book = Book()
         self._coherent: dict[int, tuple[int, Coherent]] = {}
 
     # -- what the device can
 
+    @locked
     def dma_set_mask(self, mask: int) -> int:
         """Say how far streaming mappings may lie; 0, or -EIO if the platform can't serve such a device."""
         if type(mask) is not int:
@@ -73,6 +76,7 @@ class DmaDevice(DmaLimits):
         self.dma_mask = mask
         return 0
 
+    @locked
     def dma_set_coherent_mask(self, mask: int) -> int:
         """Say how far coherent memory may lie; 0 or -EIO, as `dma_set_mask`."""
         if type(mask) is not int:
@@ -82,6 +86,7 @@ class DmaDevice(DmaLimits):
         self.coherent_dma_mask = mask
         return 0
 
+    @locked
     def dma_set_mask_and_coherent(self, mask: int) -> int:
         """Both masks at once; 0 or -EIO."""
         return self.dma_set_mask(mask) or self.dma_set_coherent_mask(mask)
@@ -98,6 +103,7 @@ class DmaDevice(DmaLimits):
         """The longest single mapping that can succeed: short where it may have to bounce, else ``2**64 - 1``."""
         return self.backend.max_mapping_size(self)
 
+    @locked
     def dma_set_max_seg_size(self, size: int) -> None:
         """The longest segment of a scatter list that the device takes; `InvalidArgument` below 1."""
         if type(size) is not int:
@@ -106,6 +112,7 @@ class DmaDevice(DmaLimits):
             raise InvalidArgument(f"segments of at most {size} bytes can't be: at least 1 is needed", size=size)
         self.max_seg_size = size
 
+    @locked
     def dma_set_seg_boundary(self, mask: int) -> None:
         """What no segment crosses: multiples of ``mask`` + 1, a power of two of pages; else `InvalidArgument`."""
         if type(mask) is not int:
@@ -114,6 +121,7 @@ class DmaDevice(DmaLimits):
             raise InvalidArgument(f"a segment boundary is 2**n - 1 and at least a page, not {mask:#x}", mask=mask)
         self.seg_boundary_mask = mask
 
+    @locked
     def dma_set_min_align_mask(self, mask: int) -> None:
         """Low address bits that a mapping must keep; `InvalidArgument` unless ``2**n - 1``."""
         if type(mask) is not int:
@@ -124,6 +132,7 @@ class DmaDevice(DmaLimits):
 
     # -- coherent memory
 
+    @locked
     def dma_alloc_coherent(self, size: int) -> tuple[CpuMemory, BusAddr] | None:
         """Zeroed memory that processor and device both see, at least ``size`` bytes; None if there is none.
 
@@ -138,10 +147,15 @@ class DmaDevice(DmaLimits):
         except SwiommuError as error:
             self._note(error)
             return None
-        memory.cpu.zero()
+        try:
+            memory.cpu.zero()
+        except BaseException:
+            memory.give_back()
+            raise
         self._coherent[memory.address] = (size, memory)
         return memory.cpu, self._bus(memory.address)
 
+    @locked
     def dma_free_coherent(self, size: int, cpu: CpuMemory | None, handle: BusAddr) -> None:
         """Give it back; None is ignored. `NotFound` for another handle, `InvalidArgument` for another size or pointer.
 
@@ -158,11 +172,12 @@ class DmaDevice(DmaLimits):
             raise InvalidArgument(
                 f"{held[0]} bytes were allocated at {handle.value:#x}, not {size} bytes of that pointer", size=size
             )
-        del self._coherent[handle.value]
         held[1].give_back()
+        del self._coherent[handle.value]
 
     # -- one buffer
 
+    @locked
     def dma_map_single(
         self, phys: PhysAddr, size: int, direction: DmaDirection, attributes: DmaAttr = DmaAttr.NONE
     ) -> BusAddr:
@@ -204,6 +219,7 @@ class DmaDevice(DmaLimits):
         """Let the device see another device's registers; a direct bus answers ``phys`` itself, without its offset."""
         return self.dma_map_single(phys, size, direction, attributes | DmaAttr.MMIO)
 
+    @locked
     def dma_unmap_single(
         self, address: BusAddr, size: int, direction: DmaDirection, attributes: DmaAttr = DmaAttr.NONE
     ) -> None:
@@ -224,6 +240,7 @@ class DmaDevice(DmaLimits):
         self._value(address)
         return 0
 
+    @locked
     def dma_sync_single_for_cpu(self, address: BusAddr, size: int, direction: DmaDirection) -> None:
         """Let the processor read what the device wrote to part of a mapping; `NotFound` beyond one mapping."""
         if type(size) is not int:
@@ -232,6 +249,7 @@ class DmaDevice(DmaLimits):
         mapping = self._book.holding(self._value(address), size)
         self.backend.sync_for_cpu(mapping.parts[0], address.value - mapping.start, size, direction)
 
+    @locked
     def dma_sync_single_for_device(self, address: BusAddr, size: int, direction: DmaDirection) -> None:
         """Let the device read what the processor wrote to part of a mapping; `NotFound` beyond one mapping."""
         if type(size) is not int:
@@ -242,6 +260,7 @@ class DmaDevice(DmaLimits):
 
     # -- scatter lists
 
+    @locked
     def dma_map_sg(
         self, sg: Sequence[Scatterlist], nents: int, direction: DmaDirection, attributes: DmaAttr = DmaAttr.NONE
     ) -> int:
@@ -261,6 +280,7 @@ class DmaDevice(DmaLimits):
         self._book.add(Streaming(segments[0].address, total, direction, parts, nents))
         return len(segments)
 
+    @locked
     def dma_unmap_sg(
         self, sg: Sequence[Scatterlist], nents: int, direction: DmaDirection, attributes: DmaAttr = DmaAttr.NONE
     ) -> None:
@@ -269,11 +289,13 @@ class DmaDevice(DmaLimits):
         self._end(mapping, attributes)
         self._tell(sg[:nents], ())
 
+    @locked
     def dma_sync_sg_for_cpu(self, sg: Sequence[Scatterlist], nents: int, direction: DmaDirection) -> None:
         """`dma_sync_single_for_cpu` for all of a list."""
         for part in self._mapped(sg, nents, direction).parts:
             self.backend.sync_for_cpu(part, 0, part.size, direction)
 
+    @locked
     def dma_sync_sg_for_device(self, sg: Sequence[Scatterlist], nents: int, direction: DmaDirection) -> None:
         """`dma_sync_single_for_device` for all of a list."""
         for part in self._mapped(sg, nents, direction).parts:
@@ -282,10 +304,12 @@ class DmaDevice(DmaLimits):
     # -- books
 
     @property
+    @locked
     def live(self) -> tuple[int, int]:
         """How many streaming mappings and coherent allocations the driver holds; a driver that is done holds none."""
         return len(self._book), len(self._coherent)
 
+    @locked
     def check(self) -> None:
         """The books are sound; `AssertionError` with a dump."""
         self._book.check()
@@ -349,6 +373,8 @@ class DmaDevice(DmaLimits):
             entry.dma_address, entry.dma_length = self._bus(segment.address), segment.length
 
     def _end(self, mapping: Streaming, attributes: DmaAttr) -> None:
+        # What the backend raises for a part leaves the rest mapped, so that it can be ended again.
+        while mapping.parts:
+            self.backend.unmap(mapping.parts[0], mapping.direction, attributes)
+            mapping.parts = mapping.parts[1:]
         self._book.remove(mapping)
-        for part in mapping.parts:
-            self.backend.unmap(part, mapping.direction, attributes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from swiommu.address import PhysRange, Prot
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from swiommu.dma.backend import DmaLimits
     from swiommu.dma.kinds import DmaDirection
     from swiommu.dma.swiotlb import SwiotlbPool
-    from swiommu.iommu import Domain
+    from swiommu.iommu import Domain, Mapping
     from swiommu.memory import SparseRam
 
 __all__ = ["IommuDma"]
@@ -80,8 +81,8 @@ class IommuDma(DmaBackend):
         return Mapped(mapping.iova.start.value, phys, size, mapping=mapping)
 
     def let_go(self, part: Mapped) -> None:
-        """Unmap, flush as the domain does, and give the bus range back."""
-        if part.mapping is not None:
+        """Unmap, flush as the domain does, and give the bus range back, unless a call that raised has done it."""
+        if part.mapping is not None and self.domain.held(part.mapping):
             self.domain.release(part.mapping)
 
     def map_sg(
@@ -118,7 +119,11 @@ class IommuDma(DmaBackend):
         domain = self.domain
         mapping = domain.alloc(size, prot=_READ_WRITE, limit=limits.highest(limits.coherent_dma_mask))
         cpu = CpuMemory(self.ram, mapping.memory)
-        return Coherent(mapping.iova.start.value, cpu, lambda: domain.release(mapping))
+        return Coherent(mapping.iova.start.value, cpu, partial(self._give_back, mapping))
+
+    def _give_back(self, mapping: Mapping[Any]) -> None:
+        if self.domain.held(mapping):
+            self.domain.release(mapping)
 
     def max_mapping_size(self, limits: DmaLimits) -> int:
         """What a bounce buffer holds for an untrusted device; else no limit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from swiommu.address import PhysAddr, PhysRange
@@ -67,15 +68,15 @@ class LinearDma(DmaBackend):
         return Mapped(phys + self.domain.delta, phys, size, mapping=mapping)
 
     def let_go(self, part: Mapped) -> None:
-        """Release what was recorded."""
-        if part.mapping is not None:
+        """Release what was recorded, unless an earlier call did so before it raised."""
+        if part.mapping is not None and self.domain.held(part.mapping):
             self.domain.release(part.mapping)
 
     def alloc(self, limits: DmaLimits, size: int) -> Coherent:
         """A chunk of the region; raises as `LinearDomain.alloc`."""
         domain = self.domain
         mapping = domain.alloc(size, limit=limits.highest(limits.coherent_dma_mask))
-        return Coherent(mapping.iova.start.value, CpuMemory(self.ram, mapping.pieces), lambda: domain.release(mapping))
+        return Coherent(mapping.iova.start.value, CpuMemory(self.ram, mapping.pieces), partial(domain.release, mapping))
 
     def required_mask(self) -> int:
         """All ones up to the end of the window."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.address import PAGE_SIZE, as_integer, as_integers, is_power_of_two
 from swiommu.errors import AddressInUse, InvalidArgument, NotFound, PoolFull, SegmentExceeded
+from swiommu.locking import Lock, locked
 from swiommu.region import FailSwitch
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class SwiotlbPool:
         "area_used",
         "areas",
         "hiwater",
+        "lock",
         "slots",
         "start",
         "used",
@@ -111,6 +113,7 @@ class SwiotlbPool:
         self._room = [IO_TLB_SEGSIZE] * segments
         self._live: dict[int, Slots] = {}
         self._fail = FailSwitch()
+        self.lock = Lock()
 
     @property
     def size(self) -> int:
@@ -134,6 +137,7 @@ class SwiotlbPool:
         """
         return (IO_TLB_SEGSIZE << IO_TLB_SHIFT) - ((min_align_mask + _SLOT_MASK) & ~_SLOT_MASK)
 
+    @locked
     def find_slots(
         self,
         phys: int,
@@ -191,6 +195,7 @@ class SwiotlbPool:
         self._move_index(first, need)
         return address
 
+    @locked
     def release(self, address: int) -> int:
         """Free what `find_slots` gave as ``address``, in slots; the place of the next search is not moved.
 
@@ -210,6 +215,7 @@ class SwiotlbPool:
         self.used -= count
         return count
 
+    @locked
     def occupy(self, address: int, size: int) -> None:
         """Take the slots of ``size`` bytes at ``address``, as if a search had ended there: adopts what a kernel did.
 
@@ -238,6 +244,7 @@ class SwiotlbPool:
         """Where the next search starts, by area, in slots of the area."""
         return tuple(self._index)
 
+    @locked
     def copy(self) -> SwiotlbPool:
         """The same pool, to be gone on with apart; a `fail_nth` that was asked for is not taken along."""
         other = SwiotlbPool(self.start, self.slots, areas=self.areas)
@@ -266,6 +273,7 @@ class SwiotlbPool:
         """The slots that `find_slots` took when it answered ``address``; None if that is not live."""
         return self._live.get(as_integer(address, "address"))
 
+    @locked
     def live(self) -> list[int]:
         """The addresses that were handed out and not released, ascending."""
         return sorted(self._live)
@@ -274,6 +282,7 @@ class SwiotlbPool:
         """Let the n-th following search (1 is the next) find the pool full and change nothing, once."""
         self._fail.arm(n)
 
+    @locked
     def check(self) -> None:
         """Assert: 1. free bits are what nobody holds, 2. the counts add up, 3. indices and bounds are possible."""
         free = [_ALL_FREE] * (self.slots // IO_TLB_SEGSIZE)

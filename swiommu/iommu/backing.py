@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from swiommu.address import PAGE_SIZE, PhysAddr
-from swiommu.errors import InvalidArgument, NoMemory, NoSpace, NotSupported, OutOfRange, SpaceMismatch, SwiommuError
+from swiommu.errors import InvalidArgument, NoMemory, NoSpace, NotSupported, OutOfRange, SpaceMismatch
 from swiommu.layer import Walker, end_of, reachable, terminals
 from swiommu.pagetable import FrameTables, TablePages, joined
 
@@ -52,6 +52,18 @@ class Backing(Protocol):
         """Take it all back."""
         ...
 
+    def require_givable(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
+        """`Busy` if `give` would not take all of it back now."""
+        ...
+
+    def may_refuse(self) -> bool:
+        """Whether `require_givable` of anything could raise now."""
+        ...
+
+    def check(self, live: Sequence[tuple[Sequence[AddressRange[Any]], Mapping[Any] | None]]) -> None:
+        """Assert that what was taken and not given is what ``live`` holds, as pieces and the mapping below."""
+        ...
+
 
 class FrameBacking:
     """Frames, largest ``orders`` first, as dma-iommu takes them.
@@ -66,20 +78,44 @@ class FrameBacking:
         self._frames = frames
         self._orders = tuple(orders)
         self._shift = frames.page_size.bit_length() - 1
+        self._taken = 0  # frames
 
     def take(self, size: int, prot: Prot) -> tuple[Runs, Mapping[Any] | None]:
         """See `Backing.take`."""
         del prot  # memory itself has none
         shift = self._shift
         taken = self._frames.take_largest_first(size >> shift, self._orders)
+        self._taken += size >> shift
         return [(pfn << shift, pfn + count << shift) for pfn, count in taken], None
 
     def give(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
         """See `Backing.give`."""
         del below  # there is none
         frames, shift = self._frames, self._shift
+        runs = [(piece.start.value >> shift, piece.size >> shift) for piece in pieces]
+        frames.give_all(runs)
+        for _, count in runs:
+            self._taken -= count
+
+    def require_givable(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
+        """See `Backing.require_givable`: pinned frames stay."""
+        del below
         for piece in pieces:
-            frames.give(piece.start.value >> shift, piece.size >> shift)
+            self._frames.require_givable(piece.start.value >> self._shift, piece.size >> self._shift)
+
+    def may_refuse(self) -> bool:
+        """See `Backing.may_refuse`."""
+        return self._frames.pinned > 0
+
+    def check(self, live: Sequence[tuple[Sequence[AddressRange[Any]], Mapping[Any] | None]]) -> None:
+        """See `Backing.check`; and all of these frames are taken."""
+        pieces = [piece for held, _ in live for piece in held]
+        frames, shift = self._frames, self._shift
+        held = sum(piece.size for piece in pieces) >> shift
+        assert self._taken == held, f"{self._taken} frames were taken and not given back, mappings have {held}"
+        for piece in pieces:
+            pfn, count = piece.start.value >> shift, piece.size >> shift
+            assert frames.are_taken(pfn, count), f"{piece!r} is mapped, and not all of its frames are taken"
 
 
 class LowerBacking:
@@ -95,6 +131,7 @@ class LowerBacking:
         self._highest = highest
         self._align = align
         self._pgsizes = [min(level.sizes.values()) for level in form.levels if level.sizes]  # the largest first
+        self._taken: set[Mapping[Any]] = set()
 
     def take(self, size: int, prot: Prot) -> tuple[Runs, Mapping[Any] | None]:
         """See `Backing.take`."""
@@ -105,13 +142,32 @@ class LowerBacking:
                     mapping = self._below.alloc(size, align, prot=prot, limit=self._highest)
         if mapping is None:
             mapping = self._below.alloc(size, self._align, prot=prot, limit=self._highest)
+        self._taken.add(mapping)
         return [(mapping.iova.start.value, mapping.iova.stop)], mapping
 
     def give(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
         """See `Backing.give`; what the lower domain has given up already is not given back twice."""
         del pieces
+        if below is not None:
+            if self._below.held(below):
+                self._below.let_go(below)
+            self._taken.discard(below)
+
+    def require_givable(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
+        """See `Backing.require_givable`."""
+        del pieces
         if below is not None and self._below.held(below):
-            self._below.let_go(below)
+            self._below.require_givable(below)
+
+    def may_refuse(self) -> bool:
+        """See `Backing.may_refuse`."""
+        return True
+
+    def check(self, live: Sequence[tuple[Sequence[AddressRange[Any]], Mapping[Any] | None]]) -> None:
+        """See `Backing.check`; what the lower domain has given up already is nobody's."""
+        held = {below for _, below in live}
+        lost = [mapping for mapping in self._taken if mapping not in held and self._below.held(mapping)]
+        assert not lost, f"{lost} were taken in the domain of {self._below.input_space.name!r}, and no mapping has them"
 
 
 class LowerTables(TablePages):
@@ -148,7 +204,7 @@ class LowerTables(TablePages):
         start, stop = mapping.iova.start.value, mapping.iova.stop
         try:
             words = _words(self._below.node, start, size)
-        except SwiommuError:
+        except BaseException:
             self._below.let_go(mapping)
             raise
         self._below.uses.add_tables(self._user, start, stop - start)
@@ -158,20 +214,22 @@ class LowerTables(TablePages):
         return self.add(start, words)
 
     def free(self, phys: int) -> None:
-        """See `TableMemory.free`."""
-        size = self.remove(phys)
-        self._free[size].append(phys)
+        """See `TableMemory.free`; what giving the last page of a mapping back raises leaves all as it was."""
         mapping = self._from[phys]
-        start = mapping.iova.start.value
-        cut = range(start, mapping.iova.stop, size)
-        if not any(self.holds(page) for page in cut):
+        start, stop = mapping.iova.start.value, mapping.iova.stop
+        size = 8 * len(self.entries(phys))
+        cut = range(start, stop, size)
+        last = not any(self.holds(page) for page in cut if page != phys)
+        # Nobody is asked: an empty table can't be kept because somebody maps its page, who faults from now on.
+        if last and self._below.held(mapping):
+            self._below.let_go(mapping)
+        self.remove(phys)
+        self._free[size].append(phys)
+        if last:
             for page in cut:
                 del self._from[page]
             self._free[size] = [page for page in self._free[size] if page not in cut]
             self._below.uses.remove_tables(self._user, start)
-            # Nobody is asked: an empty table can't be kept because somebody maps its page, who faults from now on.
-            if self._below.held(mapping):
-                self._below.let_go(mapping)
 
 
 class ReachedTables(FrameTables):

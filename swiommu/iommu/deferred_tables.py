@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE
+from swiommu.locking import Running
 
 if TYPE_CHECKING:
     from swiommu.pagetable import TableMemory, Words
 
 __all__ = ["DeferredTables"]
+
+_TABLES = "a table memory"
 
 
 class DeferredTables:
@@ -30,7 +33,9 @@ class DeferredTables:
     def __init__(self, tables: TableMemory) -> None:
         self._tables = tables
         self._freelist: list[int] = []
+        self._sizes: dict[int, int] = {}  # in pages of 4 KiB, of each table that was not given back
         self.pages = self.waiting = 0
+        self.running = Running()
 
     def __len__(self) -> int:
         """How many pages of 4 KiB were freed by the table, but not yet given back."""
@@ -38,7 +43,12 @@ class DeferredTables:
 
     def alloc(self, size: int = PAGE_SIZE) -> int:
         """See `TableMemory.alloc`."""
-        phys = self._tables.alloc(size)
+        before, self.running.what = self.running.what, _TABLES
+        try:
+            phys = self._tables.alloc(size)
+        finally:
+            self.running.what = before
+        self._sizes[phys] = size // PAGE_SIZE
         self.pages += size // PAGE_SIZE
         return phys
 
@@ -52,7 +62,7 @@ class DeferredTables:
 
     def free(self, phys: int) -> None:
         """Hold the page for `collect`."""
-        self.waiting += self._size(phys)
+        self.waiting += self._sizes[phys]
         self._freelist.append(phys)
 
     def collect(self) -> list[int]:
@@ -60,13 +70,32 @@ class DeferredTables:
         freelist, self._freelist = self._freelist, []
         return freelist
 
-    def free_now(self, freelist: list[int]) -> None:
-        """Give these pages back."""
-        for phys in freelist:
-            size = self._size(phys)
-            self._tables.free(phys)
-            self.waiting -= size
-            self.pages -= size
+    def free_collected(self) -> None:
+        """Give back what no caller has collected; what is left if this raises is collected next time."""
+        self.free_now(self._freelist)
 
-    def _size(self, phys: int) -> int:
-        return 8 * len(self._tables.entries(phys)) // PAGE_SIZE
+    def hold(self, freelist: list[int]) -> None:
+        """Have what a caller had collected back, to be given back later."""
+        self._freelist += freelist
+
+    def free_now(self, freelist: list[int]) -> None:
+        """Give these pages back; those that are left in ``freelist`` if this raises are still held."""
+        before, self.running.what = self.running.what, _TABLES
+        try:
+            while freelist:
+                phys = freelist[0]
+                self._tables.free(phys)
+                del freelist[0]
+                size = self._sizes.pop(phys)
+                self.waiting -= size
+                self.pages -= size
+        finally:
+            self.running.what = before
+
+    def check(self) -> None:
+        """The pages counted are those of the tables that were not given back; `AssertionError` with a dump."""
+        held = {phys: self._sizes.get(phys, 0) for phys in self._freelist}
+        dump = f"{self.pages} pages, {self.waiting} waiting; tables {self._sizes}, freed {self._freelist}"
+        assert self.pages == sum(self._sizes.values()), dump
+        assert len(held) == len(self._freelist), f"freed twice: {dump}"
+        assert sum(held.values()) <= self.waiting <= self.pages, dump

@@ -21,6 +21,7 @@ from swiommu.iommu.attaching import move, require_attachable, require_detachable
 from swiommu.iommu.door import READ_WRITE
 from swiommu.iommu.stacked import Stacked
 from swiommu.layer import Walker
+from swiommu.locking import locked
 from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
@@ -149,24 +150,27 @@ class Domain(Stacked[A]):
         `InvalidArgument`. ``align``: see `bind_memory`. All or nothing; raises also `NoSpace`, `SpaceMismatch` and
         what the driver says.
         """
-        self._require_live()
-        align = as_integer(align, "align")
-        runs = self._runs(pieces)
-        self._require_prot(prot)
-        if self.below is not None:
-            for start, stop in runs:
-                self._require_reached(start, stop - start)
-        return self._bind(runs, prot, self._highest(limit), max(align, self._unit))
+        with self.lock:
+            self._require_live()
+            align = as_integer(align, "align")
+            runs = self._runs(pieces)
+            self._require_prot(prot)
+            if self.below is not None:
+                for start, stop in runs:
+                    self._require_reached(start, stop - start)
+            return self._bind(runs, prot, self._highest(limit), max(align, self._unit))
 
     def release(self, mapping: Mapping[A]) -> None:
         """Unmap, and give back the bus range, and the memory if the mapping owns it; `NotFound` if it is not live.
 
         What was mapped for it below goes with it, after it. `Busy` as `unmap`.
         """
-        if self._guarded:
-            self.require_releasable(mapping)
-            self.notify_release(mapping)
-        self.let_go(mapping)
+        with self.lock:
+            self._require_live()
+            if self._guarded:
+                self.require_releasable(mapping)
+                self.notify_release(mapping)
+            self.let_go(mapping)
 
     # -- the caller chooses the address
 
@@ -176,32 +180,33 @@ class Domain(Stacked[A]):
         Raises `SpaceMismatch`, `InvalidArgument` (empty, misaligned, no READ or WRITE), `AddressOverflow`, `OutOfRange`
         (beyond the aperture or the output), `AddressInUse`. Source: ``iommu_map``.
         """
-        self._require_live()
-        if type(size) is not int:
-            size = as_integer(size, "size")
-        at, to = self._input(iova, size), self._output(paddr)
-        self._require_mappable(prot)
-        if (at | to | size) & (self.granule - 1):
-            raise self.rules.misaligned(
-                f"{size:#x} bytes at {at:#x} to {to:#x} are not aligned to the granule {self.granule:#x}",
-                iova=at,
-                paddr=to,
-                size=size,
-            )
-        if to + size > self.output_space.limit:
-            raise AddressOverflow(
-                f"{size:#x} bytes at {paddr!r} leave the {self.output_space.width}-bit space", paddr=to, size=size
-            )
-        owner = self._owned.first_over(at, at + size)
-        if owner is not None and not owner[0] <= at < at + size <= owner[1]:
-            raise self.rules.occupied(
-                f"{size:#x} bytes at {at:#x} lie partly in the live mapping at {owner[0]:#x}", iova=at, size=size
-            )
-        if self.below is not None:
-            self._require_reached(to, size)
-        self._map(at, to, size, prot, owned=owner is not None)
-        if self.below is not None:
-            self._note_uses(at, [(to, to + size)])
+        with self.lock:
+            self._require_live()
+            if type(size) is not int:
+                size = as_integer(size, "size")
+            at, to = self._input(iova, size), self._output(paddr)
+            self._require_mappable(prot)
+            if (at | to | size) & (self.granule - 1):
+                raise self.rules.misaligned(
+                    f"{size:#x} bytes at {at:#x} to {to:#x} are not aligned to the granule {self.granule:#x}",
+                    iova=at,
+                    paddr=to,
+                    size=size,
+                )
+            if to + size > self.output_space.limit:
+                raise AddressOverflow(
+                    f"{size:#x} bytes at {paddr!r} leave the {self.output_space.width}-bit space", paddr=to, size=size
+                )
+            owner = self._owned.first_over(at, at + size)
+            if owner is not None and not owner[0] <= at < at + size <= owner[1]:
+                raise self.rules.occupied(
+                    f"{size:#x} bytes at {at:#x} lie partly in the live mapping at {owner[0]:#x}", iova=at, size=size
+                )
+            if self.below is not None:
+                self._require_reached(to, size)
+            self._map(at, to, size, prot, owned=owner is not None)
+            if self.below is not None:
+                self._note_uses(at, [(to, to + size)])
 
     def unmap(self, iova: BusAddr, size: int) -> int:
         """Clear translations from ``iova`` on; the bytes unmapped: less than ``size`` if a hole is met, even 0.
@@ -212,7 +217,8 @@ class Domain(Stacked[A]):
         a domain above uses some of it, by ``in_use``. Raises `SpaceMismatch`, `InvalidArgument` (empty, misaligned),
         `AddressOverflow`, `OutOfRange`. Source: ``iommu_unmap`` on the generic page table.
         """
-        return self._unmap(*self._to_unmap(iova, size))
+        with self.lock:
+            return self._unmap(*self._to_unmap(iova, size))
 
     def _to_unmap(self, iova: BusAddr, size: int) -> tuple[int, int]:
         # Start and size, if they can be unmapped and nobody above objects.
@@ -238,7 +244,8 @@ class Domain(Stacked[A]):
 
         ``stream`` says whose access it is, to caches that several devices share.
         """
-        return self.node.translate(iova, size, access, stream=stream)
+        with self.lock:
+            return self.node.translate(iova, size, access, stream=stream)
 
     # -- devices
 
@@ -247,6 +254,7 @@ class Domain(Stacked[A]):
         """The devices attached, in order."""
         return tuple(self._devices)
 
+    @locked
     def attach(self, device: Attachable, policy: str = "stack") -> None:
         """Let ``device`` see this domain; its mask narrows what `alloc` and `bind` choose from now on.
 
@@ -274,10 +282,12 @@ class Domain(Stacked[A]):
             self._had.append((device, device.domain))
         move(device, self)
 
+    @locked
     def detach(self, device: Attachable) -> None:
         """Take ``device`` off; `NoDevice` if it is not attached here. A domain that it had before has it again."""
         if device.domain is not self:
             raise NoDevice(f"device {device.name!r} is not attached to the domain of {self.input_space.name!r}")
+        self._require_live()
         held = next((held for other, held in self._had if other is device), None)
         if held is None:
             require_detachable(device)
@@ -296,12 +306,20 @@ class Domain(Stacked[A]):
         self._devices = [other for other in self._devices if other is not device]
         self._limit = min((other.dma_mask for other in self._devices), default=self.aperture_last)
 
+    @locked
     def mappings(self) -> list[Mapping[A]]:
         """Every live mapping, by bus address."""
         return [self._mappings[start] for start in sorted(self._mappings)]
 
+    @locked
     def destroy(self) -> None:
-        """Give up everything held; `Busy` while devices are attached, anything is mapped, or a domain is above."""
+        """Give up everything held; `Busy` while devices are attached, anything is mapped, or a domain is above.
+
+        What a table memory raises comes out when the domain is destroyed; another call gives back what is left.
+        """
+        if self.destroyed and self.owes:
+            self._settle()
+            return
         self._require_live()
         if self.node.uppers:
             above = ", ".join(repr(upper.name) for upper in self.node.uppers)
@@ -323,10 +341,13 @@ class Domain(Stacked[A]):
         self._destroy()
         self._leave()
         self.destroyed = True
+        if self.owes:
+            self._settle()
 
     @abstractmethod
     def _destroy(self) -> None: ...
 
+    @locked
     def check(self) -> None:
         """Mappings own disjoint ranges that hold them, and pieces add up; `AssertionError` with a dump.
 
@@ -351,6 +372,10 @@ class Domain(Stacked[A]):
         owned = self._owned.at(mapping.iova.start.value)
         return owned if owned is not None and self._mappings.get(owned[0]) is mapping else None
 
+    def require_givable(self, mapping: Mapping[A]) -> None:
+        """`Busy` if the memory that ``mapping`` owns could not go back to where it came from; a driver may know why."""
+
+    @locked
     def require_releasable(self, mapping: Mapping[A], but: User | None = None) -> None:
         """`Busy` if somebody above uses a byte of ``mapping``, or of what was mapped for it below."""
         owned = self.held(mapping)
@@ -359,6 +384,7 @@ class Domain(Stacked[A]):
             if mapping.below is not None:
                 mapping.below.domain.require_releasable(mapping.below, (self, owned[0], owned[1]))
 
+    @locked
     def notify_release(self, mapping: Mapping[A], but: User | None = None) -> None:
         """Let those above unmap what leads into ``mapping``, or into what was mapped for it below."""
         owned = self.held(mapping)
@@ -367,8 +393,8 @@ class Domain(Stacked[A]):
             if mapping.below is not None:
                 mapping.below.domain.notify_release(mapping.below, (self, owned[0], owned[1]))
 
-    def _remember(self, mapping: Mapping[A], start: int, stop: int) -> Mapping[A]:
-        self._owned.add(start, stop)
+    def _remember(self, mapping: Mapping[A], start: int) -> Mapping[A]:
+        # Its bus addresses, from `start` on, are in `_owned` already.
         self._mappings[start] = mapping
         return mapping
 

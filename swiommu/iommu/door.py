@@ -19,7 +19,8 @@ from swiommu.address import (
     as_integers,
     is_power_of_two,
 )
-from swiommu.errors import AddressOverflow, InvalidArgument, SpaceMismatch
+from swiommu.errors import AddressOverflow, Busy, InvalidArgument, SpaceMismatch
+from swiommu.locking import Lock, Running
 from swiommu.pagetable.rules import SWIOMMU
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ _ALL_BITS = 0x3F
 class Door(Generic[A]):
     """The two spaces of a domain and its granule, and the sentences about what is not of them."""
 
+    lock: Lock
+    notifying: Running
     rules: Rules = SWIOMMU  # what the errors of maps and unmaps are
     _whole_granules: ClassVar[bool] = True  # whether what a mapping owns is rounded to granules
 
@@ -50,14 +53,27 @@ class Door(Generic[A]):
         self.granule = self.stack_granule = pgsize_bitmap & -pgsize_bitmap
         self.aperture_last = last
         self.destroyed = False
+        self.running = Running()
+        self.owes = False  # whether something that is needed no more could not be given back yet
         self._limit = last
         self._address: Any = PhysAddr if isinstance(output_space, PhysSpace) else BusAddr
         self._range: Any = PhysRange if isinstance(output_space, PhysSpace) else BusRange
         self._unit = self.granule if self._whole_granules else 1
 
     def _require_live(self) -> None:
-        if self.destroyed:
-            raise InvalidArgument(f"the domain of {self.input_space.name!r} was destroyed")
+        # Of every call that changes something: not once it is destroyed, and not from inside another of its calls.
+        if self.destroyed or self.running.what or self.notifying.what:
+            self._not_now()
+
+    def _not_now(self) -> None:
+        running = self.running.what or self.notifying.what
+        if running is not None:
+            raise Busy(f"{running} may not change the domain of {self.input_space.name!r}: it runs inside a call of it")
+        raise InvalidArgument(f"the domain of {self.input_space.name!r} was destroyed")
+
+    def _settle(self) -> None:
+        # Gives back what could not be given back before, where there is such a thing.
+        self.owes = False
 
     def _require_input(self, iova: BusAddr) -> None:
         if getattr(iova, "space", None) is not self.input_space:

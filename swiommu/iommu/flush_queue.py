@@ -31,7 +31,8 @@ class FlushQueue(Generic[T]):
     """A ring of 256 entries, 255 usable, for each of ``cpus`` CPUs, and one timer of 10 ms for all.
 
     ``flush(now)`` must invalidate everything. ``free(item, cpu)`` is called for an item when a flush has begun after it
-    was queued and is over; ``cpu`` is the one that does it. Time comes from outside, in ns; tick 0 is at 0.
+    was queued and is over; ``cpu`` is the one that does it. An item that it raises for stays in its ring. Time comes
+    from outside, in ns; tick 0 is at 0.
 
     The timer counts ticks of 1/``hz`` s, rounded up, and one more, as the tick that runs has begun: with 250 Hz it
     fires 12 to 16 ms after the item that started it. A flush because a ring is full does not stop it. Raises
@@ -73,20 +74,23 @@ class FlushQueue(Generic[T]):
     def queue(self, item: T, now: int, *, cpu: int = 0) -> None:
         """Put ``item`` into the ring of ``cpu``: first what was flushed goes, then everything is flushed if it is full.
 
-        `InvalidArgument` for a CPU that does not exist.
+        `InvalidArgument` for a CPU that does not exist. What ``free`` raises for another item comes out, with this one
+        in the ring and that one still there.
         """
         if not 0 <= cpu < len(self._rings):
             raise InvalidArgument(f"no CPU {cpu}: there are {len(self._rings)}", cpu=cpu)
         ring = self._rings[cpu]
-        self._drain(ring, cpu)
-        if len(ring) == self.SIZE - 1:
-            self.full_flushes += 1
-            self._flush_all(now)
+        try:
             self._drain(ring, cpu)
-        ring.append((self._flushes, item))
-        if self.expires is None:
-            self.expires = self._due(now)
-            self._timer_cpu = cpu
+            if len(ring) >= self.SIZE - 1:
+                self.full_flushes += 1
+                self._flush_all(now)
+                self._drain(ring, cpu)
+        finally:
+            ring.append((self._flushes, item))
+            if self.expires is None:
+                self.expires = self._due(now)
+                self._timer_cpu = cpu
 
     def _due(self, now: int) -> int:
         """When a timer that is started at ``now`` fires: at the beginning of a tick."""
@@ -103,8 +107,12 @@ class FlushQueue(Generic[T]):
         self.expires = None
         self.timer_flushes += 1
         self._flush_all(now)
-        for ring in self._rings:
-            self._drain(ring, cpu)
+        try:
+            for ring in self._rings:
+                self._drain(ring, cpu)
+        finally:
+            if len(self):  # something was not taken back: the timer has to come again
+                self.expires = self._due(now)
 
     def _flush_all(self, now: int) -> None:
         self._flush(now)
@@ -112,13 +120,15 @@ class FlushQueue(Generic[T]):
 
     def _drain(self, ring: deque[tuple[int, T]], cpu: int) -> None:
         while ring and ring[0][0] < self._flushes:
-            self._free(ring.popleft()[1], cpu)
+            self._free(ring[0][1], cpu)
+            ring.popleft()
 
     def check(self) -> None:
         """No ring is over-full, entries stand in the order of flushes, the timer runs; or `AssertionError`."""
         for ring in self._rings:
             counts = [count for count, _ in ring]
-            assert len(ring) < self.SIZE, f"{len(ring)} entries in a ring of {self.SIZE}"
+            waiting = sum(count == self._flushes for count in counts)
+            assert waiting < self.SIZE, f"{waiting} entries wait for a flush in a ring of {self.SIZE}"
             assert counts == sorted(counts), f"out of order: {counts}"
             assert all(count <= self._flushes for count in counts), f"{counts} after {self._flushes} flushes"
             assert not counts or self.expires is not None, f"{len(counts)} entries wait and no timer runs"

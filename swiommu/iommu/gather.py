@@ -16,18 +16,25 @@ class IotlbGather:
     """A range of bus addresses to invalidate; ``flush(start, last)`` is called by `sync`, once per command.
 
     ``last`` is inclusive, as in the kernel (its field is called ``end``). ``waiting`` is what a domain gives back when
-    it has flushed; ``queued``: a flush of everything follows, so that nobody need look at single pages.
-    Source: include/linux/iommu.h.
+    it has flushed, which ``done`` is called for; ``queued``: a flush of everything follows, so that nobody need look at
+    single pages. Source: include/linux/iommu.h.
 
     >>> gather = IotlbGather(lambda start, last: print(f"{start:#x}-{last:#x}"))
     >>> gather.add_range(0x3000, 0x1000); gather.add_range(0x1000, 0x1000); gather.sync()
     0x1000-0x3fff
     """
 
-    __slots__ = ("flush", "last", "pgsize", "queued", "start", "waiting")
+    __slots__ = ("done", "flush", "last", "pgsize", "queued", "start", "waiting")
 
-    def __init__(self, flush: Callable[[int, int], None], *, queued: bool = False) -> None:
+    def __init__(
+        self,
+        flush: Callable[[int, int], None],
+        *,
+        queued: bool = False,
+        done: Callable[[IotlbGather], None] | None = None,
+    ) -> None:
         self.flush = flush
+        self.done = done
         self.queued = queued
         self.waiting: list[Any] = []
         self.start, self.last, self.pgsize = _ALL_ONES, 0, 0
@@ -60,3 +67,5 @@ class IotlbGather:
         self.start, self.last, self.pgsize = _ALL_ONES, 0, 0
         if start < last:
             self.flush(start, last)
+            if self.done is not None:
+                self.done(self)

@@ -8,6 +8,7 @@ for before anything below is taken away.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from swiommu.address import BusAddr, BusRange, PhysAddr, PhysRange, as_integer, as_integers
@@ -16,6 +17,7 @@ from swiommu.iommu.door import READ_WRITE, Door
 from swiommu.iommu.reserving import NO_TARGET, consequences, require_free, seen_from, withhold
 from swiommu.iommu.uses import Uses
 from swiommu.layer import Node, ReservedKind, Walker, connect, disconnect, reserved_regions, terminals
+from swiommu.locking import Lock, Running, locked, run_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,8 +51,9 @@ class Stacked(Door[A], ABC):
     ``below`` is the domain that its output space is the bus space of, None at the bottom; ``uses`` is what those above
     map here. ``in_use`` says what happens when something is to be unmapped that they use: "refuse" (`Busy`), "notify"
     (they unmap theirs first; their ``on_notice`` is told the range) or "force" (their accesses fault here from then
-    on). ``stack_granule`` and ``finest_granule`` are the largest and the smallest granule from here down,
-    ``memory_granule`` that of the bottom, where memory is put together. ``node`` is its layer in its place.
+    on). What is told may look, but every call that changes a domain of the stack is `Busy` until it is back.
+    ``stack_granule`` and ``finest_granule`` are the largest and the smallest granule from here down, ``memory_granule``
+    that of the bottom, where memory is put together. ``node`` is its layer in its place.
     """
 
     aperture_first = 0
@@ -70,6 +73,7 @@ class Stacked(Door[A], ABC):
     ) -> None:
         super().__init__(input_space, output_space, pgsize_bitmap, last)
         require_in_use(in_use)
+        self.lock, self.notifying = (Lock(), Running()) if below is None else (below.lock, below.notifying)
         self.node = Node(layer, input_space=input_space, walker=walker)
         self.below = below
         self.uses = Uses()
@@ -78,7 +82,8 @@ class Stacked(Door[A], ABC):
         self.finest_granule = self.memory_granule = self.granule
         self._guarded = below is not None  # whether unmapping has to look above or below
         if below is not None:
-            self._enter(below)
+            with self.lock:
+                self._enter(below)
         elif memory is not None:
             if memory.input_space is not output_space:
                 raise SpaceMismatch(f"{memory.name!r} is no memory of the output space {output_space.name!r}")
@@ -100,6 +105,7 @@ class Stacked(Door[A], ABC):
         ends = (None,) if self.bottom is None else terminals(self.bottom)
         return tuple(dict.fromkeys(self.memory_space if end is None else end.ram.space for end in ends))
 
+    @locked
     def iova_to_memory(self, iova: BusAddr) -> PhysAddr | None:
         """Where ``iova`` leads in the end, through all domains, by their records; None if one of them has a hole.
 
@@ -119,6 +125,7 @@ class Stacked(Door[A], ABC):
         found: Any = self.iova_to_phys(iova)
         return found if found is None or self.below is None else self.below.iova_to_memory(found)
 
+    @locked
     def memory_behind(self, start: int, size: int) -> tuple[PhysRange, ...]:
         """What ``size`` bytes from ``start`` lead to in the end, merged; `NotFound` if a byte leads nowhere."""
         start, size = as_integers(start=start, size=size)
@@ -136,6 +143,7 @@ class Stacked(Door[A], ABC):
             at += length
         return tuple(PhysRange(first, length) for first, length in runs)
 
+    @locked
     def bind_memory(
         self, pieces: Sequence[PhysRange], prot: Prot = READ_WRITE, *, limit: int | None = None, align: int = 0
     ) -> Mapping[A]:
@@ -182,7 +190,11 @@ class Stacked(Door[A], ABC):
         found = [each for region in reserved_regions(below.node) for each in seen_from(self, region)]
         require_free(found)
         connect(self.node, below.node)
-        withhold(found)
+        try:
+            withhold(found)
+        except BaseException:
+            disconnect(self.node)
+            raise
 
     def check_place(self) -> None:
         """Assert that the node is on what the domain is on: its ``below``, its memory, or nothing."""
@@ -262,6 +274,7 @@ class Stacked(Door[A], ABC):
             raise SpaceMismatch(f"{space.name!r} is not the bus space of the domain of {self.input_space.name!r}")
         self._guarded = True
 
+    @locked
     def reserve(self, region: Reserved) -> None:
         """Withhold a region of the bus space: neither given out here nor, unless it is direct, led to from above.
 
@@ -277,6 +290,7 @@ class Stacked(Door[A], ABC):
         >>> domain.reserve(Reserved(0xFEE0_0000, 0x10_0000, "msi")); domain.node.reserved[0].stop
         4277141504
         """
+        self._require_live()
         found = list(consequences(self, region))
         require_free(found)
         withhold(found)
@@ -333,8 +347,15 @@ class Stacked(Door[A], ABC):
         at = start
         while at < stop:
             at += self._unmap(at, self._before_unmap(at, stop - at)) or self._unit
-        for told in self.on_notice:
-            told(BusRange(BusAddr(self.input_space, start), stop - start))
+        self._tell(BusRange(BusAddr(self.input_space, start), stop - start))
+
+    def _tell(self, gone: BusRange) -> None:
+        # All of them, whatever one of them raises: what was unmapped stays so.
+        before, self.notifying.what = self.notifying.what, "an unmap notifier"
+        try:
+            run_all([partial(told, gone) for told in self.on_notice])
+        finally:
+            self.notifying.what = before
 
     def _used(self, start: int, stop: int, but: User | None) -> list[Use]:
         uses = self.uses.over(start, stop)

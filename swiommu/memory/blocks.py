@@ -70,14 +70,12 @@ class FreeBlocks:
 
     def insert(self, start: int, stop: int) -> None:
         """Make the frames ``[start, stop)`` free, melting them with free neighbours."""
-        for first, cut in aligned_blocks(start, stop, self.max_order):
-            block, order = first, cut
-            while order < self.max_order and (buddy := block ^ (1 << order)) in self._starts[order]:
-                self._starts[order].remove(buddy)
-                self._prune(order)
-                block = min(block, buddy)
-                order += 1
-            self._add(block, order)
+        size = stop - start
+        if (size | start) & (size - 1) or size > 1 << self.max_order:
+            for first, cut in aligned_blocks(start, stop, self.max_order):
+                self._melt(first, cut)
+        elif size:  # one block, which nearly all are: tables and single pages
+            self._melt(start, size.bit_length() - 1)
 
     def take(self, order: int) -> int | None:
         """Cut out a block of this order: from the smallest that is large enough, the lowest of these; None if none."""
@@ -176,15 +174,28 @@ class FreeBlocks:
             assert starts <= set(heap), f"{sorted(starts - set(heap))} in no heap: {heap}"
             assert len(heap) <= 2 * len(starts) + HEAP_SLACK + 1, f"{len(heap)} entries for {len(starts)} blocks"
 
-    def _add(self, start: int, order: int) -> None:
-        self._starts[order].add(start)
-        heappush(self._heaps[order], start)
-        self._prune(order)
+    def _melt(self, block: int, order: int) -> None:
+        """Make one block free, with its buddies as far as they are."""
+        every, top = self._starts, self.max_order
+        while order < top and (buddy := block ^ (1 << order)) in every[order]:
+            every[order].remove(buddy)
+            if len(self._heaps[order]) > 2 * len(every[order]) + HEAP_SLACK:
+                self._prune(order)
+            block &= buddy
+            order += 1
+        self._add(block, order)
 
     def _prune(self, order: int) -> None:
         """Rebuild a heap of mostly dead entries; each is paid for by the pushes and removals that made it due."""
         if len(self._heaps[order]) > 2 * len(self._starts[order]) + HEAP_SLACK:
             self._heaps[order] = sorted(self._starts[order])
+
+    def _add(self, start: int, order: int) -> None:
+        starts, heap = self._starts[order], self._heaps[order]
+        starts.add(start)
+        heappush(heap, start)
+        if len(heap) > 2 * len(starts) + HEAP_SLACK:
+            self._prune(order)
 
     def _pop(self, order: int) -> int:
         starts, heap = self._starts[order], self._heaps[order]

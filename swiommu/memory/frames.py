@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE, PhysAddr, PhysRange, as_integer, as_integers, is_power_of_two
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotFound, OutOfRange
+from swiommu.locking import Lock, locked
 from swiommu.memory.blocks import FreeBlocks, append_run
 
 if TYPE_CHECKING:
@@ -49,7 +50,18 @@ class Frames:
     16380
     """
 
-    __slots__ = ("_blocks", "_fail_in", "_states", "count", "free_count", "page_size", "range", "start_pfn")
+    __slots__ = (
+        "_blocks",
+        "_fail_in",
+        "_states",
+        "count",
+        "free_count",
+        "lock",
+        "page_size",
+        "pinned",
+        "range",
+        "start_pfn",
+    )
 
     def __init__(self, start: PhysAddr, size: int, *, page_size: int = PAGE_SIZE, max_order: int = 10) -> None:
         size, page_size, max_order = as_integers(size=size, page_size=page_size, max_order=max_order)
@@ -71,6 +83,8 @@ class Frames:
         self._blocks = FreeBlocks(max_order)
         self._blocks.insert(self.start_pfn, self.start_pfn + self.count)
         self._fail_in = 0
+        self.pinned = 0
+        self.lock = Lock()
 
     @property
     def max_order(self) -> int:
@@ -83,14 +97,16 @@ class Frames:
         From the smallest free block that is large enough, the lowest of these. `NoMemory` if there is none (always,
         beyond ``max_order``), `InvalidArgument` for an order below 0.
         """
-        if type(order) is not int:
-            order = as_integer(order, "order")
-        self._admit((order,), 1 << max(order, 0))
-        start = self._blocks.take(order)
-        if start is None:
-            raise self._exhausted(f"no free block of {1 << order} frames (order {order})", 1 << order)
-        self._mark(start, 1 << order)
-        return start
+        with self.lock:
+            if type(order) is not int:
+                order = as_integer(order, "order")
+            if order < 0 or self._fail_in:
+                self._admit((order,), 1 << max(order, 0))
+            start = self._blocks.take(order)
+            if start is None:
+                raise self._exhausted(f"no free block of {1 << order} frames (order {order})", 1 << order)
+            self._mark(start, 1 << order)
+            return start
 
     def take_pages(self, n: int) -> list[tuple[int, int]]:
         """``n`` single frames, as ``n`` calls of ``take(0)`` would give them, in merged (pfn, count) runs.
@@ -111,36 +127,65 @@ class Frames:
         >>> frames.take_largest_first(513)
         [(512, 512), (1, 1)]
         """
-        if type(n) is not int or set(map(type, orders)) - {int}:
-            n, orders = as_integer(n, "n"), [as_integer(order, "order") for order in orders]
-        self._admit(orders, n)
-        if n > self.free_count:
-            raise self._exhausted(f"{n} frames wanted", n)
-        runs: list[tuple[int, int]] = []
-        left = n
-        for order in sorted(set(orders), reverse=True):
-            blocks = min(left >> order, self._blocks.available(order))
-            if blocks:
-                for start, count in self._blocks.take_many(order, blocks):
-                    append_run(runs, start, count)
-                left -= blocks << order
-        if left:
+        with self.lock:
+            if type(n) is not int:
+                n = as_integer(n, "n")
+            for order in orders:
+                if type(order) is not int:
+                    orders = [as_integer(each, "order") for each in orders]
+            if n < 1 or self._fail_in or not orders or min(orders) < 0:
+                self._admit(orders, n)
+            if n > self.free_count:
+                raise self._exhausted(f"{n} frames wanted", n)
+            runs: list[tuple[int, int]] = []
+            left = n
+            for order in sorted(set(orders), reverse=True):
+                blocks = min(left >> order, self._blocks.available(order))
+                if blocks:
+                    for start, count in self._blocks.take_many(order, blocks):
+                        append_run(runs, start, count)
+                    left -= blocks << order
+            if left:
+                for start, count in runs:
+                    self._blocks.insert(start, start + count)
+                names = ", ".join(str(order) for order in orders)
+                raise self._exhausted(f"no free blocks of orders {names} for {left} of {n} frames", n)
             for start, count in runs:
-                self._blocks.insert(start, start + count)
-            names = ", ".join(str(order) for order in orders)
-            raise self._exhausted(f"no free blocks of orders {names} for {left} of {n} frames", n)
-        for start, count in runs:
-            self._mark(start, count)
-        return runs
+                self._mark(start, count)
+            return runs
 
     def give(self, pfn: int, count: int) -> None:
         """Free ``count`` frames from ``pfn``: a whole run, a part of one, or several side by side.
 
         `NotFound` if one of them is free or outside, `Busy` if one is PINNED; nothing is changed then.
         """
-        if type(pfn) is not int or type(count) is not int:
-            pfn, count = as_integers(pfn=pfn, count=count)
+        with self.lock:
+            if type(pfn) is not int or type(count) is not int:
+                pfn, count = as_integers(pfn=pfn, count=count)
+            self._require_taken(pfn, count)
+            if self.pinned:
+                self.require_givable(pfn, count)
+            self._free(pfn, count)
+
+    def give_all(self, runs: Sequence[tuple[int, int]]) -> None:
+        """`give` for each (pfn, count) of runs that are apart; what it raises for one of them changes nothing.
+
+        >>> from swiommu.address import PhysSpace
+        >>> frames = Frames(PhysSpace("ram").at(0), 1 << 20)
+        >>> frames.occupy(3, 4); frames.give_all([(3, 2), (6, 1)]); frames.free_count
+        255
+        """
+        with self.lock:
+            for pfn, count in runs:
+                self.require_givable(pfn, count)
+            for pfn, count in runs:
+                self._free(pfn, count)
+
+    def require_givable(self, pfn: int, count: int) -> None:
+        """Raise what `give` of these frames would raise now."""
         self._require_taken(pfn, count)
+        if not self.pinned:
+            return
         low = pfn - self.start_pfn
         pinned = self._states.find(FrameState.PINNED, low, low + count)
         if pinned >= 0:
@@ -149,10 +194,13 @@ class Frames:
                 pfn=self.start_pfn + pinned,
                 count=count,
             )
-        self._states[low : low + count] = bytes(count)
-        self._blocks.insert(pfn, pfn + count)
-        self.free_count += count
 
+    def are_taken(self, pfn: int, count: int) -> bool:
+        """Whether all of these frames are taken, in whatever state."""
+        low = pfn - self.start_pfn
+        return self._holds(pfn, count) and self._states.find(FrameState.FREE, low, low + count) < 0
+
+    @locked
     def occupy(self, pfn: int, count: int) -> None:
         """Take exactly ``count`` frames from ``pfn``, as an early reserver does.
 
@@ -178,10 +226,12 @@ class Frames:
         position = as_integer(pfn, "pfn") - self.start_pfn
         return 0 <= position < self.count and self._states[position] == FrameState.FREE
 
+    @locked
     def free_runs(self) -> list[tuple[int, int]]:
         """The free frames as merged (pfn, count) runs, ascending."""
         return self._blocks.runs()
 
+    @locked
     def has_room(self, order: int) -> bool:
         """Whether ``take(order)`` would find a block now; False beyond ``max_order``."""
         order = as_integer(order, "order")
@@ -195,6 +245,7 @@ class Frames:
             raise NotFound(f"frame {pfn:#x} is outside {self._bounds()}", pfn=pfn)
         return FrameState(self._states[pfn - self.start_pfn])
 
+    @locked
     def set_state(self, pfn: int, count: int, state: FrameState) -> None:
         """Say what ``count`` taken frames are in: anything but FREE.
 
@@ -206,8 +257,11 @@ class Frames:
             raise InvalidArgument("frames become free by give, not by set_state", pfn=pfn, count=count)
         self._require_taken(pfn, count)
         low = pfn - self.start_pfn
+        self.pinned -= self._states.count(FrameState.PINNED, low, low + count)
         self._states[low : low + count] = bytes((state,)) * count
+        self.pinned += count * (state == FrameState.PINNED)
 
+    @locked
     def fail_nth(self, n: int) -> None:
         """Let the n-th following take (1 is the next; of any form) raise `NoMemory` and change nothing, once."""
         n = as_integer(n, "n")
@@ -215,13 +269,22 @@ class Frames:
             raise InvalidArgument(f"the next call is number 1, not {n}", n=n)
         self._fail_in = n
 
+    @locked
     def check(self) -> None:
-        """Assert: 1. the blocks are sound, 2. they hold just the FREE frames, 3. free_count is right."""
+        """Assert: 1. the blocks are sound, 2. they hold just the FREE frames, 3. the counts are right."""
         self._blocks.check()
         runs = [(self.start_pfn + free.start(), len(free[0])) for free in re.finditer(rb"\x00+", self._states)]
         assert self._blocks.runs() == runs, f"free by blocks: {self._blocks.runs()}, by state: {runs}"
         counted = sum(count for _, count in runs)
         assert self.free_count == counted, f"free_count {self.free_count}, but {counted} frames are free"
+        pinned = self._states.count(FrameState.PINNED)
+        assert self.pinned == pinned, f"{self.pinned} frames are pinned by count, {pinned} by state"
+
+    def _free(self, pfn: int, count: int) -> None:
+        low = pfn - self.start_pfn
+        self._states[low : low + count] = bytes(count)
+        self._blocks.insert(pfn, pfn + count)
+        self.free_count += count
 
     def _mark(self, pfn: int, count: int) -> None:
         low = pfn - self.start_pfn

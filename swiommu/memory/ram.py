@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SHIFT, PAGE_SIZE, PhysAddr, PhysRange, PhysSpace, as_integer
 from swiommu.errors import InvalidArgument, SpaceMismatch
+from swiommu.locking import Lock, locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,10 +30,11 @@ class SparseRam:
     (b'\x00abcd\x00', 8192)
     """
 
-    __slots__ = ("_pages", "_words", "space")
+    __slots__ = ("_pages", "_words", "lock", "space")
 
     def __init__(self, space: PhysSpace) -> None:
         self.space = space
+        self.lock = Lock()
         self._pages: dict[int, bytearray | memoryview] = {}
         self._words: dict[int, array[int]] = {}
 
@@ -43,20 +45,23 @@ class SparseRam:
 
     def read(self, addr: PhysAddr, size: int) -> bytes:
         """``size`` bytes from ``addr``; reading makes no page resident."""
-        pieces: list[bytes | bytearray | memoryview] = []
-        for number, low, high in self._spans(addr, size):
-            page = self._pages.get(number)
-            pieces.append(bytes(high - low) if page is None else page[low:high])
-        return b"".join(pieces)
+        with self.lock:
+            pieces: list[bytes | bytearray | memoryview] = []
+            for number, low, high in self._spans(addr, size):
+                page = self._pages.get(number)
+                pieces.append(bytes(high - low) if page is None else page[low:high])
+            return b"".join(pieces)
 
     def write(self, addr: PhysAddr, data: bytes | bytearray | memoryview) -> None:
         """Put ``data`` at ``addr``."""
         source = memoryview(data).cast("B")
         done = 0
-        for number, low, high in self._spans(addr, len(source)):
-            self._page(number)[low:high] = source[done : done + high - low]
-            done += high - low
+        with self.lock:
+            for number, low, high in self._spans(addr, len(source)):
+                self._page(number)[low:high] = source[done : done + high - low]
+                done += high - low
 
+    @locked
     def fill(self, addr: PhysAddr, size: int, byte: int) -> None:
         """Set ``size`` bytes from ``addr`` to ``byte``; pages that are wholly zeroed are no longer held.
 
@@ -78,6 +83,7 @@ class SparseRam:
             if not byte and high - low == PAGE_SIZE and number not in self._words:
                 self._pages.pop(number, None)
 
+    @locked
     def words(self, addr: PhysAddr) -> array[int]:
         """The page at ``addr`` as 512 words of 64 bits in the machine's byte order: the bytes themselves, no copy.
 
@@ -102,6 +108,7 @@ class SparseRam:
             self._pages[number] = memoryview(words).cast("B")
         return words
 
+    @locked
     def check(self) -> None:
         """Assert: 1. every page is whole, 2. every page begins in the space, 3. words are the bytes of their page."""
         for number, words in self._words.items():

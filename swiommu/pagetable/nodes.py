@@ -10,7 +10,7 @@ from array import array
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from swiommu.errors import NoMemory, SwiommuError
+from swiommu.errors import NoMemory
 from swiommu.pagetable.walk import leaves_in
 
 if TYPE_CHECKING:
@@ -121,12 +121,11 @@ class Nodes:
             if node.words[index]:
                 return None
             try:
-                phys = self._take(node.depth + 1)
-            except SwiommuError:
+                node = self.link(node, index, self._take(node.depth + 1))
+            except BaseException:
                 if made is not None:
                     self.remove(made)
                 raise
-            node = self.link(node, index, phys)
             made = made or node
         return node
 
@@ -144,7 +143,7 @@ class Nodes:
         taken: list[int] = []
         try:
             taken.extend(self._take(depth) for depth in depths)
-        except SwiommuError:
+        except BaseException:
             for depth, phys in zip(depths, taken, strict=False):
                 self._give(phys, depth)
             raise
@@ -210,7 +209,12 @@ class Nodes:
             self._give(each.phys, each.depth)
 
     def _enter(self, phys: int, depth: int, prefix: int, above: Node | None) -> Node:
-        node = self.by_depth[depth][prefix] = Node(phys, self.memory.entries(phys), depth, prefix, above)
+        try:
+            words = self.memory.entries(phys)
+        except BaseException:
+            self._give(phys, depth)
+            raise
+        node = self.by_depth[depth][prefix] = Node(phys, words, depth, prefix, above)
         return node
 
     def _take(self, depth: int) -> int:

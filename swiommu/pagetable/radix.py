@@ -124,7 +124,11 @@ class RadixTable:
             self.walk_refs = self._refs()
         self._writing.write(at, paddr, depth, order, count, bits)
         if self.watch is not None:
-            self.watch("map", iova, pgsize * count)
+            try:
+                self.watch("map", iova, pgsize * count)
+            except BaseException:
+                self._writing.undo(at, depth, order, count)
+                raise
 
     # -- removing
 
@@ -138,8 +142,10 @@ class RadixTable:
         """
         return self.remove(iova, size).runs
 
-    def remove(self, iova: int, size: int, *, dry: bool = False) -> Removal:
+    def remove(self, iova: int, size: int, *, dry: bool = False, tell: bool = True) -> Removal:
         """As `unmap`, with the bytes that the kernel's code answers; ``dry``: nothing goes, it is only told what would.
+
+        ``tell``: ``watch`` is told; else a caller does so, who can bear what that raises.
 
         >>> from swiommu.pagetable import CountingTables, RadixTable
         >>> from swiommu.pagetable.formats import amd_v1, vtd_ss
@@ -154,7 +160,7 @@ class RadixTable:
         """
         start = self.door.range(iova, size, self.granule)
         gone = self._removing.remove(start, start + size, dry=dry)
-        if self.watch is not None and gone.runs and not dry:
+        if tell and self.watch is not None and gone.runs and not dry:
             for first, stop in gone.stretches:
                 self.watch("unmap", first, stop - first)
         return gone

@@ -222,7 +222,7 @@ class FrameTables(TablePages):
     def alloc(self, size: int = PAGE_SIZE) -> int:
         """The physical address of a zeroed table of ``size`` bytes; `NoMemory` when none is free, or reached."""
         page_size = self._frames.page_size
-        order = order_of(size, page_size)
+        order = 0 if size == page_size else order_of(size, page_size)
         phys = self._frames.take(order) * page_size
         try:
             if self._highest is not None and phys + size - 1 > self._highest:
@@ -242,7 +242,7 @@ class FrameTables(TablePages):
         """Give the frames back; `NotFound` if it is no table."""
         size = self.remove(phys)
         page_size = self._frames.page_size
-        self._frames.give(phys // page_size, 1 << order_of(size, page_size))
+        self._frames.give(phys // page_size, 1 if size == page_size else 1 << order_of(size, page_size))
 
     def _words(self, phys: int, size: int) -> Words:
         if self._ram is None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
-from swiommu.errors import SwiommuError
 from swiommu.pagetable.format import Leaf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from swiommu.errors import SwiommuError
     from swiommu.pagetable.door import TableDoor
     from swiommu.pagetable.nodes import Node, Nodes
 
@@ -42,10 +42,15 @@ class Writing:
             while done < count:
                 offset = done * pgsize
                 done += self._fill(depth, order, at + offset, paddr + offset, count - done, bits)
-        except SwiommuError:
+        except BaseException:
             self._take_back(depth, order, at, done)
             raise
         self._nodes.leaves[pgsize] += count
+
+    def undo(self, at: int, depth: int, order: int, count: int) -> None:
+        """Take the leaves back that `write` has just written with these arguments."""
+        self._take_back(depth, order, at, count)
+        self._nodes.leaves[1 << self._nodes.shape[depth][0] + order] -= count
 
     def _fill(self, depth: int, order: int, at: int, paddr: int, count: int, bits: int) -> int:
         # Writes what falls into one table and says how many leaves that were.

@@ -132,8 +132,8 @@ class CheapCopy:
 
     __slots__ = ()
 
-    def __deepcopy__(self, memo: object) -> Self:
-        other = copy.copy(self)
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = memo[id(self)] = copy.copy(self)
         names: list[str] = [name for each in type(self).__mro__ for name in vars(each).get("__slots__", ())]
         for name in names:
             value = getattr(self, name)

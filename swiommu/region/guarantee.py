@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from swiommu.address import PAGE_SIZE, BusAddr, PhysAddr, align_up, as_integer, as_integers
 from swiommu.errors import Busy, InvalidArgument, NoMemory
+from swiommu.locking import locked
 from swiommu.region.region import Chunk, Region
 
 __all__ = ["Guarantee", "first_fit_reserve", "robson_bound"]
@@ -101,12 +102,14 @@ class Guarantee(Generic[A]):
         self._own: Region[A] = Region(
             self._part.start, self._part.size, allocator="first_fit", page_size=region.page_size
         )
+        self.lock = self._own.lock
 
     @property
     def reserved_bytes(self) -> int:
         """What the promise takes from the region."""
         return self._part.size
 
+    @locked
     def alloc(self, size: int) -> Chunk[A]:
         """``size`` bytes, rounded up to pages; `NoMemory` only for what was not promised, `InvalidArgument` below 1."""
         size = as_integer(size, "size")
@@ -122,17 +125,20 @@ class Guarantee(Generic[A]):
         self.live_bytes += chunk.size
         return chunk
 
+    @locked
     def free(self, chunk: Chunk[A]) -> None:
         """Give a block back; `NotFound` unless it is a live one of this promise."""
         self._own.free(chunk)
         self.live_bytes -= chunk.size
 
+    @locked
     def end(self) -> None:
         """Give the part back to the region; `Busy` while blocks of it live."""
         if self._own.users:
             raise Busy(f"{self._own.users} blocks of {self.live_bytes} bytes live in the part", live=self.live_bytes)
         self._region.free(self._part)
 
+    @locked
     def check(self) -> None:
         """Assert: the part is sound, and what lives in it is what was counted and no more than was promised."""
         self._own.check()

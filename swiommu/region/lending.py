@@ -7,15 +7,17 @@ alone, which nobody refers to: taking back costs no copy and can't fail. Counts 
 
 from __future__ import annotations
 
+import copy
 import errno
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import attrs
 
 from swiommu.address import PAGE_SIZE, as_integer, as_integers
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NotFound, NotSupported, OutOfRange
+from swiommu.locking import Lock, locked
 from swiommu.memory import FrameState
 from swiommu.region.bitmap import Bitmap, Migrate, Profile
 
@@ -90,7 +92,7 @@ class Lending(Bitmap):
     Returns(moved=19, dropped=0, in_vain=3, busy=1, asked=2)
     """
 
-    __slots__ = ("_frames", "_log", "_numbers", "_standing", "_tenants", "before_try", "returns")
+    __slots__ = ("_frames", "_log", "_numbers", "_standing", "_tenants", "before_try", "lock", "returns")
 
     name = "lending"
 
@@ -109,6 +111,7 @@ class Lending(Bitmap):
             raise InvalidArgument(f"{len(standing)} states stand ready for {self.count} frames", count=self.count)
         if standing.translate(None, bytes((FrameState.FREE, FrameState.MOVABLE, FrameState.DROPPABLE))):
             raise InvalidArgument("frames stand ready for FREE, MOVABLE or DROPPABLE use only")
+        self.lock = Lock()
         self._standing = standing
         self._tenants = tenants
         self._frames = bytearray(standing) or bytearray(self.count)
@@ -117,8 +120,15 @@ class Lending(Bitmap):
         self.before_try: Callable[[int], None] | None = None
         self.returns = Returns()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = super().__deepcopy__(memo)
+        # A copy must not move the pages of the original.
+        other._tenants = copy.deepcopy(self._tenants, memo)  # noqa: SLF001 - of its own class
+        return other
+
     # -- lending -----------------------------------------------------------------------------------------------------
 
+    @locked
     def lend(self, pfn: int, count: int = 1, *, droppable: bool = False) -> None:
         """Let others use ``count`` idle frames from ``pfn``; `AddressInUse` if one isn't idle, `OutOfRange` outside."""
         pfn, count = as_integers(pfn=pfn, count=count)
@@ -127,6 +137,7 @@ class Lending(Bitmap):
             raise AddressInUse(f"not all of the {count} frames at {pfn:#x} are idle", pfn=pfn, count=count)
         self._write(low, bytes((FrameState.DROPPABLE if droppable else FrameState.MOVABLE,)) * count)
 
+    @locked
     def give_back(self, pfn: int, count: int = 1) -> None:
         """Others need these frames no more; `NotFound` if one isn't lent, `Busy` if one is pinned, and all stay.
 
@@ -143,6 +154,7 @@ class Lending(Bitmap):
             raise NotFound(f"not all of the {count} frames at {pfn:#x} are lent", pfn=pfn, count=count)
         self._write(low, bytes(count))
 
+    @locked
     def pin(self, pfn: int) -> None:
         """A lent frame can't move for now. `NotFound` unless movable contents are there: nobody refers to others.
 
@@ -154,6 +166,7 @@ class Lending(Bitmap):
         pfn = as_integer(pfn, "pfn")
         self._restate(pfn, FrameState.MOVABLE, FrameState.PINNED)
 
+    @locked
     def unpin(self, pfn: int) -> None:
         """It can move again; `NotFound` unless it was pinned."""
         pfn = as_integer(pfn, "pfn")
@@ -169,6 +182,7 @@ class Lending(Bitmap):
         for run in _IDLE.finditer(self._frames):
             yield from range(self.base_pfn + run.start(), self.base_pfn + run.end())
 
+    @locked
     def account(self) -> LendingAccount:
         """How the area's frames are used now."""
         idle, used = self._numbers[FrameState.FREE], self._numbers[FrameState.TAKEN]
@@ -176,6 +190,7 @@ class Lending(Bitmap):
 
     # -- what an allocator does --------------------------------------------------------------------------------------
 
+    @locked
     def alloc_pages(self, count: int, align_order: int, *, migrate: Migrate | None = None) -> int:
         """See `Bitmap.alloc_pages`; each candidate that ``migrate`` lets pass is taken back from its users."""
         emptied: list[tuple[int, int]] = []
@@ -197,12 +212,14 @@ class Lending(Bitmap):
                 self._let_again(*each)
         return pfn
 
+    @locked
     def fits(self, size: int, align: int) -> bool:
         """Whether `alloc` would succeed now, pinned frames and room elsewhere considered; nothing changes."""
         if not super().fits(size, align):
             return False
         return self._search(size // self.page_size, self._order(align), self._trial())[0] == 0
 
+    @locked
     def release(self, pfn: int, count: int) -> bool:
         """See `Bitmap.release`; what others use of these frames stays theirs."""
         released = super().release(pfn, count)
@@ -210,19 +227,25 @@ class Lending(Bitmap):
             self._clear(pfn, count)
         return released
 
+    @locked
     def free(self, start: int, size: int) -> None:
         """See `Bitmap.free`."""
         super().free(start, size)
         self._clear(start // self.page_size, size // self.page_size)
 
+    @locked
     def reserve(self, start: int, size: int) -> None:
         """See `Bitmap.reserve`; lent frames are taken back. `Busy` if one can't be: nothing is taken then."""
         super().reserve(start, size)
         pfn, count = start // self.page_size, size // self.page_size
-        code = self._take_back(pfn, count)
+        code: int | None = None
+        try:
+            code = self._take_back(pfn, count)
+        finally:
+            if code != 0:
+                super().free(start, size)
+                self._let_again(pfn, count)
         if code:
-            super().free(start, size)
-            self._let_again(pfn, count)
             raise Busy(f"{size} bytes at {start:#x} can't be taken back: errno {code}", start=start, size=size)
         self._mark(pfn, count, FrameState.TAKEN)
 
@@ -231,18 +254,20 @@ class Lending(Bitmap):
         """See `Bitmap.dry_run`; `NotSupported` with tenants, who can't be moved back."""
         if self._tenants is not None:
             raise NotSupported(f"{self!r} has tenants, who would really be moved")
-        returns, outer = self.returns, self._log
-        log: list[tuple[int, bytearray]] = []
-        self._log = log
-        try:
-            with super().dry_run():
-                yield
-        finally:
-            self._log = None
-            for low, states in reversed(log):
-                self._write(low, states)
-            self.returns, self._log = returns, outer
+        with self.lock:
+            returns, outer = self.returns, self._log
+            log: list[tuple[int, bytearray]] = []
+            self._log = log
+            try:
+                with super().dry_run():
+                    yield
+            finally:
+                self._log = None
+                for low, states in reversed(log):
+                    self._write(low, states)
+                self.returns, self._log = returns, outer
 
+    @locked
     def check(self) -> None:
         """Also assert: frames are TAKEN just where bits are set, and the account adds up."""
         super().check()
@@ -261,39 +286,45 @@ class Lending(Bitmap):
         low = pfn - self.base_pfn
         pinned = self._frames.find(FrameState.PINNED, low, low + count)
         high = low + count if pinned < 0 else pinned
-        if self._tenants is None:
-            code = 0
-            moved = self._frames.count(FrameState.MOVABLE, low, high)
-            dropped = self._frames.count(FrameState.DROPPABLE, low, high)
-        else:
-            code, moved, dropped, high = self._send_away(self._tenants, low, high)
-        self._write(low, bytes(high - low))
-        code = code or (errno.EBUSY if pinned >= 0 else 0)
-        before = self.returns
-        self.returns = Returns(
-            moved=before.moved + moved,
-            dropped=before.dropped + dropped,
-            in_vain=before.in_vain + (moved + dropped if code else 0),
-            busy=before.busy + (code == errno.EBUSY),
-            asked=before.asked + 1,
-        )
+        left = dict.fromkeys((FrameState.MOVABLE, FrameState.DROPPABLE), 0)
+        code: int | None = None  # what a tenant raises stops it as an errno does
+        try:
+            code = self._send_away(low, high, left) or (errno.EBUSY if pinned >= 0 else 0)
+        finally:
+            moved, dropped = left.values()
+            before = self.returns
+            self.returns = Returns(
+                moved=before.moved + moved,
+                dropped=before.dropped + dropped,
+                in_vain=before.in_vain + (0 if code == 0 else moved + dropped),
+                busy=before.busy + (code == errno.EBUSY),
+                asked=before.asked + 1,
+            )
         return code
 
-    def _send_away(self, tenants: Tenants, low: int, high: int) -> tuple[int, int, int, int]:
-        """(errno, frames moved, frames dropped, where it ended): tenants leave one by one."""
-        if self._frames.count(FrameState.MOVABLE, low, high) > tenants.room():
-            return errno.ENOMEM, 0, 0, low
-        moved = dropped = 0
+    def _send_away(self, low: int, high: int, left: dict[FrameState, int]) -> int:
+        """0 or errno: who uses these frames leaves one by one, counted in ``left``, and each frame is idle then."""
+        frames, tenants = self._frames, self._tenants
+        if tenants is None:
+            for state in left:
+                left[state] = frames.count(state, low, high)
+            self._write(low, bytes(high - low))
+            return 0
+        if frames.count(FrameState.MOVABLE, low, high) > tenants.room():
+            return errno.ENOMEM
         for position in range(low, high):
-            if self._frames[position] == FrameState.MOVABLE:
+            state = FrameState(frames[position])
+            if state == FrameState.MOVABLE:
                 code = tenants.move(self.base_pfn + position)
                 if code:
-                    return code, moved, dropped, position
-                moved += 1
-            elif self._frames[position] == FrameState.DROPPABLE:
+                    return code
+            elif state == FrameState.DROPPABLE:
                 tenants.drop(self.base_pfn + position)
-                dropped += 1
-        return 0, moved, dropped, high
+            else:
+                continue
+            left[state] += 1
+            self._write(position, bytes(1))
+        return 0
 
     def _trial(self) -> Migrate:
         """What `_take_back` would answer, range after range of one search: moves in vain use up room as well."""

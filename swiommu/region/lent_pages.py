@@ -54,14 +54,15 @@ class LentPages:
         """
         if len(data) > PAGE_SIZE or area.page_size != PAGE_SIZE:
             raise InvalidArgument(f"{len(data)} bytes for a page of {area.page_size}: pages are of {PAGE_SIZE} here")
-        pfn = next(area.idle_frames(), None)
-        if pfn is None:
-            raise NoMemory(f"no frame of {area!r} is idle")
-        area.lend(pfn, droppable=droppable)
-        self._ram.write(self._address(pfn), data.ljust(PAGE_SIZE, b"\0"))
-        page = self._pages[pfn] = LentPage(pfn)
-        self._areas[page] = area
-        return page
+        with area.lock:
+            pfn = next(area.idle_frames(), None)
+            if pfn is None:
+                raise NoMemory(f"no frame of {area!r} is idle")
+            self._ram.write(self._address(pfn), data.ljust(PAGE_SIZE, b"\0"))
+            area.lend(pfn, droppable=droppable)
+            page = self._pages[pfn] = LentPage(pfn)
+            self._areas[page] = area
+            return page
 
     def read(self, page: LentPage) -> bytes:
         """What the page holds, wherever it is; `NotFound` once it was dropped or taken away."""

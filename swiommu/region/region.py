@@ -33,6 +33,7 @@ from swiommu.errors import (
     NotFound,
     SwiommuError,
 )
+from swiommu.locking import Lock, locked
 from swiommu.region.allocator import Allocator, make_allocator
 from swiommu.region.picture import area_svg
 from swiommu.region.reports import Shortage, Statistics, explain_failure, statistics
@@ -102,7 +103,7 @@ class Region(Generic[A]):
     [PhysRange(ram:0x40000000+0x100000)]
     """
 
-    __slots__ = ("_chunks", "_starts", "allocator", "free_space", "name", "size", "start")
+    __slots__ = ("_chunks", "_starts", "allocator", "free_space", "lock", "name", "size", "start")
 
     def __init__(
         self,
@@ -138,6 +139,7 @@ class Region(Generic[A]):
         self.name = name
         self.allocator = allocator
         self.free_space = size
+        self.lock = Lock()
         self._chunks: dict[int, Chunk[A]] = {}
         self._starts = SortedList()
 
@@ -169,14 +171,16 @@ class Region(Generic[A]):
         `SwiommuError` when the allocator answered a range that it may not hand out, which is then refused.
         Source: RFC v4 section 10.
         """
-        size, align = self._rounded(size, align)
-        if self.free_space < size:
-            raise NoMemory(
-                f"{size} bytes were asked for and {self.free_space} are free", size=size, free_space=self.free_space
-            )
-        place = self._distrust(self.allocator.alloc(size, align), size, align)
-        return self._remember(Chunk(self._at(place), size, self))
+        with self.lock:
+            size, align = self._rounded(size, align)
+            if self.free_space < size:
+                raise NoMemory(
+                    f"{size} bytes were asked for and {self.free_space} are free", size=size, free_space=self.free_space
+                )
+            place = self._distrust(self.allocator.alloc(size, align), size, align)
+            return self._remember(Chunk(self._at(place), size, self))
 
+    @locked
     def fits(self, size: int, align: int = 0) -> bool:
         """Whether `alloc` would succeed now; changes nothing. `InvalidArgument` as `alloc`."""
         size, align = self._rounded(size, align)
@@ -188,24 +192,26 @@ class Region(Generic[A]):
         `NotFound`, and nothing changed, unless that chunk is alive: a second free, an address inside a chunk, a chunk
         of another region. `SpaceMismatch` for an address of another space. Source: RFC v4 section 11.
         """
-        if isinstance(what, Chunk):
-            chunk = self._chunks.get(what.start.value)
-            if chunk is not what:
-                raise NotFound(f"{what!r} is not alive in this region", start=what.start.value, size=what.size)
-        else:
-            chunk = self._chunks.get(self._value(what))
-            if chunk is None:
-                raise NotFound(f"no chunk starts at {what!r}", start=what.value)
-        # Account first, then free: the order the posting got wrong, and what makes a free inside a free harmless.
-        self._forget(chunk)
-        given_back = False
-        try:
-            self.allocator.free(chunk.start.value, chunk.size)
-            given_back = True
-        finally:
-            if not given_back:
-                self._remember(chunk)
+        with self.lock:
+            if isinstance(what, Chunk):
+                chunk = self._chunks.get(what.start.value)
+                if chunk is not what:
+                    raise NotFound(f"{what!r} is not alive in this region", start=what.start.value, size=what.size)
+            else:
+                chunk = self._chunks.get(self._value(what))
+                if chunk is None:
+                    raise NotFound(f"no chunk starts at {what!r}", start=what.value)
+            # Account first, then free: the order the posting got wrong, and what makes a free inside a free harmless.
+            self._forget(chunk)
+            given_back = False
+            try:
+                self.allocator.free(chunk.start.value, chunk.size)
+                given_back = True
+            finally:
+                if not given_back:
+                    self._remember(chunk)
 
+    @locked
     def reserve(self, start: A, size: int) -> Chunk[A]:
         """Take exactly ``size`` bytes (rounded up to pages) at ``start``, as a chunk that may be freed like any other.
 
@@ -235,30 +241,35 @@ class Region(Generic[A]):
         ...     region.free(region.alloc(0x3000))
         >>> region.allocator.check()
         """
-        allocator = self.allocator
-        undo = getattr(allocator, "dry_run", None)
-        if undo is None:
-            self.allocator = copy.deepcopy(allocator)
-        try:
-            with nullcontext() if undo is None else undo():
-                yield
-        finally:
-            self.allocator = allocator
+        with self.lock:
+            allocator = self.allocator
+            undo = getattr(allocator, "dry_run", None)
+            if undo is None:
+                self.allocator = copy.deepcopy(allocator)
+            try:
+                with nullcontext() if undo is None else undo():
+                    yield
+            finally:
+                self.allocator = allocator
 
+    @locked
     def chunk_at(self, address: A) -> Chunk[A] | None:
         """The live chunk that holds ``address``, at its start or inside."""
         value = self._value(address)
         chunk = self._last_from(value)
         return chunk if chunk is not None and value < chunk.stop else None
 
+    @locked
     def chunks(self) -> list[Chunk[A]]:
         """Every live chunk, by address."""
         return [self._chunks[start] for start in self._starts]
 
+    @locked
     def holes(self) -> list[AddressRange[A]]:
         """Every free range, by address, merged."""
         return [_range_of(self._at(start), size) for start, size in self.allocator.holes()]
 
+    @locked
     def explain_failure(self, size: int, align: int = 0) -> Shortage:
         """Why a chunk of this size and alignment can't be had now, and what could: `explain_failure` of this room.
 
@@ -272,10 +283,12 @@ class Region(Generic[A]):
         """
         return explain_failure(self.allocator, *self._rounded(size, align))
 
+    @locked
     def statistics(self) -> Statistics:
         """How full the region is and how its holes are spread, as its allocator sees it."""
         return statistics(self.allocator)
 
+    @locked
     def svg(self) -> str:
         """A picture of what is free and taken, with the borders of chunks while they are few; names are escaped."""
         title = self.name if self.name is not None else f"{self.space.name}:{self.start.value:#x}"
@@ -286,6 +299,7 @@ class Region(Generic[A]):
     def _repr_html_(self) -> str:
         return self.svg()
 
+    @locked
     def check(self) -> None:
         """Raise AssertionError with a dump if chunks, holes and accounts contradict each other."""
         self.allocator.check()
@@ -347,27 +361,31 @@ class Region(Generic[A]):
 
     def _distrust(self, answer: object, size: int, align: int) -> int:
         """Where an allocator said that a chunk is, unless it may not say so; the region has not changed yet."""
-        try:
-            place = as_integer(answer, "place")
-        except NotAnInteger:
-            raise SwiommuError(
-                f"the allocator {self.allocator.name!r} answered {answer!r} for {size} bytes, which is no address",
-                place=answer,
-                size=size,
-            ) from None
+        if type(answer) is int:
+            place = answer
+        else:
+            try:
+                place = as_integer(answer, "place")
+            except NotAnInteger:
+                raise SwiommuError(
+                    f"the allocator {self.allocator.name!r} answered {answer!r} for {size} bytes, which is no address",
+                    place=answer,
+                    size=size,
+                ) from None
+        inside = self.start.value <= place <= self.stop - size
+        chunk = self._overlapped(place, size) if inside else None
+        if inside and chunk is None and not place % align:
+            return place
         said = f"the allocator {self.allocator.name!r} answered {place:#x} for {size} bytes aligned to {align}"
-        if place < self.start.value or place + size > self.stop:
+        if not inside:
             raise SwiommuError(
                 f"{said}, outside the region {self.start.value:#x}-{self.stop - 1:#x}", place=place, size=size
             )
-        chunk = self._overlapped(place, size)
         if chunk is not None:
             raise AddressInUse(f"{said}, which overlaps the live {chunk!r}", place=place, size=size)
-        if place % align:
-            # Inside and in nobody's way: the allocator has probably taken it, so it gets it back.
-            self._give_back(place, size, f"{said}, which is not aligned")
-            raise SwiommuError(f"{said}, which is not aligned", place=place, size=size, align=align)
-        return place
+        # Inside and in nobody's way: the allocator has probably taken it, so it gets it back.
+        self._give_back(place, size, f"{said}, which is not aligned")
+        raise SwiommuError(f"{said}, which is not aligned", place=place, size=size, align=align)
 
     def _give_back(self, place: int, size: int, said: str) -> None:
         try:

@@ -114,16 +114,16 @@ def empty_tables_stay(patch):
 
 
 def unmap_takes_the_neighbour_too(patch):
-    real = RadixTable.unmap
+    real = RadixTable.remove
 
-    def unmap(self, iova, size):
-        runs = real(self, iova, size)
+    def unmap(self, iova, size, **named):
+        runs = real(self, iova, size, **named)
         found = self.lookup(iova + size)
         if found and not iova + size & found[1] - 1:
-            real(self, iova + size, found[1])
+            real(self, iova + size, found[1], **named)
         return runs
 
-    patch.setattr(RadixTable, "unmap", unmap)
+    patch.setattr(RadixTable, "remove", unmap)
 
 
 def execute_never_needs_both(patch):

@@ -14,6 +14,7 @@ from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotSup
 from swiommu.iommu.domain import READ_WRITE, Domain
 from swiommu.iommu.mapping import Mapping
 from swiommu.layer import Span, Window
+from swiommu.locking import locked
 from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
@@ -115,18 +116,23 @@ class LinearDomain(Domain[A]):
         self.delta = delta
         self._record = RangeSet()
         self._withheld = RangeSet()
+        self._owned_chunks: set[int] = set()  # where those begin that mappings own
         self.below = below
         self._require_aperture(window.start.value, window.size)
-        super().__init__(
-            space_in,
-            region.space,
-            layer,
-            space_in.limit - granule,
-            last,
-            below=below,
-            memory=memory,
-            in_use=in_use,
-        )
+        try:
+            super().__init__(
+                space_in,
+                region.space,
+                layer,
+                space_in.limit - granule,
+                last,
+                below=below,
+                memory=memory,
+                in_use=in_use,
+            )
+        except BaseException:
+            self._give_withheld()
+            raise
         self.aperture_first = base
 
     def alloc(self, size: int, align: int = 0, *, prot: Prot = READ_WRITE, limit: int | None = None) -> Mapping[A]:
@@ -135,18 +141,20 @@ class LinearDomain(Domain[A]):
         Alignment holds on the bus: `NotSupported` when the delta is no multiple of it. `NoMemory` also when the chunk
         that the region gave lies above ``limit``; it is given back.
         """
-        self._require_live()
-        size, align = self._rounded(size, align)
-        self._require_prot(prot)
-        highest = self._highest(limit)
-        if self.delta & (align - 1):
-            raise NotSupported(
-                f"a window with delta {self.delta:#x} can't keep an alignment of {align:#x}",
-                delta=self.delta,
-                align=align,
-            )
-        return self._own(self.region.alloc(size, align), prot, highest)
+        with self.lock:
+            self._require_live()
+            size, align = self._rounded(size, align)
+            self._require_prot(prot)
+            highest = self._highest(limit)
+            if self.delta & (align - 1):
+                raise NotSupported(
+                    f"a window with delta {self.delta:#x} can't keep an alignment of {align:#x}",
+                    delta=self.delta,
+                    align=align,
+                )
+            return self._own(self.region.alloc(size, align), prot, highest)
 
+    @locked
     def alloc_for_tables(self, size: int, *, limit: int | None = None) -> Mapping[A]:
         """As `Domain.alloc_for_tables`: from the high end of the region, so that its low end stays for large leaves.
 
@@ -160,11 +168,12 @@ class LinearDomain(Domain[A]):
         self._require_live()
         size, align = self._rounded(size, size)
         highest = self._highest(limit)
-        for hole in reversed(self.region.holes()):
-            stop = min(hole.stop + self.delta, highest + 1)
-            at = (stop - size & -align) - self.delta
-            if at >= hole.start.value:
-                return self._own(self.region.reserve(self._at(at), size), READ_WRITE, highest)
+        with self.region.lock:
+            for hole in reversed(self.region.holes()):
+                stop = min(hole.stop + self.delta, highest + 1)
+                at = (stop - size & -align) - self.delta
+                if at >= hole.start.value:
+                    return self._own(self.region.reserve(self._at(at), size), READ_WRITE, highest)
         return self.alloc(size, align, limit=limit)  # which says what is missing
 
     def _own(self, chunk: Chunk[A], prot: Prot, highest: int) -> Mapping[A]:
@@ -172,10 +181,12 @@ class LinearDomain(Domain[A]):
         start = chunk.start.value
         try:
             self._require_below(start, chunk.size, highest)
-            return self._record_mapping(start, start + chunk.size, prot, owns_memory=True)
-        except (NoMemory, AddressInUse):
+            mapping = self._record_mapping(start, start + chunk.size, prot, owns_memory=True)
+        except BaseException:
             self.region.free(chunk)
             raise
+        self._owned_chunks.add(start)
+        return mapping
 
     def _bind(
         self, runs: list[tuple[int, int]], prot: Prot, highest: int, align: int, below: Mapping[Any] | None = None
@@ -205,21 +216,27 @@ class LinearDomain(Domain[A]):
 
     def let_go(self, mapping: Mapping[A]) -> None:
         """Forget the mapping and free its chunk, if it has one; see `Domain.release`."""
+        if not self.held(mapping):
+            self._forget(mapping)  # which says that it is not live
+        # What may refuse comes first: all is as before then. No device is kept from anything here.
+        if mapping.owns_memory:
+            self.region.free(mapping.pieces[0].start)
+            self._owned_chunks.remove(mapping.pieces[0].start.value)
+        if mapping.below is not None and mapping.below.domain.held(mapping.below):
+            mapping.below.domain.let_go(mapping.below)
         start, stop = self._forget(mapping)
         self._record.clear(start, stop)
         self._note_unused(start, stop - start)
         self.stats.unmaps += 1
-        if mapping.owns_memory:
-            self.region.free(mapping.pieces[0].start)
-        if mapping.below is not None and mapping.below.domain.held(mapping.below):
-            mapping.below.domain.let_go(mapping.below)
 
     def iova_to_phys(self, iova: BusAddr) -> A | None:
         """From the record, though a device reaches more; see `Domain.iova_to_phys`."""
         self._require_input(iova)
-        held = self._record.at(iova.value)
+        with self.lock:
+            held = self._record.at(iova.value)
         return None if held is None else self._at(iova.value - self.delta)
 
+    @locked
     def check(self) -> None:
         """As `Domain.check`; the record lies in the window, and what owns memory is a chunk of the region."""
         super().check()
@@ -227,6 +244,8 @@ class LinearDomain(Domain[A]):
         for start, stop in self._record:
             assert self.window.start.value <= start - self.delta, f"[{start:#x}, {stop:#x}) is below the window"
             assert stop - self.delta <= self.window.stop, f"[{start:#x}, {stop:#x}) is above the window"
+        owners = {each.pieces[0].start.value for each in self._mappings.values() if each.owns_memory}
+        assert self._owned_chunks == owners, f"chunks at {self._owned_chunks} were allocated, mappings have {owners}"
         for mapping in self._mappings.values():
             if mapping.owns_memory:
                 chunk = self.region.chunk_at(mapping.pieces[0].start)
@@ -249,10 +268,11 @@ class LinearDomain(Domain[A]):
         mapping = Mapping(self._bus_range(low, stop - start), pieces, prot, self, owns_memory, below)
         self._record.add(low, high)
         try:
-            self._remember(mapping, low, high)
+            self._owned.add(low, high)
         except AddressInUse:
             self._record.remove(low)
             raise
+        self._remember(mapping, low)
         self._note_uses(low, [(start, stop)])
         self.stats.maps += 1
         self.stats.map_bytes += stop - start
@@ -318,6 +338,12 @@ class LinearDomain(Domain[A]):
                 f"the domain of {self.input_space.name!r} has {len(self._record)} ranges mapped by hand",
                 ranges=len(self._record),
             )
+        self._give_withheld()
+
+    def _give_withheld(self) -> None:
+        for start, _ in list(self._withheld):
+            self.region.free(self._at(start))
+            self._withheld.remove(start)
 
 
 def _whole(region: Region[Any]) -> AddressRange[Any]:

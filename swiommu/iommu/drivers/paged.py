@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from swiommu.address import BusAddr, PhysAddr, align_up
-from swiommu.errors import AddressInUse, Busy, InvalidArgument, NotFound, SwiommuError
+from swiommu.errors import Busy, InvalidArgument, NotFound
 from swiommu.iommu.backing import backing, require_sources, table_pages, walker_of
 from swiommu.iommu.domain import READ_WRITE, Domain
 from swiommu.iommu.drivers.table_writer import TableWriter, require_flush
@@ -18,12 +18,13 @@ from swiommu.iommu.mapping import Mapping
 from swiommu.iommu.partial import mapped_stretch, require_partial
 from swiommu.iommu.stacked import require_in_use
 from swiommu.layer import Paged
+from swiommu.locking import locked
 from swiommu.pagetable import MOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from swiommu.address import BusRange, BusSpace, PhysSpace, Prot
+    from swiommu.address import AddressRange, BusRange, BusSpace, PhysSpace, Prot
     from swiommu.iommu.backing import Backing
     from swiommu.iommu.iova import IovaPolicy
     from swiommu.layer import Node
@@ -161,10 +162,12 @@ class PagedDomain(TableWriter[A]):
                 walker=reads,
                 in_use=in_use,
             )
-        except SwiommuError:
+        except BaseException:
             self.table.dissolve()
             self._free_tables()
             raise
+        self.running = self._deferred.running
+        self._owed_memory: list[tuple[Sequence[AddressRange[Any]], Mapping[Any] | None]] = []
         self.frames = frames
         self._guarded = self._guarded or partial not in {None, "kernel"}
         self._backing: Backing = backing(frames, orders, below, self._highest_output(), self.stack_granule, format)
@@ -175,20 +178,21 @@ class PagedDomain(TableWriter[A]):
 
         Memory is taken before the bus range, as in dma-iommu, and given back if anything that follows fails.
         """
-        self._require_live()
-        size, align = self._rounded(size, align)
-        self._require_prot(prot)
-        highest = self._highest(limit)
-        runs, below = self._backing.take(size, prot)
-        try:
-            at = self._place(runs, size, align, int(prot), highest)
-        except SwiommuError:
-            self._backing.give(self._pieces(runs), below)
-            raise
-        if self.below is not None:
-            self._note_uses(at, runs)
-        mapping = Mapping(self._bus_range(at, size), self._pieces(runs), prot, self, True, below)
-        return self._remember(mapping, at, at + size)
+        with self.lock:
+            self._require_live()
+            size, align = self._rounded(size, align)
+            self._require_prot(prot)
+            highest = self._highest(limit)
+            runs, below = self._backing.take(size, prot)
+            try:
+                at = self._place(runs, size, align, int(prot), highest)
+            except BaseException:
+                self._give_memory(self._pieces(runs), below)
+                raise
+            if self.below is not None:
+                self._note_uses(at, runs)
+            mapping = Mapping(self._bus_range(at, size), self._pieces(runs), prot, self, True, below)
+            return self._remember(mapping, at)
 
     def _bind(
         self, runs: list[tuple[int, int]], prot: Prot, highest: int, align: int, below: Mapping[Any] | None = None
@@ -207,10 +211,12 @@ class PagedDomain(TableWriter[A]):
         if self.below is not None:
             self._note_uses(at + offset, runs)
         mapping = Mapping(self._bus_range(at + offset, size), self._pieces(runs), prot, self, False, below)
-        return self._remember(mapping, at, at + owned)
+        return self._remember(mapping, at)
 
     def let_go(self, mapping: Mapping[A]) -> None:
         """Unmap, flush (or queue for it), then give back the bus range and the memory; see `Domain.release`."""
+        if mapping.owns_memory and self._backing.may_refuse() and self.held(mapping):
+            self.require_givable(mapping)
         start, stop = self._forget(mapping)
         gather = IotlbGather(self._flush, queued=self.flush_queue is not None)
         at, cleared = start, 0
@@ -218,10 +224,38 @@ class PagedDomain(TableWriter[A]):
             done = self._take_out(at, stop - at, gather).size
             cleared += done
             at += done or self._step(at, stop)
-        self._finish_unmap(gather, cleared, [(start, stop)])
-        if mapping.owns_memory or mapping.below is not None:
-            self._backing.give(mapping.pieces, mapping.below)
+        try:
+            self._finish_unmap(gather, cleared, [(start, stop)])
+        finally:
+            if mapping.owns_memory or mapping.below is not None:
+                self._give_memory(mapping.pieces, mapping.below)
+        if self._raised is not None:
+            self._raise_told()
 
+    def require_givable(self, mapping: Mapping[A]) -> None:
+        """`Busy` if the memory of a mapping can't go back, because frames of it are pinned."""
+        if mapping.owns_memory:
+            self._backing.require_givable(mapping.pieces, mapping.below)
+
+    def _give_memory(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
+        try:
+            self._backing.give(pieces, below)
+        except BaseException:
+            self._owed_memory.append((pieces, below))
+            self.owes = True
+            raise
+
+    def _settle(self) -> None:
+        super()._settle()
+        owed, self._owed_memory = self._owed_memory, []
+        for place, each in enumerate(owed):
+            try:
+                self._give_memory(*each)
+            except BaseException:
+                self._owed_memory += owed[place + 1 :]
+                raise
+
+    @locked
     def hold(self, where: BusRange) -> None:
         """Keep bus addresses, whole granules, for a caller who maps there himself, until `drop`.
 
@@ -244,14 +278,15 @@ class PagedDomain(TableWriter[A]):
                 start=start,
                 size=where.size,
             )
-        self.iova.take(start, where.size)
+        self._take(start, where.size)
         try:
             self._owned.add(start, where.stop)
-        except AddressInUse:
-            self.iova.free(start, where.size)
+        except BaseException:
+            self._return_bus([(start, where.stop)])
             raise
         self._held.add(start)
 
+    @locked
     def drop(self, where: BusRange) -> None:
         """Give back what `hold` kept: `NotFound` if that was another range, `Busy` while some of it is mapped."""
         self._require_live()
@@ -262,23 +297,32 @@ class PagedDomain(TableWriter[A]):
             raise Busy(f"some of {where!r} is mapped in the domain of {self.input_space.name!r}", start=start)
         self._held.remove(start)
         self._owned.remove(start)
-        self.iova.free(start, where.size)
+        self._return_bus([(start, where.stop)])
 
     def iova_to_phys(self, iova: BusAddr) -> A | None:
         """From the page table; see `Domain.iova_to_phys`."""
         self._require_input(iova)
-        found = self.table.lookup(iova.value) if iova.value <= self.aperture_last else None
+        with self.lock:
+            found = self.table.lookup(iova.value) if iova.value <= self.aperture_last else None
         return None if found is None else self._at(found[0])
 
+    @locked
     def check(self) -> None:
-        """As `Domain.check`; the table, the policy and the queue are sound, the stats know the tables."""
+        """As `Domain.check`; the table, the policy and the queue are sound, the stats know the tables.
+
+        All memory that was taken is that of a mapping or of a table, and none of it is free.
+        """
         super().check()
         self.table.check()
         self.iova.check()
+        self._deferred.check()
+        owners: list[Mapping[A]] = [each for each in self._mappings.values() if each.owns_memory]
+        self._backing.check([*((each.pieces, each.below) for each in owners), *self._owed_memory])
         if self.flush_queue is not None:
             self.flush_queue.check()
         pages = self.table.table_pages, len(self._deferred)
-        assert self.stats.table_pages == sum(pages), f"{self.stats}, table pages in use and waiting: {pages}"
+        dump = f"{self.stats}, {self._deferred.pages} table pages, in use and waiting: {pages}"
+        assert self.stats.table_pages == self._deferred.pages == sum(pages), dump
 
     def can_give_up(self, iova: int, size: int) -> tuple[int, int]:
         """Whole granules; `Busy` if a larger leaf is not split and only a part of it would go."""
@@ -346,7 +390,8 @@ class PagedDomain(TableWriter[A]):
         >>> before = domain.stats.invalidations; gather.sync(); before, domain.stats.invalidations
         (0, 1)
         """
-        return self._unmap(*self._to_unmap(iova, size), gather)
+        with self.lock:
+            return self._unmap(*self._to_unmap(iova, size), gather)
 
     def _unmap(self, iova: int, size: int, into: IotlbGather | None = None) -> int:
         gather = IotlbGather(self._flush, queued=self.flush_queue is not None) if into is None else into
@@ -365,13 +410,18 @@ class PagedDomain(TableWriter[A]):
         ranges = [
             gap for start, end in stretches for part in self._owned.gaps(start, end) for gap in self._direct.gaps(*part)
         ]
-        if into is not None and self.flush_queue is None:
-            self._leave_to(gather, ranges)
-        else:
-            self._finish_unmap(gather, cleared, ranges)
-        self._tell_of_writes(gone)
+        try:
+            if into is not None and self.flush_queue is None:
+                self._leave_to(gather, ranges)
+            else:
+                self._finish_unmap(gather, cleared, ranges)
+        finally:
+            self._tell_of_writes(gone)
+        if self._raised is not None:
+            self._raise_told()
         return gone.size
 
+    @locked
     def enforce_cache_coherency(self) -> bool:
         """Let what is mapped from now on be coherent, whatever devices say of snooping; False if the format can't.
 
@@ -394,8 +444,7 @@ class PagedDomain(TableWriter[A]):
     def _destroy(self) -> None:
         self.flush()
         self.table.close()
-        self._free_tables()
-        self._note_tables()
+        self.owes = True  # the tables
 
     @contextmanager
     def dry_run(self) -> Iterator[None]:
@@ -413,10 +462,14 @@ class PagedDomain(TableWriter[A]):
         >>> domain.stats.maps, domain.stats.table_pages, domain.frames.free_count
         (0, 1, 255)
         """
-        saved = self.flush_queue, self.exposure, self.stats
-        self.flush_queue, self.exposure, self.stats = None, copy.copy(self.exposure), copy.copy(self.stats)
-        try:
-            with self.iova.dry_run(), self.below.dry_run() if isinstance(self.below, PagedDomain) else nullcontext():
-                yield
-        finally:
-            self.flush_queue, self.exposure, self.stats = saved
+        with self.lock:
+            saved = self.flush_queue, self.exposure, self.stats
+            self.flush_queue, self.exposure, self.stats = None, copy.copy(self.exposure), copy.copy(self.stats)
+            try:
+                with (
+                    self.iova.dry_run(),
+                    self.below.dry_run() if isinstance(self.below, PagedDomain) else nullcontext(),
+                ):
+                    yield
+            finally:
+                self.flush_queue, self.exposure, self.stats = saved

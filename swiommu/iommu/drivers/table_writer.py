@@ -5,21 +5,23 @@ from __future__ import annotations
 import copy
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from swiommu.address import BusAddr, PhysAddr, align_up, as_integer, as_integers
-from swiommu.errors import AddressInUse, InvalidArgument, SwiommuError
+from swiommu.errors import AddressInUse, InvalidArgument, NotAnInteger, NotFound, SwiommuError
 from swiommu.iommu.commands import chunks
 from swiommu.iommu.deferred_tables import DeferredTables
 from swiommu.iommu.domain import Domain
 from swiommu.iommu.flush_queue import Exposure, FlushQueue
 from swiommu.iommu.gather import IotlbGather
 from swiommu.layer import invalidate
+from swiommu.locking import locked, run_all
 from swiommu.pagetable import RadixTable, page_size_choice
 from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from swiommu.address import Prot
     from swiommu.iommu.iova import IovaPolicy
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TableWriter", "require_flush"]
 
+_POLICY = "an address policy"
 _log = logging.getLogger(__name__)
 
 A = TypeVar("A", PhysAddr, BusAddr)
@@ -52,18 +55,23 @@ class TableWriter(Domain[A]):
         self.now = 0
         self.on_data_page_write: list[Callable[[DataPageWrite], None]] = []
         self.exposure = Exposure()
+        self._raised: BaseException | None = None  # by who watches the table, during an unmap
+        self._owed: list[tuple[int, int]] = []  # bus addresses that the policy has not taken back yet
         self._cpus, self._hz = as_integers(cpus=cpus, hz=hz)
         self.flush_queue = self._new_queue() if flush == "lazy" else None
         self._deferred = DeferredTables(pages)
         try:
             self.table = RadixTable(form, self._deferred)
-        except SwiommuError:
+        except BaseException:
             self._free_tables()  # a root that no walk would reach
             raise
         self._smallest_table = form.granule << form.levels[-1].bits  # what it maps, in bytes
         self._direct = RangeSet()  # withheld, but for the owner to map
         self._replaced: list[tuple[int, int]] = []
-        self.table.on_replace = lambda iova, size: self._replaced.append((iova, size))
+        self.table.on_replace = self._note_replaced
+
+    def _note_replaced(self, iova: int, size: int) -> None:
+        self._replaced.append((iova, size))
 
     # -- time, and who calls
 
@@ -79,9 +87,11 @@ class TableWriter(Domain[A]):
             raise InvalidArgument(f"no CPU {cpu}: there are {self._cpus}", cpu=cpu)
         self.iova.cpu = cpu
 
+    @locked
     def advance(self, now_ns: int) -> None:
         """Let time pass up to ``now_ns``: a flush that is due by then happens when it is due. Time never goes back."""
         now_ns = as_integer(now_ns, "now_ns")
+        self._require_live()
         if self.flush_queue is not None:
             self.flush_queue.advance(now_ns)
             self.exposure.passed(now_ns)
@@ -89,14 +99,25 @@ class TableWriter(Domain[A]):
         self.iova.advance(now_ns)
         self.now = max(self.now, now_ns)
 
+    @locked
     def flush(self) -> None:
-        """Let what waits for a flush go now; nothing waits where flushes are strict."""
-        if self.flush_queue is not None and len(self.flush_queue):
-            self.flush_queue.fire(self.now)
-            self._note_tables()
+        """Let what waits for a flush go now; nothing waits where flushes are strict.
 
+        What an address policy, a table memory or the domain below raised for when it was given back goes now, too.
+        """
+        self._require_live()
+        if self.owes:
+            self._settle()
+        if self.flush_queue is not None and len(self.flush_queue):
+            try:
+                self.flush_queue.fire(self.now)
+            finally:
+                self._note_tables()
+
+    @locked
     def flush_lazily(self) -> None:
         """Let flushes wait from now on, as ``flush="lazy"`` does from the start. Source: ``iommu_dma_init_fq``."""
+        self._require_live()
         if self.flush_queue is None:
             self.flush_queue = self._new_queue()
             self.flush_queue.advance(self.now)
@@ -106,28 +127,106 @@ class TableWriter(Domain[A]):
 
     def gather(self) -> IotlbGather:
         """An empty gather, whose ``sync`` flushes what it holds and gives back what waited for that."""
+        return IotlbGather(self._flush_gathered, done=self._flushed)
 
-        def flush(start: int, last: int) -> None:
-            self._flush(start, last)
-            for waiting in gather.waiting:
-                self._free_flushed(waiting, self.iova.cpu)
+    @locked
+    def _flush_gathered(self, start: int, last: int) -> None:
+        self._flush(start, last)
+
+    @locked
+    def _flushed(self, gather: IotlbGather) -> None:
+        # Nothing that a gather has waiting is in reach any more.
+        try:
+            while gather.waiting:
+                self._free_flushed(gather.waiting[0], self.iova.cpu)
+                del gather.waiting[0]
+        except BaseException:
+            for ranges, freelist in gather.waiting:
+                self._owe(ranges)
+                self._deferred.hold(freelist)
             gather.waiting.clear()
+            raise
+        finally:
             self._note_tables()
-
-        gather: IotlbGather = IotlbGather(flush)
-        return gather
 
     # -- writing and clearing the table
 
     def _place(self, runs: list[tuple[int, int]], size: int, align: int, bits: int, highest: int) -> int:
-        # A bus range for `runs`, all whole granules, mapped; or nothing has changed.
-        at = self.iova.alloc(size, highest, align)
+        # A bus range for `runs`, all whole granules, owned and mapped; or nothing has changed.
+        at = self._choose(size, highest, align)
         try:
             self._write(at, runs, bits)
-        except SwiommuError:
-            self.iova.free(at, size)
+        except BaseException:
+            self._owned.remove(at)
+            self._return_bus([(at, at + size)])
             raise
         return at
+
+    def _choose(self, size: int, highest: int, align: int) -> int:
+        # Bus addresses by the policy, which may be anybody's: what can't be is refused before anything was written.
+        running = self.running
+        running.what = _POLICY
+        try:
+            at = self.iova.alloc(size, highest, align)
+        finally:
+            running.what = None
+        if type(at) is not int or at & (align - 1) or not 0 <= at <= highest - size + 1:
+            self._distrust(at, size, highest, align)
+            at = as_integer(at, "iova")
+        try:
+            self._owned.add(at, at + size)
+        except AddressInUse as error:
+            raise AddressInUse(
+                f"the address policy answered {at:#x} for {size} bytes: {error}", iova=at, size=size
+            ) from None
+        return at
+
+    def _distrust(self, answer: object, size: int, highest: int, align: int) -> None:
+        said = f"the address policy answered {answer!r} for {size} bytes aligned to {align:#x} up to {highest:#x}"
+        try:
+            at = as_integer(answer, "iova")
+        except NotAnInteger:
+            raise SwiommuError(f"{said}, which is no address", size=size) from None
+        if not 0 <= at <= highest - size + 1:
+            raise SwiommuError(f"{said}, which is out of these bounds", iova=at, size=size)
+        if at & (align - 1):  # not given back: that might free what is beside it
+            raise SwiommuError(f"{said}, which is not aligned", iova=at, size=size, align=align)
+
+    def _take(self, start: int, size: int) -> None:
+        running = self.running
+        running.what = _POLICY
+        try:
+            self.iova.take(start, size)
+        finally:
+            running.what = None
+
+    def _return_bus(self, ranges: list[tuple[int, int]]) -> None:
+        # To the policy; what it does not take back now is owed to it.
+        running, done = self.running, 0
+        running.what = _POLICY
+        try:
+            for start, stop in ranges:
+                self.iova.free(start, stop - start)
+                done += 1
+        except NotFound:
+            done += 1  # the policy says that it has not got these
+            raise
+        finally:
+            running.what = None
+            if done < len(ranges):
+                self._owe(ranges[done:])
+
+    def _owe(self, ranges: list[tuple[int, int]]) -> None:
+        self._owed += ranges
+        self.owes = True
+
+    def _settle(self) -> None:
+        owed, self._owed, self.owes = self._owed, [], False
+        try:
+            self._return_bus(owed)
+            self._free_tables()
+        finally:
+            self._note_tables()
 
     def _write(self, iova: int, runs: list[tuple[int, int]], bits: int) -> None:
         table, bitmap, granule = self.table, self.pgsize_bitmap, self.granule
@@ -142,14 +241,19 @@ class TableWriter(Domain[A]):
                     refs += table.walk_refs[pgsize] * count
                     at += pgsize * count
                     paddr += pgsize * count
-        except SwiommuError:
+        except BaseException:
             self._note_tables()  # the peak
-            if at > iova:
-                table.unmap(iova, at - iova)
-                self._flush(iova, at - 1)  # a table that was there before, empty, may have gone: walks may be in it
-            self._flush_replaced()
-            self._free_tables()
-            self._note_tables()
+            try:
+                if at > iova:
+                    table.remove(iova, at - iova, tell=False)
+                    if table.watch is not None:
+                        self._tell_unmapped([(iova, at)])
+                        self._raised = None  # what stopped the map comes out
+                    self._flush(iova, at - 1)  # a table that was there before, empty, may have gone: walks may be in it
+                self._flush_replaced()
+                self._free_tables()
+            finally:
+                self._note_tables()
             raise
         if self._replaced:
             self._flush_replaced()
@@ -168,9 +272,8 @@ class TableWriter(Domain[A]):
         taken = [] if owned else self._take_bus(iova, size, live)
         try:
             self._write(iova, [(paddr, paddr + size)], int(prot))
-        except SwiommuError:
-            for start, stop in taken:
-                self.iova.free(start, stop - start)
+        except BaseException:
+            self._return_bus(taken)
             raise
 
     def _live_in_the_way(self, iova: int, paddr: int, size: int) -> list[tuple[int, int]]:
@@ -190,12 +293,13 @@ class TableWriter(Domain[A]):
         try:
             for at, stop in self._direct.gaps(iova, iova + size):
                 for start, end in _without(live, at, stop):
-                    self.iova.take(start, end - start)
+                    self._take(start, end - start)
                     taken.append((start, end))
-        except AddressInUse as error:
-            for start, end in taken:
-                self.iova.free(start, end - start)
-            raise self.rules.occupied(str(error), **error.numbers) from None
+        except BaseException as error:
+            self._return_bus(taken)
+            if isinstance(error, AddressInUse):
+                raise self.rules.occupied(str(error), **error.numbers) from None
+            raise
         return taken
 
     def _require_free(self, first: int, last: int, *, direct: bool) -> None:
@@ -232,8 +336,10 @@ class TableWriter(Domain[A]):
         return first & -self.granule, min(align_up(last + 1, self.granule), self.aperture_last + 1)
 
     def _take_out(self, iova: int, size: int, gather: IotlbGather) -> Removal:
-        gone = self.table.remove(iova, size)
+        gone = self.table.remove(iova, size, tell=False)
         runs, done, gathers = gone.runs, gone.size, self.rules.gathers
+        if runs and self.table.watch is not None:
+            self._tell_unmapped(gone.stretches)
         if gone.irregular:
             self._gather_calls(iova, size, gone, gather)
         elif gathers == "range" or gather.queued:
@@ -272,8 +378,22 @@ class TableWriter(Domain[A]):
     def _tell_of_writes(self, gone: Removal) -> None:
         for each in gone.walked:
             _log.warning("the domain of %r: %s", self.input_space.name, each)
-            for told in tuple(self.on_data_page_write):
-                told(each)
+        if gone.walked:
+            run_all([partial(told, each) for each in gone.walked for told in self.on_data_page_write])
+
+    def _tell_unmapped(self, stretches: Sequence[tuple[int, int]]) -> None:
+        # Who watches the table is told before anything is flushed; what is raised comes out when all is done.
+        watch = self.table.watch
+        assert watch is not None, "nobody watches"
+        try:
+            run_all([partial(watch, "unmap", start, stop - start) for start, stop in stretches])
+        except BaseException as error:  # noqa: BLE001 - see `_raise_told`
+            self._raised = self._raised or error
+
+    def _raise_told(self) -> None:
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
 
     def _step(self, at: int, stop: int) -> int:
         # The bytes from `at`, which can't be taken out, to what may be: over what was unmapped by hand.
@@ -285,18 +405,19 @@ class TableWriter(Domain[A]):
     def _finish_unmap(self, gather: IotlbGather, cleared: int, ranges: list[tuple[int, int]]) -> None:
         # `ranges` of bus addresses, and the tables that became empty, go back when no stale entry can lead there.
         self.stats.unmaps += 1
-        if self.flush_queue is None:
-            gather.sync()
-            for start, stop in ranges:
-                self.iova.free(start, stop - start)
-            if self._deferred.waiting:
-                self._free_tables()
-        else:
-            self.exposure.operation()
-            if cleared:
-                self.exposure.unmapped(self.now, cleared)
-            self.flush_queue.queue((ranges, self._deferred.collect()), self.now, cpu=self.iova.cpu)
-        self._note_tables()
+        try:
+            if self.flush_queue is None:
+                gather.sync()
+                self._return_bus(ranges)
+                if self._deferred.waiting:
+                    self._free_tables()
+            else:
+                self.exposure.operation()
+                if cleared:
+                    self.exposure.unmapped(self.now, cleared)
+                self.flush_queue.queue((ranges, self._deferred.collect()), self.now, cpu=self.iova.cpu)
+        finally:
+            self._note_tables()
 
     def _leave_to(self, gather: IotlbGather, ranges: list[tuple[int, int]]) -> None:
         self.stats.unmaps += 1
@@ -304,16 +425,31 @@ class TableWriter(Domain[A]):
         self._note_tables()
 
     def _free_flushed(self, unmapped: tuple[list[tuple[int, int]], list[int]], cpu: int) -> None:
+        # What is left of the two lists if this raises was not given back.
         ranges, freelist = unmapped
+        running = self.running
         caller, self.iova.cpu = self.iova.cpu, cpu
-        for start, stop in ranges:
-            self.iova.free(start, stop - start)
-        self.iova.cpu = caller
+        running.what = _POLICY
+        try:
+            while ranges:
+                start, stop = ranges[0]
+                self.iova.free(start, stop - start)
+                del ranges[0]
+        except NotFound:
+            del ranges[0]  # the policy says that it has not got these
+            raise
+        finally:
+            running.what = None
+            self.iova.cpu = caller
         self._deferred.free_now(freelist)
 
     def _free_tables(self) -> None:
-        # Those that wait in no queue.
-        self._deferred.free_now(self._deferred.collect())
+        # Those that wait in no queue; what is not given back because this raises is owed.
+        try:
+            self._deferred.free_collected()
+        except BaseException:
+            self.owes = True
+            raise
 
     def _flush_replaced(self) -> None:
         # Large leaves have taken the place of tables, which walks may still be in.

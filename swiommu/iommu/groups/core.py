@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from swiommu.errors import Busy, InvalidArgument, NotPermitted, SwiommuError
+from swiommu.errors import Busy, InvalidArgument, NotPermitted
 from swiommu.iommu.attaching import move
 from swiommu.iommu.groups.default_domain import Defaults, follow_members, map_direct, setup_default_domain
 from swiommu.iommu.groups.events import GroupEvent
@@ -62,15 +62,15 @@ class IommuCore:
             raise Busy(f"device {device.name!r} is attached to the domain of {device.domain.input_space.name!r}")
         member = Member(device=device, **facts)
         group = self._find(member, hardware)
-        self._add(group, member)
         try:
+            self._add(group, member)
             if group.default_domain is not None:
                 map_direct(group.default_domain, member)
             if group.domain is not None:
                 group.set_device_domain(member, group.domain)
             elif not defer:
                 setup_default_domain(group, self.defaults)
-        except SwiommuError:
+        except BaseException:
             self._remove(group, member)
             raise
         follow_members(group, self.defaults)
@@ -124,7 +124,12 @@ class IommuCore:
         member.device.group = None
         if member.pci is not None:
             member.pci.group = None
-        group.tell(GroupEvent.remove(member.device.name, group.id))
+        try:
+            group.tell(GroupEvent.remove(member.device.name, group.id))
+        finally:
+            self._give_up(group)
+
+    def _give_up(self, group: IommuGroup) -> None:
         if group.members:
             follow_members(group, self.defaults)
             return

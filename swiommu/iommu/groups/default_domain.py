@@ -102,7 +102,7 @@ def setup_default_domain(group: IommuGroup, defaults: Defaults, wanted: DomainTy
         if failed:  # some drivers need a device before they map
             for member in group.members:
                 map_direct(domain, member)
-    except SwiommuError:
+    except BaseException:
         if old is not None and group.domain is domain:
             group.set_domain(old, must_succeed=True)
         if group.domain is not domain:  # else it is the first, and goes when the device is given up

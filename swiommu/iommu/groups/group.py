@@ -171,8 +171,8 @@ class IommuGroup:
         for place, member in enumerate(self.members):
             try:
                 self.set_device_domain(member, domain, must_succeed=must_succeed)
-            except SwiommuError as error:
-                if must_succeed:
+            except BaseException as error:
+                if must_succeed and isinstance(error, SwiommuError):
                     _log.warning("device %s can't have %r: %s", member.device.name, domain, error)
                     continue
                 self._put_back(self.members[: place + 1])

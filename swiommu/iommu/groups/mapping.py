@@ -80,7 +80,7 @@ def sync_map(domain: IommuDomain, iova: int, size: int) -> None:
     if domain.owner.sync_map is not None:
         try:
             domain.owner.sync_map(domain, iova, size)
-        except SwiommuError:
+        except BaseException:
             unmap_range(domain, iova, size)
             raise
 
@@ -203,7 +203,7 @@ def map_sg(domain: IommuDomain, iova: int, entries: Sequence[SgEntry], prot: int
         for start, length in _merged(entries):
             map_range(domain, iova + mapped, start, length, prot, gfp, sync=False)
             mapped += length
-    except SwiommuError:
+    except BaseException:
         unmap_range(domain, iova, mapped)
         raise
     sync_map(domain, iova, mapped)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.errors import Busy, InvalidArgument, Loop, NotFound, SwiommuError
+from swiommu.errors import Busy, InvalidArgument, Loop, NotFound
 from swiommu.layer.cache import invalidate
 from swiommu.layer.graph.fit import refuse_misfit
 from swiommu.layer.path import members
@@ -53,7 +53,7 @@ def connect(upper: Node, *lowers: Node) -> None:
     join(upper, lowers)
     try:
         refuse_misfit(upper, f"{upper.name!r} can't be put on {_names(lowers)}: ")
-    except SwiommuError:
+    except BaseException:
         part(upper)
         raise
     invalidate(upper)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import attrs
 
 from swiommu.address import Access, Prot
-from swiommu.errors import InvalidArgument, SwiommuError
+from swiommu.errors import InvalidArgument
 from swiommu.layer.attributes import NEUTRAL, PERMISSIONS, READ_WRITE, MemoryType, allowed
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer, Read
 from swiommu.layer.doors import access
@@ -84,7 +84,7 @@ class Shadow(Layer):
         self.table = RadixTable(format, self._tables, rightless=True)
         try:
             self.sync()
-        except SwiommuError:
+        except BaseException:
             self.table.dissolve()
             raise
 
@@ -102,7 +102,7 @@ class Shadow(Layer):
         try:
             for piece in fresh:
                 self._hold(table, piece)
-        except SwiommuError:
+        except BaseException:
             table.dissolve()
             raise
         self.table.dissolve()
