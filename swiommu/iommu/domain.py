@@ -287,7 +287,7 @@ class Domain(Stacked[A]):
         """Take ``device`` off; `NoDevice` if it is not attached here. A domain that it had before has it again."""
         if device.domain is not self:
             raise NoDevice(f"device {device.name!r} is not attached to the domain of {self.input_space.name!r}")
-        self._require_live()
+        self._require_outside()
         held = next((held for other, held in self._had if other is device), None)
         if held is None:
             require_detachable(device)

@@ -65,10 +65,13 @@ class Door(Generic[A]):
         if self.destroyed or self.running.what or self.notifying.what:
             self._not_now()
 
-    def _not_now(self) -> None:
+    def _require_outside(self) -> None:
         running = self.running.what or self.notifying.what
         if running is not None:
             raise Busy(f"{running} may not change the domain of {self.input_space.name!r}: it runs inside a call of it")
+
+    def _not_now(self) -> None:
+        self._require_outside()
         raise InvalidArgument(f"the domain of {self.input_space.name!r} was destroyed")
 
     def _settle(self) -> None:

@@ -91,7 +91,7 @@ class TableWriter(Domain[A]):
     def advance(self, now_ns: int) -> None:
         """Let time pass up to ``now_ns``: a flush that is due by then happens when it is due. Time never goes back."""
         now_ns = as_integer(now_ns, "now_ns")
-        self._require_live()
+        self._require_outside()
         if self.flush_queue is not None:
             self.flush_queue.advance(now_ns)
             self.exposure.passed(now_ns)
@@ -105,7 +105,7 @@ class TableWriter(Domain[A]):
 
         What an address policy, a table memory or the domain below raised for when it was given back goes now, too.
         """
-        self._require_live()
+        self._require_outside()
         if self.owes:
             self._settle()
         if self.flush_queue is not None and len(self.flush_queue):
@@ -117,7 +117,7 @@ class TableWriter(Domain[A]):
     @locked
     def flush_lazily(self) -> None:
         """Let flushes wait from now on, as ``flush="lazy"`` does from the start. Source: ``iommu_dma_init_fq``."""
-        self._require_live()
+        self._require_outside()
         if self.flush_queue is None:
             self.flush_queue = self._new_queue()
             self.flush_queue.advance(self.now)
