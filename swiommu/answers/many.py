@@ -32,7 +32,7 @@ class Comparisons:
 
     @property
     def verdict(self) -> str:
-        """For every design the largest need over all sources, and where it lost requests that no memory saves.
+        """For every design the largest need over all sources, its pool beside it, and where no memory is enough.
 
         Where no needs were looked for, what it lost.
         """
@@ -43,7 +43,9 @@ class Comparisons:
             rows = [row for answer in self.each for row in answer.rows if row.name == name]
             needs = [row.bytes_needed for row in rows if row.bytes_needed is not None]
             helpless = sum(row.bytes_needed is None and row.lost > 0 for row in rows)
-            words = [f"needs up to {mib(max(needs))}"] if needs else []
+            pool = max(row.pool_bytes for row in rows)
+            beside = f" beside a bounce pool of {mib(pool)}" if pool else ""
+            words = [f"needs up to {mib(max(needs))}{beside}"] if needs else []
             if helpless:
                 words.append(f"loses requests at any size in {counted(helpless, 'source')}")
             if words:

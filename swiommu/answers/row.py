@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Row", "recorded_row", "row_of"]
 
 _NO_COST = "no cost vector was given: a cost needs a price per reference, invalidation and copied byte"
-_UNBOUNDED = "without translation a freed buffer stays reachable for ever: unbounded"
+_UNBOUNDED = "without translation a freed buffer stays within reach of the device: unbounded"
 _FROM_TRACE = "this row comes from the trace, not from a model"
 
 

@@ -75,7 +75,14 @@ class Words:
 
 
 COLUMNS: tuple[Column | Words, ...] = (
-    Column("Requests", "failed", "failed", "", "Requests not served, whoever else could serve them.", count),
+    Column(
+        "Requests",
+        "failed",
+        "failed",
+        "",
+        "Requests that the design does not serve, of those too that failed in the recording.",
+        count,
+    ),
     Column("Requests", "lost", "lost", "", "Served by the recorded kernel, failed by this design.", count),
     Column("Requests", "gained", "gained", "", "Failed in the recording; this design could have served them.", count),
     Column(

@@ -73,8 +73,9 @@ def assumptions(answer: Comparison) -> list[tuple[str, str]]:
         "Requests": "A request is one driver call. Designs see size, device, time and mask, never the address that the "
         "kernel gave. A MAP points at pages that exist already, so it takes no data memory in any design.",
         "Censored": f"{counted(workload.censored, 'request')} failed in the recording. How long they would have lived "
-        "is unknown, so each is tried, counted and given back at once: demand is understated.",
-        "Failures": "A request that a design fails takes its own end and its syncs with it.",
+        "is unknown, so each is tried, counted and given back at once: real demand may be higher.",
+        "Failures": "A request that a design fails takes its own end and its syncs with it. Without translation a MAP "
+        "takes no memory, so what a design without it loses of MAPs is lost in any memory.",
         "Masks": _masks(answer),
         **_knobs(answer.knobs),
         "Copies": "Bytes are copied at map, at unmap, and at the syncs that were recorded; a kernel that bounced "

@@ -30,6 +30,12 @@ def test_several_traces_and_what_holds_over_all(swiommu):
     )
 
 
+def test_a_pool_stands_beside_the_need_over_all_traces(swiommu):
+    trace = TRACES / "arm64-6.12-smmu-qtrace-s103.trace.gz"
+    text = answered(swiommu("compare", trace, trace, "--design", "swiotlb"))
+    assert text.splitlines()[-1] == "Over 2 sources: swiotlb needs up to 2 MiB beside a bounce pool of 2 MiB."
+
+
 def test_several_traces_without_needs_tell_what_is_lost(swiommu):
     names = ("passthrough", "iommu-strict")
     options = [word for name in names for word in ("--design", name)]

@@ -111,4 +111,4 @@ class Backend(Protocol):
         """Free bytes that could serve an ALLOC if placement were no matter."""
 
     def exposure(self) -> Exposure | None:
-        """How long what was unmapped stayed reachable; None: for ever."""
+        """How long what was unmapped stayed reachable; None: without a bound."""
