@@ -175,7 +175,7 @@ def compare(
         if keep_outcomes:
             outcomes[design.name] = outcome
         need = bytes_needed(workload, design, knobs) if with_need else None
-        row = _priced(row_of(workload, outcome, need, _failed_at(need, workload, outcome, knobs)), cost)
+        row = _priced(row_of(workload, outcome, _with_failures(need, workload, outcome, knobs)), cost)
         row.same_as = next((other.name for other in rows if _same(other, row)), None)
         rows.append(row)
     return Comparison(
@@ -213,16 +213,19 @@ def _design(design: str | Design) -> Design | None:
     return None if design == AS_RECORDED else find_design(design)
 
 
-def _failed_at(need: Need | None, workload: Workload, outcome: Outcome, knobs: Knobs) -> int | None:
-    """How many of all requests fail in the memory that loses nothing: of those that failed when recorded, that is."""
+def _with_failures(need: Need | None, workload: Workload, outcome: Outcome, knobs: Knobs) -> Need | None:
+    """The need, and how many of all requests fail in that memory: of those that failed when recorded, that is."""
     if need is None or need.bytes is None:
-        return None
+        return need
     if not workload.censored:
-        return 0
+        return attrs.evolve(need, failed=0)
     plan = plan_of_size(workload, need.bytes)
     if (plan.mode, plan.bytes) != (outcome.plan.mode, outcome.plan.bytes):
-        outcome = replay(workload, outcome.design, plan, knobs)
-    return outcome.ledger.failed.total()
+        try:
+            outcome = replay(workload, outcome.design, plan, knobs)
+        except InputError as error:  # where memory is scarce, trying takes longer
+            return attrs.evolve(need, why=error.reason)
+    return attrs.evolve(need, failed=outcome.ledger.failed.total())
 
 
 def _priced(row: Row, cost: CostVector | None) -> Row:

@@ -178,16 +178,16 @@ def recorded_row(workload: Workload) -> Row:
     )
 
 
-def row_of(workload: Workload, outcome: Outcome, need: Need | None, failed_at_need: int | None = None) -> Row:
-    """The row of one design's run; ``need`` is None when it was not asked for.
-
-    ``failed_at_need`` counts the requests of all kinds that fail in that memory, those that failed when recorded too.
-    """
+def row_of(workload: Workload, outcome: Outcome, need: Need | None) -> Row:
+    """The row of one design's run; ``need`` is None when it was not asked for."""
     ledger, counters, design = outcome.ledger, outcome.counters, outcome.design
     waste, lendable = ledger.mean()
     why = {"cost": _NO_COST}
+    reason = "not asked for" if need is None else need.why
     if need is None or need.bytes is None:
-        why["bytes_needed"] = why["failed_at_need"] = "not asked for" if need is None else need.why
+        why["bytes_needed"] = reason
+    if need is None or need.failed is None:
+        why["failed_at_need"] = reason
     exposure = outcome.exposure
     exposure_bytes = _reachable(workload, why) if exposure is None else exposure.bytes
     if exposure is None:
@@ -209,7 +209,7 @@ def row_of(workload: Workload, outcome: Outcome, need: Need | None, failed_at_ne
         gained_bytes=ledger.gained_bytes,
         not_applicable=ledger.not_applicable,
         bytes_needed=need.bytes if need else None,
-        failed_at_need=failed_at_need,
+        failed_at_need=need.failed if need else None,
         peak_live_bytes=ledger.peak_live_bytes,
         peak_map_bytes=ledger.peak_map_bytes,
         reserved_bytes=outcome.reserved_bytes,

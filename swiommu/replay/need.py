@@ -35,10 +35,14 @@ _REACH = 3 << 30  # no more than a region that every 32-bit device reaches whole
 
 @attrs.frozen
 class Need:
-    """``bytes`` that suffice (None: no size does, ``why`` says so)."""
+    """``bytes`` that suffice (None: no size does), and how many of all requests fail in them (None: not counted).
+
+    ``why`` says why one of them is None.
+    """
 
     bytes: int | None
     why: str = ""
+    failed: int | None = None
 
 
 def bytes_needed(workload: Workload, design: Design, knobs: Knobs | None = None) -> Need:

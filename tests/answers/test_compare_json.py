@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import sys
 from functools import cache
 
 import pytest
 
 from swiommu.answers import compare
-from swiommu.replay import DEFAULT_DESIGNS, Knobs
+from swiommu.errors import InputError
+from swiommu.replay import DEFAULT_DESIGNS, Knobs, replay
 from swiommu.trace import read_trace
 
 CAMERA = "arm64-6.12-cam-cma64M-s81"
@@ -221,3 +223,19 @@ def test_names_from_a_trace_survive_json(tmp_path, data_dir):
         json.dumps(compare(read_trace(tmp_path / f"{name}.trace"), ["as-recorded"], with_need=False).to_json())
     )["trace"]
     assert trace["name"] == name
+
+
+def test_what_can_not_be_tried_in_the_memory_of_a_need_has_its_reason(monkeypatch):
+    """The run in the memory of the table has passed: a smaller memory must not refuse the answer."""
+    trace = read_trace(CAMERA)
+
+    def refuse(workload, design, plan, knobs, **options):
+        if plan.bytes == 82 << 20:
+            raise InputError("so many can't be tried", path="t", line=3)
+        return replay(workload, design, plan, knobs, **options)
+
+    monkeypatch.setattr(sys.modules["swiommu.answers.compare"], "replay", refuse)
+    (row,) = compare(trace, ["cma-bitmap"]).rows
+    assert (row.bytes_needed, row.failed_at_need) == (82 << 20, None)
+    assert row.why["failed_at_need"] == "so many can't be tried"
+    assert "bytes_needed" not in row.why
