@@ -14,6 +14,7 @@ from swiommu.dma.kinds import DMA_BIT_MASK, DMA_MAPPING_ERROR, DmaAttr, DmaDirec
 from swiommu.dma.linear import LinearDma
 from swiommu.dma.memory import CpuMemory, Scatterlist
 from swiommu.dma.merge import join_entries, pad_entries
+from swiommu.dma.pool_parameter import PoolParameter, pool_parameter
 from swiommu.dma.swiotlb import (
     IO_TLB_DEFAULT_SLOTS,
     IO_TLB_SEGSIZE,
@@ -43,10 +44,12 @@ __all__ = [
     "IommuDma",
     "LinearDma",
     "Mapped",
+    "PoolParameter",
     "Scatterlist",
     "Segment",
     "Slots",
     "SwiotlbPool",
     "join_entries",
     "pad_entries",
+    "pool_parameter",
 ]

@@ -20,7 +20,7 @@ __all__ = ["AS_RECORDED", "DEFAULT_DESIGNS", "PRESETS", "Design", "Knobs", "find
 
 AS_RECORDED = "as-recorded"
 _FARTHEST = 1 << 48
-_LARGEST_POOL = 1 << 40
+_LARGEST_POOL = 1 << 38  # as large as memory that can be replayed
 _FORMATS = tuple(name for name, form in FORMATS.items() if form.granule == PAGE_SIZE)
 
 
@@ -65,7 +65,7 @@ class Design:
         source="linux swiotlb",
     )
     pool: ByteCount = key(
-        "Size of the bounce pool, if the recording does not tell.",
+        "Size of the bounce pool, if the recording does not tell; rounded up to segments of 256 KiB.",
         64 << 20,
         unit="bytes",
         least=2048,

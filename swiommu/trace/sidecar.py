@@ -44,7 +44,6 @@ _FUNCTION: Final = re.compile(
 )
 _GROUP: Final = re.compile(r"group (?P<number>\d{1,9}) type=(?P<type>\S*) devices=(?P<devices>.*)", re.ASCII)
 _RESERVED: Final = re.compile(r"\s+resv 0x(?P<lo>[0-9a-f]{1,16}) 0x(?P<hi>[0-9a-f]{1,16}) (?P<kind>\S+)", re.ASCII)
-_SLOTS: Final = re.compile(r"(?:^|\s)swiotlb=(?:[a-z]+,)*(\d{1,9})", re.ASCII)
 _SLOT_BYTES: Final = 2048
 _CLASS_IOMMU: Final = 0x080600
 _CLASS_NVME: Final = 0x010802
@@ -52,6 +51,8 @@ _NVME_PAGE: Final = 4096
 _VIRTIO_IOMMU: Final = (0x1AF4, 0x1057)
 _POOL_MAPPED: Final = re.compile(r"software IO TLB: mapped \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]", re.ASCII)
 _DEFAULT_POOL: Final = 64 << 20
+_LARGEST_POOL: Final = 1 << 38
+_AREAS_SINCE: Final = (6, 0)
 
 
 @frozen
@@ -125,12 +126,14 @@ class GroupFacts:
 class BouncePool:
     """The bounce pool: ``size`` in bytes, told by ``source``: ``log``, ``boot parameter`` or ``default``.
 
-    ``lowest_seen`` is the lowest of its addresses that the trace shows; None where it shows none.
+    ``lowest_seen`` is the lowest of its addresses that the trace shows; None where it shows none. ``areas`` is how many
+    areas were asked for; None: one for each CPU.
     """
 
     size: int
     source: str
     lowest_seen: int | None = None
+    areas: int | None = None
 
 
 @frozen
@@ -235,7 +238,7 @@ def read_sidecar(path: str | Path, *, trace: str = "") -> Sidecar:
         system_ram=_system_ram(file, keys.system_ram or []),
         devices=_devices(file, keys.pci_functions or []),
         groups=_groups(file, keys.iommu_groups or []),
-        bounce_pool=_bounce_pool(keys),
+        bounce_pool=_bounce_pool(file, keys, (int(version[1]), int(version[2]))),
         text_bytes=told.text_bytes if told else None,
         unknown_keys=tuple(name for name in file.data if name not in fields_dict(SidecarKeys)),
     )
@@ -316,10 +319,27 @@ def _system_ram(file: InputFile, lines: list[str]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _bounce_pool(keys: SidecarKeys) -> BouncePool | None:
+def _bounce_pool(file: InputFile, keys: SidecarKeys, version: tuple[int, int]) -> BouncePool | None:
     lowest = keys.bounce_pool_addresses_seen.lowest if keys.bounce_pool_addresses_seen else None
-    if found := _POOL_MAPPED.search("\n".join(keys.dmesg_excerpt or ())):
-        return BouncePool(int(found[2], 16) - int(found[1], 16), "log", lowest)
-    if found := _SLOTS.search(keys.boot_parameters or ""):
-        return BouncePool(int(found[1]) * _SLOT_BYTES, "boot parameter", lowest)
-    return None if lowest is None else BouncePool(_DEFAULT_POOL, "default", lowest)
+    for number, line in enumerate(keys.dmesg_excerpt or ()):
+        if found := _POOL_MAPPED.search(line):
+            size = int(found[2], 16) - int(found[1], 16)
+            _require_pool(file, ("dmesg_excerpt", number), size)
+            return BouncePool(size, "log", lowest)
+    told = None
+    if "swiotlb" in (keys.boot_parameters or ""):
+        from swiommu.dma import IO_TLB_SHIFT, pool_parameter  # here, as few recordings need it
+
+        told = pool_parameter(keys.boot_parameters or "")
+        if told is not None and told.noforce:
+            return None
+        if told is not None and (told.slots is not None or told.force):
+            size = told.pool_slots(cpus=keys.cpus or 1, has_areas=version >= _AREAS_SINCE) << IO_TLB_SHIFT
+            _require_pool(file, ("boot_parameters",), size)
+            return BouncePool(size, "boot parameter", lowest, told.areas)
+    return None if lowest is None else BouncePool(_DEFAULT_POOL, "default", lowest, told.areas if told else None)
+
+
+def _require_pool(file: InputFile, where: tuple[str | int, ...], size: int) -> None:
+    if not 0 < size <= _LARGEST_POOL:
+        raise file.error(where, f"has a bounce pool of {size} bytes, not of 1 to {_LARGEST_POOL}")

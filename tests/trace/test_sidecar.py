@@ -100,7 +100,13 @@ def test_an_area_whose_start_is_unknown_is_not_an_empty_one(read):
     ("facts", "pool"),
     [
         ({"boot_parameters": "quiet swiotlb=2048,force"}, BouncePool(4 << 20, "boot parameter")),
-        ({"boot_parameters": "swiotlb=force,512"}, BouncePool(1 << 20, "boot parameter")),
+        ({"boot_parameters": "swiotlb=100"}, BouncePool(256 << 10, "boot parameter")),
+        ({"boot_parameters": "swiotlb=0x64,2", "cpus": 8}, BouncePool(512 << 10, "boot parameter", None, 2)),
+        ({"boot_parameters": "swiotlb=3000"}, BouncePool(8 << 20, "boot parameter")),
+        ({"boot_parameters": "swiotlb=3000", "kernel": "5.10.0"}, BouncePool(6 << 20, "boot parameter")),
+        ({"boot_parameters": "swiotlb=force"}, BouncePool(64 << 20, "boot parameter")),
+        ({"boot_parameters": "swiotlb=2048,noforce"}, None),
+        ({"boot_parameters": "swiotlb=force,512"}, None),
         ({"boot_parameters": "xswiotlb=512"}, None),
         (
             {"bounce_pool_addresses_seen": {"lowest": "0x1000"}},
@@ -110,6 +116,29 @@ def test_an_area_whose_start_is_unknown_is_not_an_empty_one(read):
 )
 def test_the_bounce_pool(read, facts, pool):
     assert read(MINIMAL | facts).bounce_pool == pool
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        (
+            {"boot_parameters": f"swiotlb={1 << 28}"},
+            "boot_parameters has a bounce pool of 549755813888 bytes, not of 1 to 274877906944",
+        ),
+        (
+            {"boot_parameters": "swiotlb=0", "kernel": "5.10.0"},
+            "boot_parameters has a bounce pool of 0 bytes, not of 1 to 274877906944",
+        ),
+        (
+            {"dmesg_excerpt": ["", "software IO TLB: mapped [mem 0x2000-0x1000]"]},
+            "dmesg_excerpt[1] has a bounce pool of -4096 bytes, not of 1 to 274877906944",
+        ),
+    ],
+)
+def test_a_bounce_pool_that_no_machine_has(read, facts, sentence):
+    with pytest.raises(InputError) as caught:
+        read(MINIMAL | facts)
+    assert str(caught.value).partition(": ")[2] == sentence
 
 
 def test_iommus_among_the_functions(read):

@@ -8,7 +8,7 @@ machine's physical space, as the kernel prints them. Nothing here places pages: 
 
 from swiommu.region.mainline.area import CmaArea
 from swiommu.region.mainline.boot_memory import BootMemory, declare_area
-from swiommu.region.mainline.command_line import AreaPlan, CommandLinePlan, Refusal, plan_command_line
+from swiommu.region.mainline.command_line import AreaPlan, CommandLinePlan, Refusal, parameters, plan_command_line
 from swiommu.region.mainline.files import Link, Node, TextFile, TextTree, is_file_name, parse_number
 from swiommu.region.mainline.flat_tree import FlatTree, TreeNode, parse_flat_tree, read_device_tree
 from swiommu.region.mainline.page_block import cma_min_alignment
@@ -35,6 +35,7 @@ __all__ = [
     "debugfs",
     "declare_area",
     "is_file_name",
+    "parameters",
     "parse_flat_tree",
     "parse_number",
     "plan_command_line",

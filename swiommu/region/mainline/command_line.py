@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from swiommu.region.bitmap import Profile
     from swiommu.region.mainline.boot_memory import BootMemory
 
-__all__ = ["AreaPlan", "CommandLinePlan", "Refusal", "plan_command_line"]
+__all__ = ["AreaPlan", "CommandLinePlan", "Refusal", "parameters", "plan_command_line"]
 
 _NUMBER = re.compile(r"(?:0[xX](?P<hex>[0-9a-fA-F]+)|0(?P<octal>[0-7]*)|(?P<decimal>[0-9]*))(?P<unit>[kKmMgGtTpPeE]?)")
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
@@ -137,7 +137,7 @@ def plan_command_line(
     numa_cma=: node 7 is not there
     """
     planner = _Planner(tuple(nodes))
-    for name, value in _parameters(text):
+    for name, value in parameters(text):
         planner.take(name, value)
     planner.plan_nodes()
     planner.plan_default(limit)
@@ -145,10 +145,14 @@ def plan_command_line(
     return CommandLinePlan(tuple(planner.areas), tuple(planner.refused), planner.size is not None)
 
 
-def _parameters(text: str) -> Iterator[tuple[str, str | None]]:
+def parameters(text: str) -> Iterator[tuple[str, str | None]]:
     """Names (a dash is an underscore) and values; double quotes keep spaces together; what follows ``--`` is init's.
 
-    Quotes go where they enclose a value or the whole of a parameter; others are a part of it.
+    Quotes go where they enclose a value or the whole of a parameter; others are a part of it. Source: ``next_arg`` of
+    ``lib/cmdline.c``.
+
+    >>> list(parameters('quiet swiotlb="2048,force" iommu.strict=1 -- swiotlb=1'))
+    [('quiet', None), ('swiotlb', '2048,force'), ('iommu.strict', '1')]
     """
     for word in _WORD.findall(text.partition("\0")[0]):
         quoted, inner = word.startswith('"'), word.removeprefix('"')

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.dma import IO_TLB_SHIFT, SwiotlbPool
+from swiommu.address import align_up
+from swiommu.dma import IO_TLB_SEGSIZE, IO_TLB_SHIFT, IO_TLB_SIZE, SwiotlbPool
 from swiommu.errors import SwiommuError
 from swiommu.replay.cause import cause_of
 
@@ -31,7 +32,8 @@ class Bouncer:
     def __init__(self, design: Design, workload: Workload, counters: Counters) -> None:
         self._all = design.bounce == "all"
         self._counters = counters
-        self._pool = SwiotlbPool(_PLACE, (workload.bounce_pool or design.pool) >> IO_TLB_SHIFT)
+        slots = -(-(workload.bounce_pool or design.pool) // IO_TLB_SIZE)
+        self._pool = SwiotlbPool(_PLACE, align_up(slots, IO_TLB_SEGSIZE))
         self.size = self._pool.size
 
     @property
