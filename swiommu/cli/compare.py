@@ -14,6 +14,7 @@ from swiommu.replay import AS_RECORDED, DEFAULT_DESIGNS, PRESETS, Design, Knobs,
 from swiommu.report import PlotlyJs, comparison_html, print_comparison
 from swiommu.requests.generated import generate, workload_names
 from swiommu.trace import read_trace
+from swiommu.words import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,4 +195,4 @@ def _print(answers: list[Comparison], *, as_json: bool) -> None:
         if len(answers) > 1:
             show(lambda console: console.print())
     if len(answers) > 1:
-        show(lambda console: console.print(many.verdict))
+        show(lambda console: console.print(clean(many.verdict)))

@@ -46,7 +46,7 @@ def print_comparison(console: Console, answer: Comparison) -> None:
     console.print()
     _print_table(console, *_table(answer))
     console.print()
-    console.print(Text(answer.verdict))
+    console.print(Text(clean(answer.verdict)))  # designs and devices have names from files
     notes = list(_notes(answer))
     if notes:
         console.print()
@@ -145,6 +145,7 @@ def _print_table(console: Console, headings: Sequence[str], lines: Sequence[Sequ
 
     A line that ends early says all that it has to say in its first columns.
     """
+    lines = [[_cleaned(cell) for cell in line] for line in lines]
     full = [[*line, *[""] * (len(headings) - len(line))] for line in [headings, *lines]]
     widths = [max(map(len, column)) for column in zip(*full, strict=True)]
     left = 1
@@ -206,7 +207,7 @@ def print_verification(console: Console, answer: Verification) -> None:
     """
     console.print(Text(_title(answer.name), style="bold"))
     if answer.unread:
-        console.print(Text(answer.unread))
+        console.print(Text(_cleaned(answer.unread)))
     lines = []
     for tally in answer.classes:
         # Rounded down: one mismatch in a million is not 100.00 %.

@@ -101,6 +101,45 @@ def test_hostile_file_names(run, tmp_path, name):
     assert refused.stderr.decode() == f"swiommu: {wanted}2: is empty, not a trace\n"
 
 
+EVIL = """
+[[design]]
+name = "\\u001b[31mEVIL\\u001b]0;owned\\u0007\\u202e"
+based_on = "iommu-lazy"
+
+[[design]]
+name = "\\u009b5mX</script><b>\\nrow2 [bold]"
+based_on = "cma-lending"
+summary = "\\u001b[1mS\\u202e"
+"""
+CLEAN = ["?[31mEVIL?]0;owned??", "?5mX</script><b>?row2 [bold]"]
+
+
+def test_hostile_names_of_designs(run, tmp_path):
+    """In the table, the verdict, notes, a report, what is said of several traces, and errors."""
+    (tmp_path / "evil.toml").write_text(EVIL)
+    asked = ["--design", "evil.toml", "--no-need"]
+    shown = run("compare", *asked, "--html", "evil.html", "--plotlyjs", "cdn", folder=tmp_path)
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert harmless(shown.stdout)
+    assert [name for name in CLEAN if name not in shown.stdout.decode()] == []
+    page = (tmp_path / "evil.html").read_text()
+    assert [char for char in page if not (char.isprintable() or char in "\n\u00ad")] == []
+    assert "</script><b>" not in page
+    shown = run("compare", *asked, CAMERA, CAMERA, folder=tmp_path)
+    assert harmless(shown.stdout)
+    assert shown.stdout.decode().splitlines()[-1].startswith("Over 2 sources: ")
+    (tmp_path / "evil.toml").write_text(EVIL + EVIL)
+    refused = run("compare", *asked, folder=tmp_path)
+    assert (refused.returncode, refused.stdout, harmless(refused.stderr)) == (3, b"", True)
+
+
+def test_hostile_names_of_designs_on_a_terminal(tmp_path):
+    (tmp_path / "evil.toml").write_text(EVIL)
+    shown = on_a_terminal("compare", "--no-need", "--design", str(tmp_path / "evil.toml"))
+    assert "EVIL" in shown
+    assert [text for text in ("\x1b[31m", "\x1b]0", "\x07", "\u202e", "\x9b", "\x1b[1mS") if text in shown] == []
+
+
 def test_file_name_that_is_no_text(run, tmp_path):
     path = os.fsencode(tmp_path) + b"/\xff\xfe.trace"
     try:
