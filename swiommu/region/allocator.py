@@ -160,6 +160,9 @@ def check_request(size: int, align: int, page_size: int) -> tuple[int, int]:
         raise InvalidArgument(
             f"{size} bytes are not a whole number of pages of {page_size} bytes", size=size, page_size=page_size
         )
+    if align.bit_length() > 65:
+        words = f"an alignment beyond 64 bits, of {align.bit_length()} bits"
+        raise InvalidArgument(words, align=align, page_size=page_size)
     if align < page_size or align & (align - 1):
         raise InvalidArgument(
             f"an alignment of {align} bytes is not a power of two of at least a page of {page_size} bytes",

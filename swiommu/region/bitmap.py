@@ -337,6 +337,8 @@ class Bitmap(CheapCopy, Reports):
         return (align // self.page_size).bit_length() - 1
 
     def _check_pages(self, count: int, align_order: int) -> None:
+        if align_order >= 64:  # 2**align_order is computed
+            raise InvalidArgument(f"an alignment of 2**{align_order} pages is beyond 64 bits", order=align_order)
         if count < 1 or align_order < 0:
             raise InvalidArgument(
                 f"{count} pages aligned to 2**{align_order} pages can't be allocated", count=count, order=align_order

@@ -323,6 +323,8 @@ class Region(Generic[A]):
             size, align = as_integers(size=size, align=align)
         if size < 1:
             raise InvalidArgument(f"{size} bytes can't be allocated: at least 1 is needed", size=size)
+        if align.bit_length() > 65:
+            raise InvalidArgument(f"an alignment beyond 64 bits, of {align.bit_length()} bits", align=align)
         if align and not is_power_of_two(align):
             raise InvalidArgument(f"an alignment of {align} bytes is neither 0 nor a power of two", align=align)
         page = self.page_size

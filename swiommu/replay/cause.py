@@ -28,8 +28,8 @@ class Cause(enum.StrEnum):
     ``mask``: a piece or a buffer beyond the device's DMA mask; ``aperture``: no free bus address below it; ``block``:
     more than the largest block of the page allocator, which alone was asked; ``segment``: a piece that, with its
     offset, exceeds a segment of the bounce pool; ``pool``: no free run of slots in it; ``memory``: no free memory that
-    would do, for data or for a table; ``translation``: a bus address of the caller's own choice, where nothing
-    translates.
+    would do, for data or for a table; ``size``: 0 bytes, which no kernel serves; ``translation``: a bus address of the
+    caller's own choice, where nothing translates.
     """
 
     MASK = "mask"
@@ -38,6 +38,7 @@ class Cause(enum.StrEnum):
     SEGMENT = "segment"
     POOL = "pool"
     MEMORY = "memory"
+    SIZE = "size"
     TRANSLATION = "translation"
 
 
@@ -113,6 +114,7 @@ class Causes:
             ),
             Cause.POOL: ("find", f"no free run of slots in the bounce pool of {mib(pool)}"),
             Cause.MEMORY: ("find", "no free memory that would do"),
+            Cause.SIZE: ("ask", "for 0 bytes"),
             Cause.TRANSLATION: ("need", "translation"),
         }[cause]
         third = "es" if verb.endswith("ch") else "s"

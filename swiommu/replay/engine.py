@@ -15,7 +15,7 @@ import attrs
 from swiommu.address import PAGE_SIZE, align_up
 from swiommu.errors import InputError, SwiommuError
 from swiommu.replay.backends import Backend, Counters, Exposure, Extent, make_backend
-from swiommu.replay.cause import cause_of
+from swiommu.replay.cause import Cause, cause_of
 from swiommu.replay.designs import Design, Knobs
 from swiommu.replay.ledger import Ledger
 from swiommu.requests import OpCode, Request, RequestKind, Workload
@@ -215,7 +215,8 @@ class _Run:
         ledger.serve(request)
 
     def _probe(self, request: Request, busy: tuple[int, ...]) -> None:
-        refusal = self.backend.probe(request, busy)
+        empty = request.kind is RequestKind.ALLOC and not request.size
+        refusal = Cause.SIZE if empty else self.backend.probe(request, busy)
         if self.backend.tried > _PATIENCE:
             raise InputError(
                 "so many requests failed when recorded that they can't all be tried",

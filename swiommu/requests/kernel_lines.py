@@ -134,7 +134,7 @@ class AreaLines:
 
     def done(self, event: Event, context: Context) -> None:
         """The area answered; without dma events that is an ALLOC in itself."""
-        pfn = event.addr if event.err == 0 else None
+        pfn = event.addr if event.err == 0 and event.size else None
         place = self.book.hold(event.time)
         call = self._ledger.finish(context, count=event.size, align=event.extra, pfn=pfn, place=place)
         if self.has_dma:

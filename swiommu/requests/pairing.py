@@ -214,7 +214,7 @@ class _Pairing:
     # -- coherent memory --------------------------------------------------------------------------------------------
 
     def dma_alloc(self, event: Event, context: Context) -> None:
-        failed = event.extra == 0
+        failed = event.extra == 0 or event.size == 0  # which no kernel serves
         lines = [] if failed else self.claim(context, event.addr, event.size)
         page = self.machine.page_size
         calls = self.areas.claim(

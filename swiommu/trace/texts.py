@@ -1,11 +1,11 @@
 """The texts that follow an event's name, written down as the kernels print them; the readers are made from these.
 
 A template is the kernel's format string with columns in it: ``size=<size:d>`` reads a decimal number into the
-``size`` column. Letters: ``d`` decimal, ``n`` a short one, ``i`` signed, ``x`` hexadecimal without and ``p`` with
-``0x``, ``w`` a word, ``b`` one without brackets and slashes, ``a`` one that may be missing, ``t`` words up to the
-literal that follows, ``l`` a list ``{0x1,0x2}``, ``~`` anything to the end. A slot without a name is checked and
-dropped; a name that is no column is left to the event's finisher. Where kernels differ an event has several
-templates, tried in order.
+``size`` column. Letters: ``d`` decimal, ``n`` a short one, ``o`` an order of pages, ``i`` signed, ``x`` hexadecimal
+without and ``p`` with ``0x``, ``w`` a word, ``b`` one without brackets and slashes, ``a`` one that may be missing,
+``t`` words up to the literal that follows, ``l`` a list ``{0x1,0x2}``, ``~`` anything to the end. A slot without a
+name is checked and dropped; a name that is no column is left to the event's finisher. Where kernels differ an event
+has several templates, tried in order.
 
 Sources: include/trace/events/{dma,iommu,cma,swiotlb}.h, drivers/iommu/intel/trace.h, and the recordings' probe
 definitions. Every column is bounded in length or followed by a literal that it can't contain, so that matching
@@ -36,6 +36,7 @@ TextReader: TypeAlias = Callable[[str], Fields | None]
 _COLUMNS: Final = ("device", "name", "addr", "phys", "size", "extra", "err", "flags", "sg")
 _ADDR, _PHYS, _SIZE, _EXTRA, _ERR, _FLAGS, _SG = range(2, 9)
 _U64: Final = (1 << 64) - 1
+_LARGEST_ORDER: Final = 63  # 2**63 pages are beyond any address already
 _EFAULT: Final = 14
 
 _MAP: Final = "<device:t> dir=<name:w> dma_addr=<addr:x> size=<size:d> phys_addr=<phys:x> attrs=<flags:a>"
@@ -92,11 +93,11 @@ TEMPLATES: Final[dict[str, tuple[str, ...]]] = {
     "cache_tag_unassign": (_TAG,),
     "qi_submit": ("<name:w> <device:t>: <addr:p> <phys:p> <size:p> <extra:p>",),
     "cma_alloc_start": (
-        "name=<name:t> count=<size:d> align=<extra:d>",
-        "name=<name:t> request_count=<size:d> available_count=<addr:d> total_count=<phys:d> align=<extra:d>",
+        "name=<name:t> count=<size:d> align=<extra:o>",
+        "name=<name:t> request_count=<size:d> available_count=<addr:d> total_count=<phys:d> align=<extra:o>",
     ),
-    "cma_alloc_finish": (f"{_CMA_PAGE} align=<extra:d> errorno=<err:i>",),
-    "cma_alloc_busy_retry": (f"{_CMA_PAGE} align=<extra:d>",),
+    "cma_alloc_finish": (f"{_CMA_PAGE} align=<extra:o> errorno=<err:i>",),
+    "cma_alloc_busy_retry": (f"{_CMA_PAGE} align=<extra:o>",),
     "cma_release": (_CMA_PAGE,),
     "swiotlb_bounced": ("dev_name: <device:t> dma_mask=<extra:x> dev_addr=<phys:x> size=<size:d> <flags:bounce>",),
     "tracing_mark_write": ("<flags:~>",),
@@ -117,6 +118,7 @@ TEMPLATES: Final[dict[str, tuple[str, ...]]] = {
 _SHAPES: Final = {
     "d": "[0-9]{1,20}",
     "n": "[0-9]{1,9}",
+    "o": "[0-9]{1,2}",
     "f": r"\(fault\)",
     "i": "-?[0-9]{1,18}",
     "x": "[0-9a-f]{1,16}",
@@ -133,6 +135,7 @@ _SHAPES: Final = {
 # How each letter's text becomes a number of the row, as an expression.
 _CONVERT: Final = {
     "d": "{}",  # converted and limited before
+    "o": "{}",  # same
     "i": "int({})",
     "x": "int({}, 16)",
     "p": "int({}, 16)",
@@ -141,6 +144,7 @@ _CONVERT: Final = {
 }
 _SLOT: Final = re.compile(r"<(?P<column>\w*):(?P<letter>[\w~]+)>")
 _LONG_HEX: Final = re.compile(r"[0-9a-f]{17}", re.ASCII)
+_ORDER: Final = re.compile(r" align=([0-9]+)", re.ASCII)
 _LONG_DEC: Final = re.compile(r"[ =]([0-9]{20,})", re.ASCII)
 
 
@@ -154,6 +158,9 @@ def why_unreadable(event: str, text: str) -> str:
     """
     if _LONG_HEX.search(text) or any(int(number[:21]) > _U64 for number in _LONG_DEC.findall(text)):
         return f"{event}: a number beyond 64 bits"
+    order = _ORDER.search(text)
+    if order is not None and int(order[1][:21]) > _LARGEST_ORDER:
+        return f"{event}: an alignment of 2**{order[1][:21]} pages"
     if "(____ptrval____)" in text:
         return f"{event}: the kernel hid the pointer, so that begin and end can't be paired"
     if any(_matcher(template)(text) for template in TEMPLATES[event]):
@@ -185,12 +192,13 @@ def _source(template: str) -> CodeType:
     fields = dict.fromkeys(_COLUMNS, "0") | {"sg": "-1"}
     fields |= {column: _CONVERT[letter].format(column) for column, letter in slots if column in fields}
     rest = [column for column, _ in slots if column not in fields]
-    limits = [f"{fields[column]} > {_U64}" for column, letter in slots if letter == "d"]
+    most = {"d": _U64, "o": _LARGEST_ORDER}
+    limits = [f"{fields[column]} > {most[letter]}" for column, letter in slots if letter in most]
     if "end" in rest:
         limits.append(f"({fields['addr']} + {fields['size']}) & {_U64} != int(end, 16)")
     lines = ["def read(text):", " found = match(text)", " if found is None: return otherwise(text)"]
     lines += [f" {''.join(f'{column}, ' for column, _ in slots)}= found.groups()"] if slots else []
-    lines += [f" {column} = int({column})" for column, letter in slots if letter == "d"]
+    lines += [f" {column} = int({column})" for column, letter in slots if letter in most]
     lines += [f" if {' or '.join(limits)}: return None"] if limits else []
     lines += [f" fields = ({', '.join(fields.values())})"]
     lines += [

@@ -211,6 +211,7 @@ class _Checker:
         self.undetermined = world.tally.undetermined
         self.name = name
         self.lost = False
+        self.asked_for_nothing: set[Context] = set()
 
     def run(self, trace: Trace) -> Tally:
         handlers: dict[Kind, Callable[[Event, Context], None]] = {
@@ -265,8 +266,14 @@ class _Checker:
             self.undetermined[cause] += 1
 
     def start(self, event: Event, context: Context) -> None:
+        self.asked_for_nothing.discard(context)
+        if not event.size:
+            self.asked_for_nothing.add(context)
         for world in self.worlds:
-            world.start(context, event.size, event.extra)
+            if event.size:
+                world.start(context, event.size, event.extra)
+            else:
+                world.abandon(context)
 
     def retry(self, event: Event, context: Context) -> None:
         if not self.known(context):
@@ -282,6 +289,10 @@ class _Checker:
         self.decide("busy retry", event, context, f"pfn {event.addr:#x}", believe, doubt)
 
     def finish(self, event: Event, context: Context) -> None:
+        if context in self.asked_for_nothing:
+            self.asked_for_nothing.remove(context)
+            self.undetermined["an impossible line: 0 pages are asked for"] += 1
+            return
         pfn = event.addr if event.err == 0 else None
 
         def believe(world: _World) -> None:

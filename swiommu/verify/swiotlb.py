@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swiommu.address import align_up
+from swiommu.address import PAGE_SIZE, align_up
 from swiommu.dma import IO_TLB_SEGSIZE, IO_TLB_SHIFT, SwiotlbPool
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory
 from swiommu.trace import DMA_MAPPING_ERROR, Context, Event, Kind, Sidecar, Trace
@@ -48,14 +48,14 @@ def verify_swiotlb(trace: Trace) -> Tally | None:
         return None
     sidecar = trace.sidecar
     pool = None if sidecar is None else sidecar.bounce_pool
-    if sidecar is None or pool is None or pool.lowest_seen is None:
+    if sidecar is None or pool is None or pool.lowest_seen is None or pool.lowest_seen % PAGE_SIZE:
         tally = Tally("swiotlb")
         for event in trace.table:
             if event.kind == Kind.BOUNCED:
                 tally.leave("the sidecar doesn't tell where the pool lies")
         return tally
-    slots = align_up(pool.size >> IO_TLB_SHIFT, IO_TLB_SEGSIZE)  # as the kernel rounds its boot parameter
-    found = SwiotlbPool(pool.lowest_seen, slots, areas=_areas(slots, sidecar.cpus or 1))
+    slots = align_up(pool.size >> IO_TLB_SHIFT, IO_TLB_SEGSIZE)
+    found = SwiotlbPool(pool.lowest_seen, slots, areas=_areas(slots, pool.areas or sidecar.cpus or 1))
     return _Checker(trace, found, sidecar).run()
 
 
@@ -209,6 +209,9 @@ class _Checker:
         device = self.devices.get(event.device)
         align = device.min_align_mask if device else 0
         place = None
+        if not event.size:
+            world.tally.impossible("0 bytes are bounced")
+            return [world]
         with contextlib.suppress(NoMemory):
             place = world.pool.find_slots(
                 event.phys, event.size, min_align_mask=align, boundary_mask=_BOUNDARY, area=event.cpu

@@ -64,6 +64,16 @@ class Tally:
             self.by_kind.copy(),
         )
 
+    def impossible(self, why: str) -> None:
+        """Count one line that no kernel prints, with the reason: it decides nothing, and nothing follows from it.
+
+        >>> tally = Tally("cma")
+        >>> tally.impossible("0 pages are asked for")
+        >>> tally.undetermined
+        Counter({'an impossible line: 0 pages are asked for': 1})
+        """
+        self.leave(f"an impossible line: {why}")
+
     def leave(self, cause: str) -> None:
         """Count one decision that the trace does not determine, with the cause."""
         self.undetermined[cause] += 1

@@ -4,7 +4,7 @@ import pytest
 
 from swiommu.answers import compare, verify
 from swiommu.errors import InputError
-from swiommu.replay import Knobs
+from swiommu.replay import AS_RECORDED, PRESETS, Knobs
 from swiommu.requests import workload_of
 from swiommu.trace import read_trace
 
@@ -100,3 +100,122 @@ def test_a_map_of_memory_that_has_the_number_of_a_drawn_frame(tmp_path):
     for seed in range(3):
         answer = compare(read_trace(path), ["iommu-strict", "iommu-lazy"], knobs=Knobs(frames="random", seed=seed))
         assert [(row.failed, row.maps > 1000, row.unmaps) for row in answer.rows] == [(0, True, 2)] * 2
+
+
+@pytest.mark.parametrize("virt", [0, 1])
+def test_an_alloc_of_nothing_is_a_refused_request(virt, tmp_path):
+    path = tmp_path / "nothing.trace"
+    path.write_text(HEAD + alloc(0, 0, virt) + alloc(1, 4096, 2))
+    for memory in ("equal", "machine"):
+        answer = compare(read_trace(path), [AS_RECORDED, *PRESETS], memory=memory)
+        assert {(row.requests, row.failed, row.lost, row.gained) for row in answer.rows} == {(2, 1, 0, 0)}
+
+
+def test_area_calls_for_nothing_without_dma_events(tmp_path):
+    path = tmp_path / "nothing.trace"
+    finish = "cma_alloc_finish: name=reserved pfn=0x10 page=0000000000000000 count=0 align=0 errorno=0"
+    path.write_text(HEAD + line(0, finish))
+    answer = compare(read_trace(path), [AS_RECORDED, *PRESETS], memory="machine")
+    assert {(row.requests, row.failed, row.lost, row.gained) for row in answer.rows} == {(1, 1, 0, 0)}
+
+
+@pytest.mark.parametrize("order", [64, 20_000, 2**32 - 1])
+def test_an_alignment_that_no_address_has_is_a_line_that_cannot_be_read(order, tmp_path):
+    path = tmp_path / "order.trace"
+    start = f"cma_alloc_start: name=reserved count=1013 align={order}"
+    finish = f"cma_alloc_finish: name=reserved pfn=0xb9400 page=0000000000000000 count=1013 align={order} errorno=0"
+    path.write_text(HEAD + line(0, start) + line(1, finish) + alloc(2, 4096, 1))
+    trace = read_trace(path)
+    assert trace.account.malformed == 2
+    assert trace.account.examples[1] == (4, f"cma_alloc_finish: an alignment of 2**{order} pages")
+    assert [row.failed for row in compare(trace, ["cma-bitmap", "carveout-best-fit"]).rows] == [0, 0]
+
+
+POOL = {"bounce_pool_addresses_seen": {"lowest": "0x78000000"}}
+PROBE = "(alloc_iova_fast+0x0/0x378)"
+ANSWER = "iova_alloc_ret: (iommu_dma_alloc_iova+0xfc/0x150 <- alloc_iova_fast) ret="
+
+
+def bounced(at, size):
+    text = f"swiotlb_bounced: dev_name: nic dma_mask=ffffffffffffffff dev_addr=1000 size={size} FORCE"
+    taken = f"dma_map_page: nic dir=TO_DEVICE dma_addr={0x7800_0000 + 2048 * at:x} size={size} phys_addr=1000 attrs="
+    return line(2 * at, text) + line(2 * at + 1, taken)
+
+
+def given(at, size, pfn, limit=0xFFFFF):
+    asked = f"iova_alloc: {PROBE} iovad=0xffff00000acf3208 size={size} limit={limit:#x} flush=0"
+    return line(2 * at, asked) + line(2 * at + 1, f"{ANSWER}{pfn:#x}")
+
+
+def init(granule, start):
+    return line(
+        0, f"iova_init: (init_iova_domain+0x0/0x90) iovad=0xffff00000acf3208 granule={granule} start={start:#x}"
+    )
+
+
+def area_call(at, count, pfn):
+    start = line(2 * at, f"cma_alloc_start: name=reserved count={count} align=0")
+    return start + line(
+        2 * at + 1,
+        f"cma_alloc_finish: name=reserved pfn={pfn:#x} page=0000000000000000 count={count} align=0 errorno=0",
+    )
+
+
+AREA_OF_64 = {"cma_area": {"base_pfn": 16, "total_pages": 64, "in_use_before_trace_extents_offset_count": []}}
+IMPOSSIBLE = {
+    "swiotlb": (POOL, bounced(0, 2048) + bounced(1, 0) + bounced(1, 2048), 2, "0 bytes are bounced"),
+    "cma": (AREA_OF_64, area_call(0, 3, 16) + area_call(1, 0, 19) + area_call(2, 2, 19), 2, "0 pages are asked for"),
+    "iova": (
+        {},
+        init(4096, 1) + given(1, 1, 0xFFFFF) + given(2, 0, 0xFFFF0) + given(3, 1, 0xFFFFE),
+        2,
+        "an answer to a call for no pages, or for more than there are",
+    ),
+    "iova beyond 64 bits": (
+        {},
+        init(4096, 1) + given(1, 1, 5, limit=2**64 - 1) + given(3, 1, 0xFFFFF),
+        1,
+        "an answer to a call for no pages, or for more than there are",
+    ),
+    "iova reserved backwards": (
+        {},
+        init(4096, 1)
+        + line(1, "iova_reserve: (reserve_iova+0x0/0x188) iovad=0xffff00000acf3208 lo=0x9 hi=0x1")
+        + given(2, 1, 0xFFFFF),
+        1,
+        "pfn 0x9 to 0x1 are reserved",
+    ),
+    "iova granule": (
+        {},
+        init(0, 0) + given(1, 1, 0xFFFFF),
+        0,
+        "no allocator with granule 0, first pfn 0x0 and 1 CPUs",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_an_impossible_line_is_counted_and_the_rest_is_verified(name, trace_of):
+    sidecar, text, matched, why = IMPOSSIBLE[name]
+    (tally,) = verify(trace_of(HEAD + text, sidecar)).classes
+    assert (tally.matched, tally.mismatched) == (matched, 0)
+    assert tally.undetermined[f"an impossible line: {why}"] == 1
+
+
+def test_an_answer_beyond_64_bits_of_address_is_a_mismatch_and_no_more(trace_of):
+    text = HEAD + init(4096, 1) + given(1, 1, 2**64 - 1) + given(2, 1, 0xFFFFE)
+    (tally,) = verify(trace_of(text)).classes
+    assert (tally.total, tally.mismatched) == (2, 1)
+
+
+def test_a_pool_that_begins_within_a_page_is_nowhere(trace_of):
+    trace = trace_of(HEAD + bounced(0, 2048), {"bounce_pool_addresses_seen": {"lowest": 1}})
+    (tally,) = verify(trace).classes
+    assert dict(tally.undetermined) == {"the sidecar doesn't tell where the pool lies": 1}
+
+
+@pytest.mark.parametrize("parameter", ["swiotlb=100", "swiotlb=0x64,force", "swiotlb=1,7"])
+def test_a_small_pool_of_the_boot_parameters_is_rounded_up(parameter, trace_of):
+    trace = trace_of(HEAD + mapped(0, 0x1000, 4096), {"boot_parameters": parameter, "cpus": 1})
+    (row,) = compare(trace, ["swiotlb"], with_need=False).rows
+    assert (row.failed, row.reserved_bytes) == (0, 2048 * (1024 if "7" in parameter else 128))

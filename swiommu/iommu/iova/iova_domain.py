@@ -131,7 +131,7 @@ class IovaDomain:
             pfn, size = as_integers(pfn=pfn, size=size)
         self._require_cpu(cpu)
         order = (size - 1).bit_length()
-        lo = pfn if pfn in self._hi else self._find(pfn)
+        lo = pfn if pfn in self._hi and pfn != IOVA_ANCHOR else self._find(pfn)
         if pfn in self._cached or not 1 <= size <= self._hi[lo] + 1 - pfn:
             raise NotFound(f"{size} pages at pfn {pfn:#x} are not allocated", pfn=pfn, size=size)
         if order >= self.RANGE_CACHE_MAX_SIZE:

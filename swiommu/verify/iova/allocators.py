@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from swiommu.address import PAGE_SIZE
-from swiommu.errors import NoSpace, NotFound
+from swiommu.errors import InvalidArgument, NoSpace, NotFound
 from swiommu.iommu import IovaDomain
+from swiommu.iommu.iova.iova_domain import IOVA_ANCHOR
 from swiommu.trace import Context, Kind, Sidecar, Trace
 from swiommu.verify.iova.calls import IovaCall, read_calls
 from swiommu.verify.tally import Tally
@@ -64,12 +65,21 @@ def verify_iova(trace: Trace) -> Tally | None:
         elif call.iovad not in allocators and len(allocators) >= most:
             too_many.do(call)
         elif call.kind is Kind.IOVA_INIT:
-            allocators[call.iovad] = _Allocator(tally, _Recorded(call.size, call.pfn, cpus=cpus), None)
+            allocators[call.iovad] = _made(tally, call, cpus)
         else:
             if call.iovad not in allocators:
                 allocators[call.iovad] = _unseen(tally, call, trace.sidecar, cpus)
             allocators[call.iovad].do(call)
     return tally
+
+
+def _made(tally: Tally, init: IovaCall, cpus: int) -> _Allocator:
+    """An allocator as its ``init_iova_domain`` made it; nothing is known of one that no kernel makes."""
+    try:
+        return _Allocator(tally, _Recorded(init.size, init.pfn, cpus=cpus), None)
+    except InvalidArgument as error:
+        tally.impossible(str(error))
+        return _Allocator(tally, _Recorded(), "its allocator was made by an impossible line")
 
 
 def _unseen(tally: Tally, first: IovaCall, sidecar: Sidecar | None, cpus: int) -> _Allocator:
@@ -111,6 +121,10 @@ class _Recorded(IovaDomain):
         else:
             self.free_iova(pfn)
 
+    def has(self, pfn: int) -> bool:
+        """Whether the address of this page has 64 bits at most."""
+        return pfn <= IOVA_ANCHOR // self.granule
+
     def exchange(self, pfn: int, size: int, recorded: int) -> bool:
         """Put a predicted ``pfn`` in the place of the ``recorded`` one if that is in the same cache: an order error."""
         order = (size - 1).bit_length()
@@ -123,7 +137,7 @@ class _Recorded(IovaDomain):
     def force(self, pfn: int, size: int) -> None:
         """Take the recorded range out of the free space; not if it is taken already."""
         last = pfn + self.rounded(size) - 1
-        if self.overlapping(pfn, last):
+        if self.overlapping(pfn, last) or not self.has(last):
             return
         self.reserve_iova(pfn, last)
         if last < self.dma_32bit_pfn:
@@ -217,6 +231,7 @@ class _Allocator:
         self.cause = cause
         self.calls: dict[Context, IovaCall] = {}
         self.forked: set[Context] = set()
+        self.impossible: set[Context] = set()
 
     def do(self, call: IovaCall) -> None:
         """Whatever the recording says next of this allocator."""
@@ -227,16 +242,21 @@ class _Allocator:
             self.abandon(call.context)
             if len(self.calls) >= _CALLS:
                 self.abandon(next(iter(self.calls)))
-            self.calls[call.context] = call
+            if 1 <= call.size < IOVA_ANCHOR and call.pfn < IOVA_ANCHOR:
+                self.calls[call.context] = call
+            else:
+                self.impossible.add(call.context)
         elif call.kind is Kind.IOVA_ALLOC_RET:
             self.answered(call)
         else:
             self.changed()
             if call.kind is Kind.IOVA_FREE:
                 self.worlds = [world for world in self.worlds if world.free(call)] or self.worlds
-            else:
+            elif call.pfn <= call.size and self.worlds[0].domain.has(call.size):
                 for world in self.worlds:
                     world.domain.reserve_iova(call.pfn, call.size)
+            else:
+                self.tally.impossible(f"pfn {call.pfn:#x} to {call.size:#x} are reserved")
 
     def changed(self) -> None:
         """Something happens while calls are under way: they may have been served before it, or will be after it."""
@@ -248,6 +268,7 @@ class _Allocator:
 
     def abandon(self, context: Context) -> None:
         """A call whose answer is not in the trace."""
+        self.impossible.discard(context)
         if self.calls.pop(context, None) is not None:
             self.forked.discard(context)
             for world in self.worlds:
@@ -256,6 +277,10 @@ class _Allocator:
     def answered(self, ret: IovaCall) -> None:
         """Compare every world's prediction with the record; worlds that are wrong where another is right end here."""
         context = ret.context
+        if context in self.impossible:
+            self.impossible.remove(context)
+            self.tally.impossible("an answer to a call for no pages, or for more than there are")
+            return
         call = self.calls.pop(context, None)
         if call is None:
             self.tally.leave("too many calls were under way")
