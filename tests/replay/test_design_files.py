@@ -5,7 +5,8 @@ import pytest
 
 from swiommu.answers import compare
 from swiommu.errors import InputError, InvalidArgument
-from swiommu.replay import PRESETS, Design, read_designs
+from swiommu.replay import PRESETS, Design, Knobs, equal_plan, find_design, read_designs
+from swiommu.replay.backends import make_backend
 from swiommu.trace import read_trace
 
 
@@ -75,7 +76,7 @@ def test_a_design_made_in_python_is_checked_by_the_same_declarations():
         assert str(caught.value) == sentence
 
 
-POOL = "not a number of bytes from 2048 to 2**40"
+POOL = "not a number of bytes from 2048 to 2**38"
 
 
 @pytest.mark.parametrize(
@@ -172,3 +173,10 @@ def test_refusals(read, tmp_path, text, sentence):
     with pytest.raises(InputError) as caught:
         read(text)
     assert str(caught.value) == f"{tmp_path}/designs.toml{sentence}"
+
+
+@pytest.mark.parametrize(("pool", "slots"), [(2048, 128), (2049, 128), (3_000_000, 1536), (1 << 18, 128)])
+def test_a_pool_is_rounded_up_to_segments(pool, slots, make_workload):
+    workload = make_workload([], [])
+    design = attrs.evolve(find_design("swiotlb"), pool=pool)
+    assert make_backend(design, equal_plan(workload), workload, Knobs()).pool_bytes == 2048 * slots
