@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from swiommu.address import Prot
 from swiommu.pagetable import Leaf, Table
-from swiommu.pagetable.dump import RowKind, decode_dump, walk_dump
+from swiommu.pagetable.dump import MOST_ROWS, RowKind, decode_dump, walk_dump
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,9 +42,14 @@ class TableExplanation:
         """Each table that was found, once, in the order in which they are first met."""
         yield from _below(self.dump.top, set()) if self.dump is not None else ()
 
-    def to_json(self) -> dict[str, Any]:
-        """The document ``swiommu.explain.table/1``; addresses and words are hexadecimal texts."""
+    def to_json(self, *, most: int = MOST_ROWS) -> dict[str, Any]:
+        """The document ``swiommu.explain.table/1``; addresses and words are hexadecimal texts.
+
+        Tables are told up to ``most`` rows, those that are met first; ``left_out`` counts the others and their rows.
+        """
         numbers = {table: number for number, table in enumerate(self.tables())}
+        ends = list(accumulate((len(table.rows) for table in numbers), initial=0))
+        told = bisect_right(ends, most) - 1
         return {
             "schema": "swiommu.explain.table/1",
             "format": self.format.name,
@@ -53,7 +60,8 @@ class TableExplanation:
             "exhausted": None if self.dump is None else self.dump.exhausted,
             "tables": None
             if self.dump is None
-            else [_table(table, number, numbers) for table, number in numbers.items()],
+            else [_table(table, number, numbers) for table, number in islice(numbers.items(), told)],
+            "left_out": None if self.dump is None else {"tables": len(numbers) - told, "rows": ends[-1] - ends[told]},
             "walk": None if self.walk is None else _walk(self.walk),
         }
 

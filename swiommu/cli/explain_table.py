@@ -84,9 +84,11 @@ _NAMES: Final = textwrap.fill(", ".join(FORMATS), 76, break_on_hyphens=False)
     default=_LINES,
     show_default=True,
     metavar="LINES",
-    help="Print no more of the tables than this, before lines are broken; 0 for all.",
+    help="Print no more of the tables than this, before lines are broken; 0 for all, up to 65536.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document (swiommu.explain.table/1), of all tables.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document (swiommu.explain.table/1), of up to 65536 rows."
+)
 def command(
     *, dump: str, form: Format, root: int, base: int, levels: int | None, at: int | None, limit: int, as_json: bool
 ) -> int:

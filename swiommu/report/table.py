@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from swiommu.address import Prot
 from swiommu.pagetable import Leaf, Table
 from swiommu.pagetable.door import TableDoor
-from swiommu.pagetable.dump import RowKind
+from swiommu.pagetable.dump import MOST_ROWS, RowKind
 from swiommu.words import counted, mib
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _READ_WRITE: Final = Prot.READ | Prot.WRITE
 
 
 def table_text(answer: TableExplanation, *, width: int = _WIDTH, limit: int | None = LINES) -> str:
-    """The whole answer; of the tree no more than ``limit`` lines, None for all.
+    """The whole answer; of the tree no more than ``limit`` lines, None for all up to 65,536.
 
     >>> from swiommu.answers.table import explain_table
     >>> from swiommu.pagetable import MOCK, CountingTables, RadixTable
@@ -70,9 +70,10 @@ def table_text(answer: TableExplanation, *, width: int = _WIDTH, limit: int | No
     )
     lines = [*words.wrapped(f"{head}: {says if total else 'nothing is mapped.'}"), ""]
     everything = sum(len(table.rows) for table in answer.tables())
+    limit = MOST_ROWS if limit is None else min(limit, MOST_ROWS)
     for line in islice(_tree(answer.dump.top, words), limit):
         lines += words.row(line)
-    if limit is not None and everything > limit:
+    if everything > limit:
         lines.append(f"... and {counted(everything - limit, 'more line')}.")
     trouble = _trouble(answer)
     if trouble:

@@ -8,9 +8,11 @@ from random import Random
 import pytest
 
 from swiommu.address import Prot
+from swiommu.answers import explain_table
 from swiommu.pagetable import CountingTables, RadixTable
-from swiommu.pagetable.dump import dump_table
+from swiommu.pagetable.dump import MemoryDump, dump_table
 from swiommu.pagetable.formats import FORMATS, format_named
+from swiommu.report import table_text
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "utf-8"}
 ERROR = "Error: Invalid value for "
@@ -62,6 +64,32 @@ x86-64-4, 4 levels from root 0x1000: the walk to 0x40001010
 
 0x40001010 leads to 0x100001010, RW.
 """
+
+
+@pytest.fixture
+def scattered(tmp_path):
+    """131 tables: 128 of the last level with 512 leaves each, no two of which are one run."""
+    form = format_named("vtd-ss-4")
+    tables = [[0] * 512 for _ in range(131)]
+    for upper in range(3):
+        tables[upper][0] = form.table_entry((upper + 1) << 12, upper)
+    for number in range(128):
+        tables[2][number] = form.table_entry((3 + number) << 12, 2)
+        tables[3 + number] = [form.leaf_entry((2 * place + number) << 12, 3, 3, 0) for place in range(512)]
+    path = tmp_path / "scattered.bin"
+    path.write_bytes(b"".join(word.to_bytes(8, "little") for table in tables for word in table))
+    return path
+
+
+def test_what_is_left_out_is_told(swiommu, scattered):
+    status, out, err = explained(swiommu, "--json", file="scattered.bin", form="vtd-ss-4", root="0x0")
+    answer = json.loads(out)
+    assert (status, err, answer["leaves"]) == (0, "", {"4096": 65536})
+    assert answer["left_out"] == {"tables": 1, "rows": 512}
+    assert sum(len(table["rows"]) for table in answer["tables"]) == 65536 + 130 - 512
+    memory = MemoryDump({0: scattered.read_bytes()})
+    lines = table_text(explain_table(memory, format_named("vtd-ss-4"), 0), limit=None).splitlines()
+    assert (len(lines), lines[-1]) == (65536 + 3, "... and 130 more lines.")
 
 
 @pytest.fixture
@@ -129,6 +157,7 @@ def test_the_document(swiommu, dump):
     answer = json.loads(out)
     assert (status, answer["schema"], answer["root"], answer["levels"]) == (0, "swiommu.explain.table/1", "0x1000", 4)
     assert (answer["leaves"], answer["mapped"], answer["exhausted"]) == ({"4096": 8036, "2097152": 8}, 49692672, False)
+    assert answer["left_out"] == {"tables": 0, "rows": 0}
     assert [table["address"] for table in answer["tables"]] == [
         "0x1000",
         "0x2000",

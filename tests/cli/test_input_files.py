@@ -5,8 +5,6 @@ import time
 
 import pytest
 
-from swiommu.cli.main import main
-
 RELEASE = "           v4l-185     [000] .....     8.1: cma_release: name=r pfn=0x1 page=0 count=1\n"
 MAPPED = (
     "           self-1       [000] .....     5.000100: dma_map_page: 0000:00:01.0 dir=FROM_DEVICE dma_addr=1000 "
@@ -21,18 +19,9 @@ SIDECAR = ("compare", "mine.trace")
 LAYER = '[memory.ram]\nsize = "1 GiB"\n[layer.iommu]\nkind = "paged"\non = "ram"\ntables = 0\n'
 
 
-@pytest.fixture
-def swiommu(tmp_path, monkeypatch, capsys):
-    """`swiommu ARGUMENTS` in this process and an empty directory: status, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["swiommu", *arguments])
-        with pytest.raises(SystemExit) as left:
-            main()
-        return left.value.code, *capsys.readouterr()
-
-    return run
+def run(swiommu, *arguments):
+    done = swiommu(*arguments)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +93,7 @@ def test_what_is_wrong_is_one_sentence_with_file_line_and_key(swiommu, tmp_path,
     (tmp_path / "mine.trace").write_text(RELEASE)
     name = "mine.json" if command in {SIDECAR, COST_JSON} else "mine.toml"
     (tmp_path / name).write_text(text if isinstance(text, str) else json.dumps(text, indent=1))
-    assert swiommu(*command) == (3, "", f"swiommu: {sentence}\n")
+    assert run(swiommu, *command) == (3, "", f"swiommu: {sentence}\n")
 
 
 @pytest.mark.parametrize(
@@ -121,14 +110,14 @@ def test_three_gigabytes_are_refused_unread(swiommu, tmp_path, name, command, wh
     with (tmp_path / name).open("wb") as file:
         file.truncate(3 << 30)
     begin = time.monotonic()
-    assert swiommu(*command) == (3, "", f"swiommu: {name}: {what}\n")
+    assert run(swiommu, *command) == (3, "", f"swiommu: {name}: {what}\n")
     assert time.monotonic() - begin < 10
 
 
 def test_a_fact_that_is_not_known_is_a_note(swiommu, tmp_path):
     (tmp_path / "mine.trace").write_text(MAPPED)
     (tmp_path / "mine.json").write_text(json.dumps({"name": "mine", "kernel": "6.12", "hz": 250, "\x1b[31m": 1}))
-    status, out, err = swiommu("compare", "mine.trace", "--no-need", "--design", "iommu-strict")
+    status, out, err = run(swiommu, "compare", "mine.trace", "--no-need", "--design", "iommu-strict")
     assert (status, err) == (0, "")
     assert "note: the sidecar holds keys that are not known and not used: 'hz', '\\x1b[31m'" in " ".join(out.split())
 
@@ -138,7 +127,7 @@ def test_twenty_thousand_equal_lines_of_ram_are_read_in_time(swiommu, tmp_path):
     ram = {"name": "mine", "kernel": "6.12", "system_ram": ["00000000-3fffffff : System RAM"] * 20_000}
     (tmp_path / "mine.json").write_text(json.dumps(ram))
     begin = time.process_time()
-    status, out, err = swiommu("compare", "mine.trace", "--no-need", "--design", "iommu-strict")
+    status, out, err = run(swiommu, "compare", "mine.trace", "--no-need", "--design", "iommu-strict")
     assert (status, err) == (0, "")
     assert "iommu-strict loses nothing" in out
     assert time.process_time() - begin < 10

@@ -6,13 +6,14 @@ its reason, and tables that lead to themselves or to a million others end the re
 
 from __future__ import annotations
 
-from swiommu.pagetable.dump.decode import MOST, TableDump, decode_dump
+from swiommu.pagetable.dump.decode import MOST, MOST_ROWS, TableDump, decode_dump
 from swiommu.pagetable.dump.memory import FileBytes, MemoryDump, dump_table
 from swiommu.pagetable.dump.rows import DumpedTable, DumpRow, RowKind
 from swiommu.pagetable.dump.steps import DumpStep, DumpWalk, refusal, walk_dump
 
 __all__ = [
     "MOST",
+    "MOST_ROWS",
     "DumpRow",
     "DumpStep",
     "DumpWalk",

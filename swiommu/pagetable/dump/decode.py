@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from swiommu.pagetable.dump.memory import MemoryDump
     from swiommu.pagetable.format import Item
 
-__all__ = ["MOST", "TableDump", "decode_dump"]
+__all__ = ["MOST", "MOST_ROWS", "TableDump", "decode_dump"]
 
-MOST: Final = 1 << 20
+MOST: Final = 1 << 19
 """Words that are decoded one by one before the reading ends: some seconds of work."""
+
+MOST_ROWS: Final = 1 << 16
+"""Rows that are told: some tens of megabytes of text."""
 
 _PER_WORK: Final = 64  # words looked through, not decoded, that count as one
 _PART: Final = "part of a page of {:#x} bytes whose other words differ"
