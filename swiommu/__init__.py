@@ -1,7 +1,7 @@
 """swiommu: one IOMMU API over translation hardware, another IOMMU, or nothing but contiguous memory.
 
 The rooms, from the ground up: `swiommu.errors`, `swiommu.words`, `swiommu.address`, `swiommu.ranges`,
-`swiommu.locking`, `swiommu.input_file`, `swiommu.kernel_version`, `swiommu.memory`, `swiommu.region`,
+`swiommu.locking`, `swiommu.input_file`, `swiommu.profile`, `swiommu.memory`, `swiommu.region`,
 `swiommu.pagetable`, `swiommu.layer`, `swiommu.iommu`, `swiommu.linux`, `swiommu.dma`, `swiommu.device`,
 `swiommu.trace`, `swiommu.requests`, `swiommu.replay`, `swiommu.verify`, `swiommu.answers`, `swiommu.report`,
 `swiommu.cli`, `swiommu.testing`. Importing the package loads none of them.

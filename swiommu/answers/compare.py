@@ -102,7 +102,7 @@ class Comparison:
             "trace": {
                 "name": workload.name,
                 "path": self.path,
-                "profile": workload.profile,
+                "profile": workload.profile.name,
                 "mode": workload.mode,
                 "requests": len(workload.requests),
                 "censored": workload.censored,

@@ -74,18 +74,20 @@ def aligned_pieces(start: int, last: int) -> Iterator[tuple[int, int]]:
 # -- VT-d -----------------------------------------------------------------------------------------------------------
 
 
-def vtd_unmap(iova: int, size: int, *, bitmap: int, profile: str = "6.12") -> list[tuple[int, int]]:
-    """The ranges that an unmap flushes: one; on 6.12, which gathers calls of one length each, one for every length.
+def vtd_unmap(iova: int, size: int, *, bitmap: int, by_chunk: bool = True) -> list[tuple[int, int]]:
+    """The ranges that an unmap flushes: one; ``by_chunk``, where calls of one length are gathered, one a length.
+
+    The driver gathers by chunk until it uses the generic page table (`Rules.gathers`).
 
     >>> [(hex(start), hex(last)) for start, last in vtd_unmap(0x1fe000, 0x404000, bitmap=0x40201000)]
     [('0x1fe000', '0x1fffff'), ('0x200000', '0x5fffff'), ('0x600000', '0x601fff')]
-    >>> len(vtd_unmap(0x1fe000, 0x404000, bitmap=0x40201000, profile="7.3"))
+    >>> len(vtd_unmap(0x1fe000, 0x404000, bitmap=0x40201000, by_chunk=False))
     1
     """
     flushed: list[tuple[int, int]] = []
     gather = IotlbGather(lambda start, last: flushed.append((start, last)))
     for start, pgsize, count in chunks(bitmap, iova, size):
-        if profile == "6.12":
+        if by_chunk:
             gather.add_page(start, pgsize * count)
         else:
             gather.add_range(start, pgsize * count)

@@ -19,6 +19,7 @@ import attrs
 from swiommu.address import PAGE_SIZE, Prot
 from swiommu.errors import InvalidArgument
 from swiommu.pagetable.rules import GENERIC_PT, Rules
+from swiommu.profile import DEFAULT_PROFILE, Profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,7 +102,8 @@ class Format:
     ``even``: whether the words of neighbouring leaves differ by one step, as they do if the address is one field.
     ``sign_extended``: addresses are canonical, the upper half of them at the top of 64 bits. ``coherent``: the bits
     that a leaf gets once cache coherency is enforced (0: it always is), None if that can't be. ``rules``: what the
-    kernel's code for such tables does. Raises `InvalidArgument` when the levels do not follow one another.
+    code for such tables does in the kernel of ``profile``. Raises `InvalidArgument` when the levels do not follow one
+    another.
 
     >>> from swiommu.pagetable.formats import MOCK
     >>> hex(MOCK.pgsize_bitmap), MOCK.input_width
@@ -119,6 +121,7 @@ class Format:
     sign_extended: bool = False
     coherent: int | None = None
     rules: Rules = GENERIC_PT
+    profile: Profile = DEFAULT_PROFILE
 
     @levels.validator
     def _levels_follow(self, _attribute: object, levels: tuple[Level, ...]) -> None:

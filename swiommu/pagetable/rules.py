@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from swiommu.errors import AddressInUse, AlreadyMapped, InvalidArgument, NoPageSize, SwiommuError
 
-__all__ = ["ARM_LPAE", "GENERIC_PT", "SWIOMMU", "Rules"]
+if TYPE_CHECKING:
+    from swiommu.profile import Profile
+
+__all__ = ["ARM_LPAE", "ARM_LPAE_SPLITTING", "GENERIC_PT", "SWIOMMU", "Rules", "rules_of"]
 
 SHORT_UNMAP: Final = ("whole", "split", "refuse")
 ENTERED: Final = ("stop", "remove", "walk")
@@ -32,7 +35,7 @@ class Rules:
     ``gathers``: what one invalidation may cover of an unmap: the "range" from its first to its last byte, or stretches
     without a gap, of calls of the driver ("chunk") or of leaves ("leaf") of one size each.
 
-    >>> GENERIC_PT.short_unmap, ARM_LPAE["6.12"].short_unmap, ARM_LPAE["7.3"].short_unmap
+    >>> GENERIC_PT.short_unmap, ARM_LPAE_SPLITTING.short_unmap, ARM_LPAE.short_unmap
     ('whole', 'split', 'refuse')
     """
 
@@ -67,7 +70,7 @@ CLASSIC_AMD: Final = attrs.evolve(CLASSIC, name="classic amd", gathers="range", 
 CLASSIC_RISCV: Final = attrs.evolve(CLASSIC, name="classic riscv", no_access=None, gathers="leaf")
 """drivers/iommu/riscv/iommu.c from 6.13 up to the generic page table: a map without WRITE allows READ."""
 
-_LPAE: Final = Rules(
+ARM_LPAE_SPLITTING: Final = Rules(
     name="arm_lpae",
     occupied=AlreadyMapped,
     maps_nothing=True,
@@ -76,10 +79,19 @@ _LPAE: Final = Rules(
     drops_tables=True,
     gathers="leaf",
 )
-ARM_LPAE: Final = {"6.12": _LPAE, "7.3": attrs.evolve(_LPAE, short_unmap="refuse")}
-"""drivers/iommu/io-pgtable-arm.c, by profile."""
+ARM_LPAE: Final = attrs.evolve(ARM_LPAE_SPLITTING, short_unmap="refuse")
+"""drivers/iommu/io-pgtable-arm.c, and before it refused to split blocks (`Profile.arm_splits_blocks`)."""
 
-VTD: Final = {"6.12": CLASSIC_VTD, "7.3": GENERIC_PT}
-AMD: Final = {"6.12": CLASSIC_AMD, "7.3": GENERIC_PT}
-RISCV: Final = {"6.12": CLASSIC_RISCV, "7.3": GENERIC_PT}
-"""What a profile's kernel has for VT-d (and x86-64), for AMD, and for RISC-V."""
+_DRIVERS: Final = {"vtd": CLASSIC_VTD, "amd": CLASSIC_AMD, "riscv": CLASSIC_RISCV}
+
+
+def rules_of(family: str, profile: Profile) -> Rules:
+    """The rules of a family of formats, "arm", "vtd" (x86-64 too), "amd" or "riscv", in a kernel.
+
+    >>> from swiommu.profile import profile_of
+    >>> rules_of("vtd", profile_of("6.18")).name, rules_of("vtd", profile_of("6.19")).name
+    ('classic vtd', 'generic_pt')
+    """
+    if family == "arm":
+        return ARM_LPAE_SPLITTING if profile.arm_splits_blocks else ARM_LPAE
+    return GENERIC_PT if family in profile.generic_page_table else _DRIVERS[family]

@@ -15,7 +15,7 @@ from swiommu.region.allocator import (
     register_allocator,
 )
 from swiommu.region.best_fit import BestFit
-from swiommu.region.bitmap import Bitmap, Migrate, Profile
+from swiommu.region.bitmap import Bitmap, Migrate
 from swiommu.region.bitmap_ranges import BitmapRanges, make_bitmap
 from swiommu.region.buddy import Buddy
 from swiommu.region.first_fit import FirstFit
@@ -44,7 +44,6 @@ __all__ = [
     "LentPage",
     "LentPages",
     "Migrate",
-    "Profile",
     "Region",
     "Reports",
     "Returns",

@@ -1,8 +1,8 @@
 """The bitmap allocator of mainline Linux (``mm/cma.c``): first fit by address, one bit for 2**order_per_bit pages.
 
-Two profiles, as kernels differ in what a failure is called: ``6.12`` (to 6.14) answers ENOMEM when nothing fits
-and EBUSY only after a busy range was met; ``7.3`` (from 6.15) answers EBUSY for both, and refuses early when more
-pages are asked for than are available. Source: ``cma_alloc`` and ``cma_release`` of these kernels.
+Kernels differ in what a failure is called (`swiommu.profile`): up to 6.14 they answer ENOMEM when nothing fits and
+EBUSY only after a busy range was met; from 6.15 on EBUSY for both, and they refuse early when more pages are asked for
+than are available. Source: ``cma_alloc`` and ``cma_release`` of these kernels.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from swiommu.address import as_integer, as_integers
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotFound, OutOfRange, SwiommuError
+from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
 from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
 from swiommu.region.reports import Reports
 from swiommu.region.runs import FreeRuns
 
-__all__ = ["Bitmap", "Migrate", "Profile"]
+__all__ = ["Bitmap", "Migrate"]
 
 Migrate: TypeAlias = Callable[[int, int], int]
 """``migrate(pfn, count)``: move whatever uses these pages away; 0, or a positive errno (EBUSY: try elsewhere)."""
 
-Profile: TypeAlias = Literal["6.12", "7.3"]
 
 _MIGRATION_ERRNO = {0: 0, 1: errno.EBUSY, 2: errno.ENOMEM}
 
@@ -38,7 +38,7 @@ class Bitmap(CheapCopy, Reports):
     and `release`, which are the kernel's own calls. ``order_per_bit`` may leave a partial last bit, whose pages are
     never handed out. `retries` counts the busy ranges that the last allocation stepped over.
 
-    Raises `InvalidArgument` for a start or size that is not a whole number of pages, or an unknown profile.
+    Raises `InvalidArgument` for a start or size that is not a whole number of pages.
 
     >>> area = Bitmap(0x4000_0000, 64 << 20)
     >>> hex(area.alloc_pages(507, 8)), hex(area.alloc_pages(1, 0)), hex(area.alloc_pages(507, 8))
@@ -66,7 +66,13 @@ class Bitmap(CheapCopy, Reports):
     name = "bitmap"
 
     def __init__(
-        self, start: int, size: int, *, page_size: int = 4096, order_per_bit: int = 0, profile: Profile = "6.12"
+        self,
+        start: int,
+        size: int,
+        *,
+        page_size: int = 4096,
+        order_per_bit: int = 0,
+        profile: Profile | str = DEFAULT_PROFILE,
     ) -> None:
         start, size, page_size = check_range(start, size, page_size)
         if start % page_size or size % page_size:
@@ -76,13 +82,11 @@ class Bitmap(CheapCopy, Reports):
         order_per_bit = as_integer(order_per_bit, "order_per_bit")
         if order_per_bit < 0:
             raise InvalidArgument(f"a bit can't stand for 2**{order_per_bit} pages", order_per_bit=order_per_bit)
-        if profile not in {"6.12", "7.3"}:
-            raise InvalidArgument(f"no profile is named {profile!r}; there are: 6.12, 7.3", profile=profile)
         self.start = start
         self.size = size
         self.page_size = page_size
         self.order_per_bit = order_per_bit
-        self.profile = profile
+        self.profile = profile_of(profile)
         self.base_pfn = start // page_size
         self.count = size // page_size
         self.retries = 0
@@ -166,7 +170,7 @@ class Bitmap(CheapCopy, Reports):
         """Clear the bits of ``count`` pages from ``pfn``, set or not; False if they are not this area's.
 
         Only the first page decides, as in the kernel; the area keeps no record of what was allocated. A run over
-        the end is False in profile 7.3 and stops a 6.12 kernel: `OutOfRange` here. `InvalidArgument` for a negative
+        the end is False from 6.15 on and stops an older kernel: `OutOfRange` here. `InvalidArgument` for a negative
         count.
         """
         if type(pfn) is not int or type(count) is not int:
@@ -176,7 +180,7 @@ class Bitmap(CheapCopy, Reports):
         if count > self.count or not self.base_pfn <= pfn < self.base_pfn + self.count:
             return False
         if pfn + count > self.base_pfn + self.count:
-            if self.profile == "7.3":
+            if self.profile.cma_counts_pages:
                 return False
             raise OutOfRange(
                 f"{count} pages from pfn {pfn:#x} run over the end of the area at {self.base_pfn + self.count:#x}",
@@ -236,7 +240,7 @@ class Bitmap(CheapCopy, Reports):
     def free_extents(self) -> str:
         """What the kernel prints of an area after a failed allocation: every clear run as ``<pages>@<bit>``.
 
-        Source: ``cma_debug_show_areas``. In profile 7.3 the pages free are the account `available`, and every run
+        Source: ``cma_debug_show_areas``. From 6.15 on the pages free are the account `available`, and every run
         that does not begin at bit 0 has a plus sign before it.
 
         >>> area = Bitmap(0x4000_0000, 64 << 20)
@@ -244,13 +248,13 @@ class Bitmap(CheapCopy, Reports):
         >>> area.free_extents()
         '507@0+15876@508=> 16383 free of 16384 total pages'
         """
-        free = self.available if self.profile == "7.3" else self._runs.total << self.order_per_bit
+        free = self.available if self.profile.cma_counts_pages else self._runs.total << self.order_per_bit
         return f"{self.extents_of_range()}=> {free} free of {self.count} total pages"
 
     def extents_of_range(self) -> str:
         """The clear runs alone, as `free_extents` begins."""
         runs = [f"{length << self.order_per_bit}@{bit}" for bit, length in self._runs.runs()]
-        plus = self.profile == "7.3" and bool(runs) and not runs[0].endswith("@0")
+        plus = self.profile.cma_counts_pages and bool(runs) and not runs[0].endswith("@0")
         return "+" * plus + "+".join(runs)
 
     # -- the allocator protocol, in bytes -----------------------------------------------------------------------
@@ -321,7 +325,7 @@ class Bitmap(CheapCopy, Reports):
     def __repr__(self) -> str:
         return (
             f"Bitmap({self.start:#x}, {self.size:#x}, order_per_bit={self.order_per_bit}, "
-            f"profile={self.profile!r}, free_bits={self._runs.total})"
+            f"profile={self.profile.name!r}, free_bits={self._runs.total})"
         )
 
     # -- inside --------------------------------------------------------------------------------------------------
@@ -345,7 +349,7 @@ class Bitmap(CheapCopy, Reports):
             )
 
     def _refused_early(self, count: int) -> bool:
-        return self.profile == "7.3" and count > self.available
+        return self.profile.cma_counts_pages and count > self.available
 
     def _steps(self, align_order: int) -> tuple[int, int]:
         """Distance of aligned places and offset of the area's base from one, in bits."""
@@ -364,7 +368,7 @@ class Bitmap(CheapCopy, Reports):
         """(0 or errno, bit where the search ended or None, busy ranges met): ``cma_alloc`` without its effects."""
         step, offset = self._steps(align_order)
         need = self._bits(count)
-        code = errno.ENOMEM if self.profile == "6.12" else errno.EBUSY
+        code = self.profile.cma_full_errno
         retries = start = 0
         while (bit := self._runs.find(need, step=step, offset=offset, start=start)) is not None:
             pfn = self.base_pfn + (bit << self.order_per_bit)

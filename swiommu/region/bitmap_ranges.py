@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotFound
+from swiommu.profile import profile_of
 from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
 from swiommu.region.bitmap import Bitmap
 from swiommu.region.reports import Reports
@@ -30,7 +31,7 @@ _MOST_RANGES = 8
 class BitmapRanges(CheapCopy, Reports):
     """An area of several ``ranges`` within ``size`` bytes from ``start``; what lies between them is never handed out.
 
-    ``ranges`` are (start, size) in bytes, ascending, at most 8, none touching the next; they behave as profile 7.3 of
+    ``ranges`` are (start, size) in bytes, ascending, at most 8, none touching the next; they behave as from 6.15 on
     `Bitmap`: `available` counts the pages of all of them, a request for more is refused before any is searched, and an
     allocation never crosses from one range into another. `retries` counts the busy places of the last allocation.
 
@@ -44,7 +45,7 @@ class BitmapRanges(CheapCopy, Reports):
     __slots__ = ("_fail", "available", "count", "order_per_bit", "page_size", "parts", "retries", "size", "start")
 
     name = "bitmap"
-    profile = "7.3"
+    profile = profile_of((6, 15))
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class BitmapRanges(CheapCopy, Reports):
         if any(low + length >= after for (low, length), (after, _) in pairwise(ranges)):
             raise InvalidArgument(f"ranges {_text(ranges)} are not ascending and apart")
         self.parts = [
-            Bitmap(low, length, page_size=page_size, order_per_bit=order_per_bit, profile="7.3")
+            Bitmap(low, length, page_size=page_size, order_per_bit=order_per_bit, profile=self.profile)
             for low, length in ranges
         ]
         if ranges[0][0] < start or sum(ranges[-1]) > start + size:
@@ -80,7 +81,7 @@ class BitmapRanges(CheapCopy, Reports):
     def alloc_pages(self, count: int, align_order: int, *, migrate: Migrate | None = None) -> int:
         """Take ``count`` pages at a pfn that is a multiple of ``2**align_order`` and return the first pfn.
 
-        Arguments and errors as `Bitmap.alloc_pages` in profile 7.3: the first range that has a place serves.
+        Arguments and errors as `Bitmap.alloc_pages` from 6.15 on: the first range that has a place serves.
         """
         if type(count) is not int or type(align_order) is not int:
             count, align_order = as_integers(count=count, align_order=align_order)
@@ -226,8 +227,9 @@ def make_bitmap(start: int, size: int, *, ranges: Sequence[tuple[int, int]] | No
     """
     if ranges is None:
         return Bitmap(start, size, **options)
-    if options.pop("profile", "7.3") != "7.3":
-        raise InvalidArgument("only kernels of profile 7.3 have areas of several ranges")
+    profile = profile_of(options.pop("profile", BitmapRanges.profile))
+    if not profile.cma_several_ranges:
+        raise InvalidArgument(f"kernel {profile.name} has no areas of several ranges: they came with 6.15")
     return BitmapRanges(start, size, ranges=ranges, **options)
 
 

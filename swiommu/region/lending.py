@@ -19,10 +19,13 @@ from swiommu.address import PAGE_SIZE, as_integer, as_integers
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NotFound, NotSupported, OutOfRange
 from swiommu.locking import Lock, locked
 from swiommu.memory import FrameState
-from swiommu.region.bitmap import Bitmap, Migrate, Profile
+from swiommu.profile import DEFAULT_PROFILE
+from swiommu.region.bitmap import Bitmap, Migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from swiommu.profile import Profile
 
 __all__ = ["Lending", "LendingAccount", "Returns", "Tenants"]
 
@@ -104,7 +107,7 @@ class Lending(Bitmap):
         standing: bytes = b"",
         tenants: Tenants | None = None,
         page_size: int = PAGE_SIZE,
-        profile: Profile = "6.12",
+        profile: Profile | str = DEFAULT_PROFILE,
     ) -> None:
         super().__init__(start, size, page_size=page_size, profile=profile)
         if standing and len(standing) != self.count:

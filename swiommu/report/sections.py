@@ -80,7 +80,7 @@ def assumptions(answer: Comparison) -> list[tuple[str, str]]:
         **_knobs(answer.knobs),
         "Copies": "Bytes are copied at map, at unmap, and at the syncs that were recorded; a kernel that bounced "
         "nothing recorded few of them, so the true number may be higher.",
-        "Kernel": f"Rules of the contiguous allocator as in Linux {workload.profile}; recorded in mode "
+        "Kernel": f"Rules of the contiguous allocator as in Linux {workload.profile.name}; recorded in mode "
         f"{workload.mode}, with pages of {workload.page_size:,} bytes.",
         "Time": "All times are those of the trace; a design never makes a driver faster or slower. Work is counted, "
         "not timed.",

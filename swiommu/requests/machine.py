@@ -14,6 +14,7 @@ import attrs
 from swiommu.address import PAGE_SIZE, PhysSpace
 from swiommu.errors import InputError
 from swiommu.memory import SystemMap
+from swiommu.profile import DEFAULT_PROFILE
 from swiommu.requests.workload import Area
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Machine:
         self._facts: dict[str, Endpoint] = {}
         self._group_of: dict[str, tuple[str, bool]] = {}
         self.page_size = sidecar.page_size if sidecar else PAGE_SIZE
-        self.profile = sidecar.profile if sidecar else "6.12"
+        self.profile = sidecar.profile if sidecar else DEFAULT_PROFILE
         self.bounce_pool = sidecar.bounce_pool.size if sidecar and sidecar.bounce_pool else None
         self.mode = (sidecar.iommu_mode if sidecar else None) or "unknown"
         self.area = self._area(sidecar)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swiommu.memory import SystemMap
+    from swiommu.profile import Profile
 
 __all__ = [
     "GENERATED",
@@ -225,7 +226,7 @@ class Workload:
     occupancies: Sequence[Occupancy]
     area: Area | None
     system_map: SystemMap | None
-    profile: str
+    profile: Profile
     page_size: int
     mode: str
     start_time: int

@@ -13,7 +13,7 @@ import attrs
 
 from swiommu.pagetable import MOCK, Format, Level
 from swiommu.pagetable.formats import FORMATS
-from swiommu.pagetable.rules import ARM_LPAE, GENERIC_PT
+from swiommu.pagetable.rules import ARM_LPAE, ARM_LPAE_SPLITTING, GENERIC_PT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,8 +34,8 @@ TINY = attrs.evolve(MOCK, name="tiny", levels=_LEVELS)
 
 _BY_RULES = (
     attrs.evolve(TINY, name="tiny-generic", rules=GENERIC_PT),
-    attrs.evolve(TINY, name="tiny-splitting", rules=ARM_LPAE["6.12"]),
-    attrs.evolve(TINY, name="tiny-refusing", rules=ARM_LPAE["7.3"]),
+    attrs.evolve(TINY, name="tiny-splitting", rules=ARM_LPAE_SPLITTING),
+    attrs.evolve(TINY, name="tiny-refusing", rules=ARM_LPAE),
 )
 
 LAW_FORMATS: Final[Mapping[str, Format]] = {form.name: form for form in (TINY, *_BY_RULES, *FORMATS.values())}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from attrs import field, fields_dict, frozen
 
@@ -16,10 +16,13 @@ from swiommu.address import PAGE_SIZE, PhysSpace, is_power_of_two
 from swiommu.errors import InputError
 from swiommu.input_file import BadValue, InputFile, shown
 from swiommu.memory import SystemMap
+from swiommu.profile import profile_of
 from swiommu.trace.sidecar_keys import AreaKeys, Extents, SidecarKeys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from swiommu.profile import Profile
 
 __all__ = [
     "BouncePool",
@@ -140,11 +143,10 @@ class BouncePool:
 class Sidecar:
     """What is known about a recording besides its events; `read_sidecar` makes one.
 
-    ``profile`` is ``"6.12"`` or ``"7.3"``: how the kernel behaves where versions differ (a full CMA area answers
-    -ENOMEM before 6.15 and -EBUSY since). ``unknown_keys`` are those of the file that are not documented.
+    ``unknown_keys`` are those of the file that are not documented.
 
-    >>> Sidecar("a.json", "a", "6.18.3", (6, 18)).profile
-    '7.3'
+    >>> Sidecar("a.json", "a", "6.18.3", (6, 18)).profile.name
+    '6.18'
     """
 
     path: str
@@ -164,9 +166,9 @@ class Sidecar:
     unknown_keys: tuple[str, ...] = ()
 
     @property
-    def profile(self) -> Literal["6.12", "7.3"]:
-        """The behaviour profile by the kernel's version: ``"7.3"`` from 6.15 on, else ``"6.12"``."""
-        return "7.3" if self.version >= (6, 15) else "6.12"
+    def profile(self) -> Profile:
+        """How the kernel behaves where versions differ."""
+        return profile_of(self.version)
 
     @property
     def group_of(self) -> dict[str, int]:

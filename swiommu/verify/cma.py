@@ -146,7 +146,7 @@ class _World:
         call = self.calls[context]
         if call.candidate is not None:
             return f"pfn {call.candidate:#x}"
-        no_room = errno.EBUSY if self.area.profile == "7.3" or call.retried else errno.ENOMEM
+        no_room = errno.EBUSY if call.retried else self.area.profile.cma_full_errno
         return f"errno {-no_room}"
 
     def settle(self, context: Context) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from swiommu.pagetable import Format
+    from swiommu.profile import Profile
     from swiommu.verify.timeline import Op, Timeline
 
 __all__ = [
@@ -52,12 +53,12 @@ BARRIER: Final = "wait"
 
 DOMAIN: Final = "the whole domain"
 
-FORMAT_OF: Final[dict[str, Callable[[str], Format]]] = {
+FORMAT_OF: Final[dict[str, Callable[[Profile], Format]]] = {
     "VT-d": lambda profile: vtd_ss(profile=profile),
     "SMMUv3": lambda profile: arm_lpae(profile=profile),
     "AMD-Vi": lambda _profile: AMD_V1,
 }
-"""The format of the tables, by hardware and profile; virtio-iommu has none."""
+"""The format of the tables, by hardware, as a kernel writes it; virtio-iommu has none."""
 
 
 class Expected(NamedTuple):
@@ -206,14 +207,15 @@ def calls(timeline: Timeline) -> Iterator[tuple[int, int, Op]]:
 
 
 def vtd_commands(
-    timeline: Timeline, profile: str, is_lazy: Callable[[str], bool], *, caches_absent: bool = False
+    timeline: Timeline, profile: Profile, is_lazy: Callable[[str], bool], *, caches_absent: bool = False
 ) -> list[Expected]:
     """Blocks of pages for every unmap, the whole domain for every flush of everything that the trace prints.
 
     ``caches_absent``: the unit caches absent entries, so that maps are flushed too, call by call. What no dma event
     tells whose it is, is left out with its domain (`Timeline.told_numbers`).
     """
-    bitmap = vtd_ss(profile=profile).pgsize_bitmap
+    form = vtd_ss(profile=profile)
+    bitmap, by_chunk = form.pgsize_bitmap, form.rules.gathers == "chunk"
     number_of = {owner: number for number, owner in timeline.numbers.items()}
     told = timeline.told_numbers
     commands: list[Expected] = []
@@ -226,7 +228,7 @@ def vtd_commands(
         elif number not in told:
             continue
         elif op.kind is Kind.IOMMU_UNMAP and (op.number >= 0 or not is_lazy(op.owner)):
-            ranges = vtd_unmap(op.iova, op.size, bitmap=bitmap, profile=profile)
+            ranges = vtd_unmap(op.iova, op.size, bitmap=bitmap, by_chunk=by_chunk)
         elif op.kind is Kind.IOMMU_MAP and caches_absent:
             ranges = [(start, op.stop - 1)]
         for first, last in ranges:

@@ -5,7 +5,7 @@ import pytest
 
 from swiommu.errors import AddressInUse, AlreadyMapped, InvalidArgument, NoPageSize
 from swiommu.pagetable.formats import FORMATS, amd_v1, arm_lpae, riscv, vtd_ss
-from swiommu.pagetable.rules import ARM_LPAE, GENERIC_PT, SWIOMMU
+from swiommu.pagetable.rules import ARM_LPAE_SPLITTING, GENERIC_PT, SWIOMMU
 
 # occupied, misaligned, no_access, maps_nothing, short_unmap, entered, replaces_live, drops_tables, keeps_empty, gathers
 OWN = (AddressInUse, InvalidArgument, InvalidArgument, False, "whole", "stop", False, False, False, "range")
@@ -31,4 +31,4 @@ def test_the_rules_of_a_family_by_profile(make, older, newer):
 
 def test_what_no_hardware_has_goes_by_rules_of_our_own():
     assert values(FORMATS["mock"].rules) == values(SWIOMMU) == OWN
-    assert (values(GENERIC_PT), values(ARM_LPAE["6.12"])) == (GENERIC, LPAE)
+    assert (values(GENERIC_PT), values(ARM_LPAE_SPLITTING)) == (GENERIC, LPAE)

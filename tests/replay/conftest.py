@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from swiommu.profile import DEFAULT_PROFILE
 from swiommu.requests import Area, Occupancy, OpCode, Request, RequestKind, Served, Workload
 
 PAGE = 4096
@@ -30,7 +31,7 @@ def make_workload():
 
     def make(requests, ops, *, area=Area(0x40000, 1024, ()), occupancies=(), served=None, **facts):  # noqa: B008
         times = [time for _, _, time in ops] or [0]
-        facts = {"start_time": min(times), "stop_time": max(times), "profile": "6.12"} | facts
+        facts = {"start_time": min(times), "stop_time": max(times), "profile": DEFAULT_PROFILE} | facts
         facts = {"mode": "direct", "has_dma_events": True, "page_size": PAGE, "system_map": None} | facts
         served = served or [Served() for _ in requests]
         ops = [(OpCode(code), index, time) for code, index, time in ops]

@@ -26,7 +26,7 @@ def test_the_account_adds_up_and_the_counts_are_the_sidecars(trace_path, recordi
     if trace.sidecar:
         assert trace.account.events == facts_of(trace_path)["figures"]["events"]
         assert trace.account.total_lines == text_of(trace_path).count("\n")
-        assert trace.sidecar.profile == ("7.3" if "-7.3-" in trace_path.name else "6.12")
+        assert trace.sidecar.profile.name == ("7.3" if "-7.3-" in trace_path.name else "6.12")
 
 
 # What a column holds by the token that it comes from; an independent reading of "key=value" texts.

@@ -197,7 +197,7 @@ class IommuGroup:
 
     def _require_direct_kept(self, member: Member, domain: IommuDomain) -> None:
         needs = f"device {member.device.name!r} needs memory at the same addresses"
-        if not self.hardware.older_than("6.7"):
+        if self.hardware.profile.core_keeps_direct_regions:
             if domain.type is DomainType.BLOCKED or domain is self.blocking_domain:
                 raise InvalidArgument(f"{needs}: firmware rejects {domain!r}")
         elif self.hardware.format.name.startswith("vtd-") and domain.type is DomainType.UNMANAGED:

@@ -15,8 +15,8 @@ from swiommu.iommu.groups.iommu_domain import IommuDomain
 from swiommu.iommu.groups.types import Capability, DomainType, Hwpt
 from swiommu.iommu.groups.untracked_iova import UntrackedIova
 from swiommu.iommu.iova import LinuxIova
-from swiommu.kernel_version import is_before, kernel_version
 from swiommu.pagetable import MOCK, FrameTables
+from swiommu.profile import Profile, profile_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,10 +62,6 @@ def format_capabilities(form: Format) -> frozenset[Capability]:
     return frozenset(found)
 
 
-def _version(_hardware: object, _attribute: object, text: str) -> None:
-    kernel_version(text)
-
-
 @attrs.define(eq=False, kw_only=True)
 class Hardware:
     """An IOMMU that devices on ``bus`` reach ``ram`` through; page tables come from ``frames``.
@@ -75,10 +71,11 @@ class Hardware:
     ``hwpt``: what may be asked of a paging domain, ``knows_pasids``: whether PASIDs can have domains.
     ``capabilities``: see `capable`; by default those of the format (`format_capabilities`), and dirty tracking if
     ``hwpt`` has it. ``grouping``: devices get groups by the rules of PCI, one each ("device"), or all the same
-    ("iommu"). ``profile``: whose kernel's answers, by its version. ``policy`` makes what chooses addresses for the DMA
-    API; by default that of Linux, whose ``pci`` and ``forcedac`` are set by who is in the group and by the command
-    line. ``walker_mask``: the highest address that it reads tables at. ``sync_map``, ``attach_hook``: what the hardware
-    does beside, and may refuse by raising. Errors: `InvalidArgument` for a word that is none.
+    ("iommu"). ``profile``: the kernel whose answers these are, by default the format's. ``policy`` makes what chooses
+    addresses for the DMA API; by default that of Linux, whose ``pci`` and ``forcedac`` are set by who is in the group
+    and by the command line. ``walker_mask``: the highest address that it reads tables at. ``sync_map``,
+    ``attach_hook``: what the hardware does beside, and may refuse by raising. Errors: `InvalidArgument` for a word that
+    is none.
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.memory import Frames
@@ -94,7 +91,7 @@ class Hardware:
     frames: Frames
     memory: Node | None = None
     format: Format = MOCK
-    profile: str = attrs.field(default="7.3", validator=_version)
+    profile: Profile = attrs.field(converter=profile_of)
     grouping: str = attrs.field(default="device", validator=_one_of(GROUPINGS))
     hwpt: Hwpt = Hwpt.PASID
     capabilities: frozenset[Capability] = attrs.field(converter=frozenset)
@@ -114,6 +111,10 @@ class Hardware:
     _countdown: int = attrs.field(default=0, init=False)
     _failure: SwiommuError | None = attrs.field(default=None, init=False)
 
+    @profile.default
+    def _profile(self) -> Profile:
+        return self.format.profile
+
     @capabilities.default
     def _capabilities(self) -> frozenset[Capability]:
         dirty = {Capability.DIRTY_TRACKING} if self.hwpt & Hwpt.DIRTY_TRACKING else set()
@@ -127,18 +128,6 @@ class Hardware:
             self.blocked_domain = IommuDomain(
                 DomainType.BLOCKED, BlockedDomain(self.bus, self.ram, memory=self.memory), self
             )
-
-    def older_than(self, version: str) -> bool:
-        """Whether ``profile`` is a kernel before ``version``.
-
-        >>> from swiommu.address import BusSpace, PhysSpace
-        >>> from swiommu.memory import Frames
-        >>> ram, bus = PhysSpace("ram", width=40), BusSpace("pci", width=48)
-        >>> smmu = Hardware(name="smmu", bus=bus, ram=ram, frames=Frames(ram.at(0), 1 << 20), profile="6.6")
-        >>> smmu.older_than("6.7"), smmu.older_than("5.15")
-        (True, False)
-        """
-        return is_before(self.profile, version)
 
     def capable(self, device: Attachable, capability: Capability) -> bool:
         """Whether it can do that for ``device``; coherency can't be enforced for those that are ``not_coherent``."""

@@ -80,7 +80,7 @@ class IommuDomain:
         same.
         Source: ``iommu_set_fault_handler``.
         """
-        if not self.owner.older_than("6.15"):
+        if not self.owner.profile.fault_handler_replaces_cookie:
             if self.cookie not in {Cookie.NONE, Cookie.FAULT_HANDLER}:
                 _log.warning("%r ignores a fault handler: it has a cookie of kind %s", self, self.cookie.value)
                 return False

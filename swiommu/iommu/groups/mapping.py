@@ -58,7 +58,7 @@ def map_range(
     if type(iova) is not int or type(paddr) is not int or type(size) is not int:
         iova, paddr, size = as_integers(iova=iova, paddr=paddr, size=size)
     prot, gfp = as_integers(prot=prot, gfp=gfp)
-    if domain.owner.older_than("6.16"):
+    if domain.owner.profile.gfp_checked_first:
         _require_gfp(gfp)
     if not domain.type.paging:
         raise InvalidArgument(f"{domain!r} takes no mappings", type=domain.type)

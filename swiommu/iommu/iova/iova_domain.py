@@ -23,6 +23,7 @@ from swiommu.address import PAGE_SIZE, as_integer, as_integers, is_power_of_two
 from swiommu.errors import InvalidArgument, NoSpace, NotFound
 from swiommu.iommu.iova.free_space import FreeSpace
 from swiommu.iommu.iova.rcache import IovaRcache
+from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +51,7 @@ class IovaStats:
 class IovaDomain:
     """Bus addresses in units of ``granule`` bytes, none below ``start_pfn``, asked for by ``cpus`` CPUs.
 
+    ``profile``: the kernel whose magazines these are.
     ``cached32_node`` and ``cached_node`` are the cursors, as the first pfn of the range they stand on.
     `advance` runs the clock, which moves only the trimming of the caches' depots.
     Raises `InvalidArgument` for numbers that make no allocator.
@@ -63,10 +65,16 @@ class IovaDomain:
     """
 
     RANGE_CACHE_MAX_SIZE: ClassVar[int] = 6  # IOVA_RANGE_CACHE_MAX_SIZE: orders 0 to 5 have caches
-    MAG_SIZE: ClassVar[int] = 127  # IOVA_MAG_SIZE
     DEPOT_DELAY_NS: ClassVar[int] = 100_000_000  # IOVA_DEPOT_DELAY
 
-    def __init__(self, granule: int = PAGE_SIZE, start_pfn: int = 1, *, cpus: int = 1) -> None:
+    def __init__(
+        self,
+        granule: int = PAGE_SIZE,
+        start_pfn: int = 1,
+        *,
+        cpus: int = 1,
+        profile: Profile | str = DEFAULT_PROFILE,
+    ) -> None:
         granule, start_pfn, cpus = as_integers(granule=granule, start_pfn=start_pfn, cpus=cpus)
         if not is_power_of_two(granule) or granule > 1 << 32 or not 1 <= start_pfn < IOVA_ANCHOR or cpus < 1:
             raise InvalidArgument(
@@ -87,7 +95,8 @@ class IovaDomain:
         self._keys = [-IOVA_ANCHOR]
         self._hi = {IOVA_ANCHOR: IOVA_ANCHOR}
         self._space = FreeSpace(0, IOVA_ANCHOR)
-        self._rcaches = [IovaRcache(cpus=cpus, mag_size=self.MAG_SIZE) for _ in range(self.RANGE_CACHE_MAX_SIZE)]
+        magazine = profile_of(profile).iova_magazine
+        self._rcaches = [IovaRcache(cpus=cpus, mag_size=magazine) for _ in range(self.RANGE_CACHE_MAX_SIZE)]
         self._cached: set[int] = set()
         self._depot_due: list[int | None] = [None] * self.RANGE_CACHE_MAX_SIZE
         self._countdown = 0

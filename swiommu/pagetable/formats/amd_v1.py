@@ -32,8 +32,9 @@ from typing import Final
 
 from swiommu.address import Prot
 from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Level, Table
-from swiommu.pagetable.formats.shape import PROTS, of_profile
-from swiommu.pagetable.rules import AMD
+from swiommu.pagetable.formats.shape import PROTS
+from swiommu.pagetable.rules import rules_of
+from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
 
 __all__ = ["AMD_V1", "amd_v1"]
 
@@ -82,15 +83,16 @@ def _decode(word: int, depth: int) -> Item:
     return Table(address, PROTS[access])
 
 
-def amd_v1(profile: str = "6.12") -> Format:
-    """The format; its words are the same in every ``profile`` ("6.12", "7.3"), its rules are not.
+def amd_v1(profile: Profile | str = DEFAULT_PROFILE) -> Format:
+    """The format; its words are the same in every kernel, its rules are those of ``profile``.
 
-    Raises `InvalidArgument` for another profile.
+    Raises `InvalidArgument` for text that is no version.
 
     >>> form = amd_v1()
     >>> form.name, form.input_width, form.start, hex(form.pgsize_bitmap)
     ('amd-v1', 64, 3, '0xfff7ffffff000')
     """
+    profile = profile_of(profile)
     return Format(
         name="amd-v1",
         levels=_LEVELS,
@@ -100,9 +102,10 @@ def amd_v1(profile: str = "6.12") -> Format:
         decode=_decode,
         start=3,
         coherent=0,
-        rules=of_profile(AMD, profile),
+        rules=rules_of("amd", profile),
+        profile=profile,
     )
 
 
 AMD_V1: Final = amd_v1()
-"""The format with the rules of 6.12."""
+"""The format with the rules of the default profile."""

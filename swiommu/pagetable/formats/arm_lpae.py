@@ -32,8 +32,9 @@ from typing import TYPE_CHECKING, Final
 from swiommu.address import Prot
 from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Table
 from swiommu.pagetable.formats.arm_shape import LpaeShape
-from swiommu.pagetable.formats.shape import PROTS, of_profile
-from swiommu.pagetable.rules import ARM_LPAE
+from swiommu.pagetable.formats.shape import PROTS
+from swiommu.pagetable.rules import rules_of
+from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +102,9 @@ def _address(shape: LpaeShape) -> tuple[Callable[[int], int], Callable[[int], in
     return lambda oa: oa & low | oa >> 48 << 12, lambda word: word & low | (word >> 12 & 0xF) << 48
 
 
-def arm_lpae(granule: int = 4096, stage: int = 1, ias: int = 48, oas: int = 48, profile: str = "6.12") -> Format:
+def arm_lpae(
+    granule: int = 4096, stage: int = 1, ias: int = 48, oas: int = 48, profile: Profile | str = DEFAULT_PROFILE
+) -> Format:
     """The format of a ``granule`` in bytes, of ``ias`` bits of input and ``oas`` of output, for ``profile``.
 
     Raises `InvalidArgument` for what there is not, see `LpaeShape`.
@@ -112,7 +115,7 @@ def arm_lpae(granule: int = 4096, stage: int = 1, ias: int = 48, oas: int = 48, 
     >>> hex(form.leaf_entry(0xF_0000_0001_0000, 2, 7, 0)), arm_lpae(stage=2, ias=40).levels[0].table_bytes
     ('0x1ff47', 8192)
     """
-    rules = of_profile(ARM_LPAE, profile)
+    profile = profile_of(profile)
     shape = LpaeShape(granule, stage, ias, oas, profile)
     levels = shape.levels
     last = len(levels) - 1
@@ -145,5 +148,6 @@ def arm_lpae(granule: int = 4096, stage: int = 1, ias: int = 48, oas: int = 48, 
         table_entry=lambda oa, _depth: into(oa) | _PAGE_OR_TABLE,
         decode=decode,
         even=granule != 65536 or oas <= 48,
-        rules=rules,
+        rules=rules_of("arm", profile),
+        profile=profile,
     )

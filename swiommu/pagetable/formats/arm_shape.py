@@ -6,7 +6,7 @@
     64 KiB    13     64 KiB, 512 MiB, 4 TiB if the output has 52 bits
 
 ARM counts levels so that the lowest is 3; a walk starts at the level that the width needs. At stage 2 up to 16 tables
-of the first level may lie side by side as one root, and then the walk starts one level lower. Kernels to 6.12 do so
+of the first level may lie side by side as one root, and then the walk starts one level lower. Kernels to 6.13 do so
 whenever that saves level 0; later ones where the architecture asks for it.
 
 Source: ``arm_lpae_alloc_pgtable``, ``arm_lpae_concat_mandatory`` and ``arm_64_lpae_alloc_pgtable_s1`` and ``_s2`` of
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from swiommu.errors import InvalidArgument
-from swiommu.pagetable.formats.shape import chosen, equal_levels, of_profile
+from swiommu.pagetable.formats.shape import chosen, equal_levels
+from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
 
 if TYPE_CHECKING:
     from swiommu.pagetable.format import Level
@@ -32,14 +33,13 @@ _MOST_BESIDE: Final = 16
 _SHIFTS: Final = {4096: 12, 16384: 14, 65536: 16}
 _PS: Final = {32: 0, 36: 1, 40: 2, 42: 3, 44: 4, 48: 5, 52: 6}
 _TG0: Final = {4096: 0, 65536: 1, 16384: 2}
-_EAGER: Final = {"6.12": True, "7.3": False}
 
 
 @attrs.frozen
 class LpaeShape:
     """Levels and registers of a table of ``granule`` bytes for ``ias`` bits of input and ``oas`` of output.
 
-    Raises `InvalidArgument` for a granule, stage, width or profile that there is not, and for a root that would be
+    Raises `InvalidArgument` for a granule, stage or width that there is not, and for a root that would be
     more than 16 tables.
 
     >>> one, two = LpaeShape(4096, 1, 48, 48), LpaeShape(4096, 2, 40, 48)
@@ -55,7 +55,7 @@ class LpaeShape:
     stage: int
     ias: int
     oas: int
-    profile: str = "6.12"
+    profile: Profile = attrs.field(default=DEFAULT_PROFILE, converter=profile_of)
 
     def __attrs_post_init__(self) -> None:
         chosen("LPAE granules", self.granule, _SHIFTS)
@@ -67,7 +67,6 @@ class LpaeShape:
                 f"LPAE tables of {self.granule} bytes decode {_NARROWEST} to {widest} bits, not {self.ias}",
                 ias=self.ias,
             )
-        of_profile(_EAGER, self.profile)
         if self.beside > _MOST_BESIDE:
             raise InvalidArgument(
                 f"a root for {self.ias} bits of input would be {self.beside} tables side by side, "
@@ -142,7 +141,7 @@ class LpaeShape:
     def _concatenates(self) -> bool:
         if self.stage == 1:
             return False
-        if _EAGER[self.profile]:
+        if self.profile.arm_concatenates_where_it_can:
             return self._alone == 0 and 1 << self._top_bits <= _MOST_BESIDE
         if self.granule == 16384:
             return (self._alone == 0 and 48 in {self.ias, self.oas}) or (self._alone == 1 and self.oas == 40)

@@ -36,8 +36,9 @@ from typing import Final
 
 from swiommu.address import Prot
 from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Table
-from swiommu.pagetable.formats.shape import PROTS, chosen, equal_levels, of_profile
-from swiommu.pagetable.rules import RISCV
+from swiommu.pagetable.formats.shape import PROTS, chosen, equal_levels
+from swiommu.pagetable.rules import rules_of
+from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
 
 __all__ = ["riscv"]
 
@@ -71,11 +72,13 @@ def _leaf_prot(word: int) -> Prot:
     ]
 
 
-def riscv(levels: int = 4, *, gstage: bool = False, napot: bool = False, profile: str = "6.12") -> Format:
+def riscv(
+    levels: int = 4, *, gstage: bool = False, napot: bool = False, profile: Profile | str = DEFAULT_PROFILE
+) -> Format:
     """Sv39, Sv48 or Sv57 (3, 4 or 5 ``levels``) or, with ``gstage``, what a guest's addresses are walked by.
 
-    ``napot``: whether there are pages of 64 KiB. The words are the same in every ``profile`` ("6.12", "7.3"), the rules
-    are not. Raises `InvalidArgument` for another number of levels or another profile.
+    ``napot``: whether there are pages of 64 KiB. The words are the same in every kernel, the rules are those of
+    ``profile``. Raises `InvalidArgument` for another number of levels or text that is no version.
 
     >>> form = riscv(3, gstage=True, napot=True)
     >>> form.name, form.input_width, form.levels[0].table_bytes, hex(form.pgsize_bitmap)
@@ -84,6 +87,7 @@ def riscv(levels: int = 4, *, gstage: bool = False, napot: bool = False, profile
     <Prot.READ|WRITE|CACHE: 7>
     """
     chosen("levels of RISC-V", levels, (3, 4, 5))
+    profile = profile_of(profile)
     last = levels - 1
     needed = _A | _U if gstage else _A
 
@@ -111,5 +115,6 @@ def riscv(levels: int = 4, *, gstage: bool = False, napot: bool = False, profile
         decode=decode,
         sign_extended=not gstage,
         coherent=0,
-        rules=of_profile(RISCV, profile),
+        rules=rules_of("riscv", profile),
+        profile=profile,
     )

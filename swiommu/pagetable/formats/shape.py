@@ -1,22 +1,20 @@
-"""What most formats share: levels of equal width, permissions in two neighbouring bits, a choice by profile."""
+"""What most formats share: levels of equal width, permissions in two neighbouring bits."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from swiommu.address import Prot
 from swiommu.errors import InvalidArgument
 from swiommu.pagetable.format import Level
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-__all__ = ["PROTS", "chosen", "equal_levels", "of_profile"]
+__all__ = ["PROTS", "chosen", "equal_levels"]
 
 PROTS: Final = tuple(Prot(bits) for bits in range(64))
 """Every `Prot` by its number: making one anew takes longer than all the rest of decoding a word."""
-
-_T = TypeVar("_T")
 
 
 def equal_levels(
@@ -38,18 +36,6 @@ def equal_levels(
         )
         for below in reversed(range(count))
     )
-
-
-def of_profile(by_profile: Mapping[str, _T], profile: str) -> _T:
-    """What a kernel of ``profile`` has. Raises `InvalidArgument` for a profile that nobody wrote down.
-
-    >>> of_profile({"6.12": "old", "7.3": "new"}, "7.3")
-    'new'
-    """
-    if profile not in by_profile:
-        known = ", ".join(by_profile)
-        raise InvalidArgument(f"no profile is named {profile!r}; there are: {known}", profile=profile)
-    return by_profile[profile]
 
 
 def chosen(what: str, value: int, known: Iterable[int]) -> int:

@@ -1,7 +1,7 @@
 """VT-d second stage: what Intel's IOMMU walks for a whole device, 3, 4 or 5 levels of nine bits.
 
     bits     name     leaf                         table
-    0        R        READ; profile 6.12: always   1
+    0        R        READ; up to 6.18: always     1
     1        W        WRITE                        1
     7        PS       1 for 2 MiB and 1 GiB        0
     8, 9     A, D     hardware's                   ignored
@@ -29,8 +29,9 @@ from typing import Final
 
 from swiommu.address import Prot
 from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Table
-from swiommu.pagetable.formats.shape import PROTS, chosen, equal_levels, of_profile
-from swiommu.pagetable.rules import VTD
+from swiommu.pagetable.formats.shape import PROTS, chosen, equal_levels
+from swiommu.pagetable.rules import rules_of
+from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
 
 __all__ = ["vtd_ss"]
 
@@ -41,10 +42,10 @@ _ADDRESS: Final = (1 << 52) - (1 << 12)
 _CACHE: Final = int(Prot.CACHE)
 
 
-def vtd_ss(levels: int = 4, profile: str = "6.12") -> Format:
-    """The second-stage format of 3, 4 or 5 ``levels``, as a kernel of ``profile`` writes it ("6.12", "7.3").
+def vtd_ss(levels: int = 4, profile: Profile | str = DEFAULT_PROFILE) -> Format:
+    """The second-stage format of 3, 4 or 5 ``levels``, as a kernel of ``profile`` writes it.
 
-    Raises `InvalidArgument` for another number of levels or another profile.
+    Raises `InvalidArgument` for another number of levels or text that is no version.
 
     >>> form = vtd_ss(levels=3)
     >>> form.name, form.input_width, hex(form.pgsize_bitmap)
@@ -53,8 +54,8 @@ def vtd_ss(levels: int = 4, profile: str = "6.12") -> Format:
     (<Prot.READ|WRITE|CACHE: 7>, <Prot.WRITE|CACHE: 6>)
     """
     last = chosen("levels of VT-d's second stage", levels, (3, 4, 5)) - 1
-    rules = of_profile(VTD, profile)
-    always = int(Prot.READ) if profile == "6.12" else 0
+    profile = profile_of(profile)
+    always = int(Prot.READ) if profile.vtd_reads_always else 0
 
     def leaf_entry(oa: int, depth: int, prot: int, _order: int) -> int:
         return oa | prot & _ACCESS | always | (0 if depth == last else _PS)
@@ -75,5 +76,6 @@ def vtd_ss(levels: int = 4, profile: str = "6.12") -> Format:
         table_entry=lambda oa, _depth: oa | _ACCESS,
         decode=decode,
         coherent=_SNP,
-        rules=rules,
+        rules=rules_of("vtd", profile),
+        profile=profile,
     )

@@ -32,8 +32,9 @@ from typing import Final
 
 from swiommu.address import Prot
 from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Table
-from swiommu.pagetable.formats.shape import PROTS, chosen, equal_levels, of_profile
-from swiommu.pagetable.rules import VTD
+from swiommu.pagetable.formats.shape import PROTS, chosen, equal_levels
+from swiommu.pagetable.rules import rules_of
+from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
 
 __all__ = ["x86_64"]
 
@@ -50,10 +51,10 @@ _TABLE: Final = _P | _RW | _US | _A
 _WRITE, _CACHE = int(Prot.WRITE), int(Prot.CACHE)
 
 
-def x86_64(levels: int = 4, profile: str = "6.12") -> Format:
-    """The format of 4 or 5 ``levels``; its words are the same in every ``profile`` ("6.12", "7.3"), its rules are not.
+def x86_64(levels: int = 4, profile: Profile | str = DEFAULT_PROFILE) -> Format:
+    """The format of 4 or 5 ``levels``; its words are the same in every kernel, its rules are those of ``profile``.
 
-    Raises `InvalidArgument` for another number of levels or another profile.
+    Raises `InvalidArgument` for another number of levels or text that is no version.
 
     >>> form = x86_64(levels=5)
     >>> form.name, form.input_width, form.aperture_width, hex(form.pgsize_bitmap)
@@ -61,6 +62,7 @@ def x86_64(levels: int = 4, profile: str = "6.12") -> Format:
     >>> form.effective(Prot.WRITE)
     <Prot.READ|WRITE|CACHE: 7>
     """
+    profile = profile_of(profile)
     last = chosen("levels of x86-64", levels, (4, 5)) - 1
 
     def leaf_entry(oa: int, depth: int, prot: int, _order: int) -> int:
@@ -87,5 +89,6 @@ def x86_64(levels: int = 4, profile: str = "6.12") -> Format:
         decode=decode,
         sign_extended=True,
         coherent=0,
-        rules=of_profile(VTD, profile),
+        rules=rules_of("vtd", profile),
+        profile=profile,
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.errors import Busy, NoMemory
+from swiommu.profile import DEFAULT_PROFILE
 from swiommu.region.bitmap import Bitmap
 from swiommu.region.bitmap_ranges import BitmapRanges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swiommu.region.bitmap import Migrate, Profile
+    from swiommu.profile import Profile
+    from swiommu.region.bitmap import Migrate
 
 __all__ = ["CmaArea"]
 
@@ -45,9 +47,9 @@ class CmaArea:
         *,
         page_size: int = 4096,
         order_per_bit: int = 0,
-        profile: Profile = "6.12",
+        profile: Profile | str = DEFAULT_PROFILE,
     ) -> CmaArea:
-        """An area over (start, size) ranges in bytes; several are of profile 7.3 whatever is asked for.
+        """An area over (start, size) ranges in bytes; several behave as from 6.15 on whatever ``profile`` is.
 
         >>> CmaArea.over("hugetlb0", [(0x1_0000_0000, 1 << 30), (0x2_0000_0000, 1 << 30)]).count
         524288
@@ -66,8 +68,8 @@ class CmaArea:
         return [self.allocator] if isinstance(self.allocator, Bitmap) else self.allocator.parts
 
     @property
-    def profile(self) -> str:
-        """``6.12`` or ``7.3``: whose text and accounting this is."""
+    def profile(self) -> Profile:
+        """The kernel whose text and accounting this is."""
         return self.allocator.profile
 
     @property
@@ -82,8 +84,8 @@ class CmaArea:
 
     @property
     def used(self) -> int:
-        """Pages in use: in profile 6.12 those behind set bits, in 7.3 those that were asked for."""
-        if self.profile != "6.12":
+        """Pages in use: those that were asked for where the kernel counts them, else those behind set bits."""
+        if self.profile.cma_counts_pages:
             return self.count - self.available
         order = self.allocator.order_per_bit
         return sum((part.count >> order) - part.free_bits for part in self.ranges) << order

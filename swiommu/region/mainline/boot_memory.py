@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from swiommu.address import align_down, align_up, is_power_of_two
 from swiommu.errors import Busy, InvalidArgument, NoMemory, NoSpace
+from swiommu.profile import DEFAULT_PROFILE
 from swiommu.region.mainline.page_block import cma_min_alignment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from swiommu.address import PhysRange
+    from swiommu.profile import Profile
 
 __all__ = ["BootMemory", "declare_area"]
 
@@ -46,7 +48,7 @@ class BootMemory:
         *,
         nodes: Sequence[int] = (),
         page_size: int = 4096,
-        kernel: str = "6.12",
+        kernel: Profile | str = DEFAULT_PROFILE,
         pageblock_order: int | None = None,
         min_alignment: int | None = None,
         highmem: int | None = None,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from swiommu.profile import DEFAULT_PROFILE, profile_of
 from swiommu.region.mainline.area import CmaArea
 from swiommu.region.mainline.boot_memory import declare_area
 from swiommu.words import counted
@@ -27,7 +28,7 @@ from swiommu.words import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from swiommu.region.bitmap import Profile
+    from swiommu.profile import Profile
     from swiommu.region.mainline.boot_memory import BootMemory
 
 __all__ = ["AreaPlan", "CommandLinePlan", "Refusal", "parameters", "plan_command_line"]
@@ -79,10 +80,10 @@ class AreaPlan:
         """Whether devices without an area of their own use it."""
         return self.name == "reserved"
 
-    def declare(self, memory: BootMemory, *, profile: Profile = "6.12") -> CmaArea:
-        """Reserve it in ``memory``, as an area that kernels of this profile have; raises what `declare_area` raises.
+    def declare(self, memory: BootMemory, *, profile: Profile | str = DEFAULT_PROFILE) -> CmaArea:
+        """Reserve it in ``memory``, as an area that the kernel of ``profile`` has; raises what `declare_area` raises.
 
-        Only kernels of profile 7.3 make one area of several ranges.
+        Only kernels from 6.15 on make one area of several ranges.
         """
         ranges = declare_area(
             memory,
@@ -93,7 +94,7 @@ class AreaPlan:
             order_per_bit=self.order_per_bit,
             fixed=self.fixed,
             node=self.node,
-            several=self.several and profile == "7.3",
+            several=self.several and profile_of(profile).cma_several_ranges,
         )
         return CmaArea.over(
             self.name, ranges, page_size=memory.page_size, order_per_bit=self.order_per_bit, profile=profile

@@ -17,7 +17,7 @@ from typing import Final
 
 from swiommu.address import is_power_of_two
 from swiommu.errors import InvalidArgument
-from swiommu.kernel_version import is_before
+from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
 
 __all__ = ["cma_min_alignment"]
 
@@ -27,7 +27,9 @@ _MAX_PAGE_ORDER: Final = {16384: 11, 65536: 13}
 """The order of the largest block of free pages, by page size; 10 for others."""
 
 
-def cma_min_alignment(page_size: int = 4096, *, kernel: str = "6.12", pageblock_order: int | None = None) -> int:
+def cma_min_alignment(
+    page_size: int = 4096, *, kernel: Profile | str = DEFAULT_PROFILE, pageblock_order: int | None = None
+) -> int:
     """The bytes that start and size of every contiguous area are multiples of (``CMA_MIN_ALIGNMENT_BYTES``).
 
     ``pageblock_order``: pages of a page block, as a power of two, where it is not that of a huge page. Raises
@@ -50,6 +52,6 @@ def cma_min_alignment(page_size: int = 4096, *, kernel: str = "6.12", pageblock_
     order = min((page_size >> 3).bit_length() - 1, largest) if pageblock_order is None else pageblock_order
     if not 0 <= order <= _MOST_ORDER:
         raise InvalidArgument(f"a page block of order {order} can't be: 0 to {_MOST_ORDER} are possible", order=order)
-    if is_before(kernel, "5.18"):
+    if profile_of(kernel).cma_aligns_to_largest_block:
         order = max(order, largest)
     return page_size << order

@@ -15,6 +15,7 @@ import attrs
 
 from swiommu.address import is_power_of_two
 from swiommu.errors import InvalidArgument, NoMemory
+from swiommu.profile import DEFAULT_PROFILE
 from swiommu.region.mainline.area import CmaArea
 from swiommu.region.mainline.command_line import Refusal
 from swiommu.region.mainline.page_block import cma_min_alignment
@@ -22,7 +23,7 @@ from swiommu.region.mainline.page_block import cma_min_alignment
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swiommu.region.bitmap import Profile
+    from swiommu.profile import Profile
     from swiommu.region.mainline.boot_memory import BootMemory
     from swiommu.region.mainline.flat_tree import FlatTree, TreeNode
 
@@ -85,7 +86,7 @@ class ReservedNode:
         memory.reserve(start, self.size)
         return start
 
-    def area(self, start: int, *, page_size: int = 4096, profile: Profile = "6.12") -> CmaArea:
+    def area(self, start: int, *, page_size: int = 4096, profile: Profile | str = DEFAULT_PROFILE) -> CmaArea:
         """The contiguous area at the ``start`` that `place` answered; `InvalidArgument` if it is for another use."""
         if self.use is not Use.AREA:
             raise InvalidArgument(f"{self.name!r} is no contiguous area: {self.use.value}")
@@ -107,7 +108,7 @@ def plan_reserved_memory(
     cma_given: bool = False,
     arm32: bool = False,
     page_size: int = 4096,
-    kernel: str = "6.12",
+    kernel: Profile | str = DEFAULT_PROFILE,
     pageblock_order: int | None = None,
     min_alignment: int | None = None,
 ) -> ReservedMemory:

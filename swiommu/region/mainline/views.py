@@ -91,7 +91,7 @@ def _counts(area: CmaArea) -> Mapping[str, Node]:
         "alloc_pages_fail": _number(lambda: area.pages_failed),
         "release_pages_success": _number(lambda: area.pages_released),
     }
-    if area.profile != "6.12":
+    if area.profile.cma_counts_pages:
         files["total_pages"] = _number(lambda: area.count)
         files["available_pages"] = _number(lambda: area.available)
     return files
@@ -115,7 +115,7 @@ class _Debugging:
             "maxchunk": _number(lambda: area.largest_chunk),
         }
         ranges = [self._range(part) for part in area.ranges]
-        if area.profile == "6.12":
+        if not area.profile.cma_several_ranges:
             return files | ranges[0]
         files["ranges"] = {str(number): part for number, part in enumerate(ranges)}
         return files | {name: Link(f"ranges/0/{name}") for name in ranges[0]}

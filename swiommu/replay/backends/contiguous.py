@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swiommu.address import PAGE_SIZE, PhysAddr, order_of
 from swiommu.errors import OutOfRange, SwiommuError
@@ -35,7 +35,7 @@ class RegionBackend(DirectBackend):
 
     def _build(self, design: Design, plan: MemoryPlan, workload: Workload) -> Region[PhysAddr]:
         # Kernels differ in what they call a failure, and from 6.15 refuse early; best fit is of 2010 alone.
-        options = {"profile": workload.profile} if design.allocator == "bitmap" else {}
+        options: dict[str, Any] = {"profile": workload.profile} if design.allocator == "bitmap" else {}
         region = Region(self.space.at(plan.base), plan.bytes, allocator=design.allocator, **options)
         self._reserve_extents(region, plan, workload)
         return region

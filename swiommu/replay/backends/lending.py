@@ -51,7 +51,7 @@ class LendingBackend(RegionBackend):
         for frame in _drawn(idle, 1 - design.lent / MILLION, len(frames)):
             frames[frame] = FrameState.FREE
         standing = bytes(frames) * (count // len(frames)) + bytes(frames[: count % len(frames)])
-        return Lending(plan.base, plan.bytes, standing=standing, profile="7.3" if workload.profile == "7.3" else "6.12")
+        return Lending(plan.base, plan.bytes, standing=standing, profile=workload.profile)
 
     def _build(self, design: Design, plan: MemoryPlan, workload: Workload) -> Region[PhysAddr]:
         self._lender = self._allocator(design, plan, workload)

@@ -6,6 +6,7 @@ import random
 
 from swiommu.address import PAGE_SIZE, PhysSpace
 from swiommu.memory import SystemMap
+from swiommu.profile import DEFAULT_PROFILE
 from swiommu.requests.workload import GENERATED, Op, OpCode, Request, RequestKind, Served, Workload
 
 __all__ = ["MASK_32", "MASK_64", "SECOND", "Script"]
@@ -85,7 +86,7 @@ class Script:
             occupancies=[],
             area=None,
             system_map=SystemMap.from_lines(space, [f"{_RAM[0]:08x}-{_RAM[1]:08x} : System RAM"]),
-            profile="6.12",
+            profile=DEFAULT_PROFILE,
             page_size=PAGE_SIZE,
             mode=GENERATED,
             start_time=0,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from swiommu.profile import DEFAULT_PROFILE
 from swiommu.trace import Context, Kind, Trace
 from swiommu.trace.emulator import (
     Attached,
@@ -46,6 +47,8 @@ from swiommu.verify.timeline import NOBODY, Timeline, read_timeline
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from swiommu.profile import Profile
+
 
 __all__ = ["Emulated", "Noted", "expected_of_vtd", "lazy_owners", "noted_in_trace", "read_emulated"]
 
@@ -80,7 +83,7 @@ class Emulated:
     boot: list[Noted] = attrs.field(factory=list)
     owners: dict[int, str] = attrs.field(factory=dict)
     order: Order = attrs.field(factory=Order)
-    profile: str = "6.12"
+    profile: Profile = DEFAULT_PROFILE
     page_sizes: int = ALL_SIZES
     top_level: int = 3
     unordered: str = ""
@@ -132,7 +135,7 @@ def read_emulated(trace: Trace, log: EmulatorLog) -> Emulated:
     timeline = read_timeline(trace)
     emulated = Emulated(log, timeline, lazy_owners(trace, timeline))
     _First(emulated).read()
-    emulated.profile = trace.sidecar.profile if trace.sidecar else "6.12"
+    emulated.profile = trace.sidecar.profile if trace.sidecar else DEFAULT_PROFILE
     if log.hardware == "VT-d":
         emulated.expected = expected_of_vtd(trace, timeline)
     elif log.hardware == "SMMUv3":
@@ -291,7 +294,7 @@ def expected_of_vtd(trace: Trace, timeline: Timeline) -> list[Expected]:
     >>> expected_of_vtd(trace, read_timeline(trace))
     []
     """
-    profile = trace.sidecar.profile if trace.sidecar else "6.12"
+    profile = trace.sidecar.profile if trace.sidecar else DEFAULT_PROFILE
     caches_absent = trace.table.count(Kind.FLUSH_RANGE_NP) > 0
     return vtd_commands(timeline, profile, lazy_owners(trace, timeline), caches_absent=caches_absent)
 

@@ -18,6 +18,7 @@ from swiommu.address import PAGE_SIZE
 from swiommu.errors import InvalidArgument, NoSpace, NotFound
 from swiommu.iommu import IovaDomain
 from swiommu.iommu.iova.iova_domain import IOVA_ANCHOR
+from swiommu.profile import DEFAULT_PROFILE
 from swiommu.trace import Context, Kind, Sidecar, Trace
 from swiommu.verify.iova.calls import IovaCall, read_calls
 from swiommu.verify.tally import Tally
@@ -55,6 +56,7 @@ def verify_iova(trace: Trace) -> Tally | None:
     tally = Tally("iova")
     lost = min((event.line for event in trace.table if event.kind is Kind.LOST), default=None)
     cpus = max(trace.table.cpu) + 1
+    profile = trace.sidecar.profile if trace.sidecar else DEFAULT_PROFILE
     allocators: dict[int, _Allocator] = {}
     most = _RECORDS // (cpus + 12)
     too_many = _Allocator(tally, _Recorded(), "there are more allocators and CPUs than can be followed")
@@ -65,7 +67,7 @@ def verify_iova(trace: Trace) -> Tally | None:
         elif call.iovad not in allocators and len(allocators) >= most:
             too_many.do(call)
         elif call.kind is Kind.IOVA_INIT:
-            allocators[call.iovad] = _made(tally, call, cpus)
+            allocators[call.iovad] = _made(tally, call, cpus, profile)
         else:
             if call.iovad not in allocators:
                 allocators[call.iovad] = _unseen(tally, call, trace.sidecar, cpus)
@@ -73,10 +75,10 @@ def verify_iova(trace: Trace) -> Tally | None:
     return tally
 
 
-def _made(tally: Tally, init: IovaCall, cpus: int) -> _Allocator:
+def _made(tally: Tally, init: IovaCall, cpus: int, profile: Profile) -> _Allocator:
     """An allocator as its ``init_iova_domain`` made it; nothing is known of one that no kernel makes."""
     try:
-        return _Allocator(tally, _Recorded(init.size, init.pfn, cpus=cpus), None)
+        return _Allocator(tally, _Recorded(init.size, init.pfn, cpus=cpus, profile=profile), None)
     except InvalidArgument as error:
         tally.impossible(str(error))
         return _Allocator(tally, _Recorded(), "its allocator was made by an impossible line")
@@ -84,7 +86,8 @@ def _made(tally: Tally, init: IovaCall, cpus: int) -> _Allocator:
 
 def _unseen(tally: Tally, first: IovaCall, sidecar: Sidecar | None, cpus: int) -> _Allocator:
     """An allocator that was made before the probes were: its reservations are known from elsewhere, or not at all."""
-    domain = _Recorded(PAGE_SIZE, 1, cpus=cpus)
+    profile = sidecar.profile if sidecar else DEFAULT_PROFILE
+    domain = _Recorded(PAGE_SIZE, 1, cpus=cpus, profile=profile)
     cause = None
     if not first.iovad:
         cause = "its call is not in the trace"

@@ -130,7 +130,7 @@ def test_a_handler_beside_another_cookie(attached, caplog, profile, taken):
 
 
 def test_a_handler_can_be_exchanged(attached):
-    _, nic, domain = attached()
+    _, nic, domain = attached(profile="7.3")
     assert domain.set_fault_handler(lambda *_: 1)
     assert domain.set_fault_handler(lambda *_: 2)
     assert (report_fault(domain, nic, 0, 0), domain.cookie) == (2, Cookie.FAULT_HANDLER)

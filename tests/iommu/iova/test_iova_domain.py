@@ -4,12 +4,14 @@ import importlib.util
 import random
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swiommu.errors import InvalidArgument, NoSpace, NotFound
 from swiommu.iommu import IovaDomain
+from swiommu.profile import DEFAULT_PROFILE, profile_of
 
 _SPEC = importlib.util.spec_from_file_location("iova_twin", Path(__file__).with_name("iova_twin.py"))
 iova_twin = importlib.util.module_from_spec(_SPEC)
@@ -21,8 +23,18 @@ LIMIT_32 = 0xFFFFF
 class Small(IovaDomain):
     """Magazines that fill up and go to the depot within a few calls."""
 
-    MAG_SIZE = 2
     RANGE_CACHE_MAX_SIZE = 3
+    profile = attrs.evolve(DEFAULT_PROFILE, iova_magazine=2)
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, profile=self.profile, **options)
+
+
+class OfLinux510(IovaDomain):
+    profile = profile_of("5.10")
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, profile=self.profile, **options)
 
 
 class Pair:
@@ -30,7 +42,9 @@ class Pair:
 
     def __init__(self, *, cpus=2, kind=Small, granule=4096, start_pfn=1):
         self.domain = kind(granule, start_pfn, cpus=cpus)
-        self.twin = iova_twin.Twin(kind.MAG_SIZE, kind.RANGE_CACHE_MAX_SIZE, cpus, start_pfn, granule)
+        self.twin = iova_twin.Twin(
+            getattr(kind, "profile", DEFAULT_PROFILE).iova_magazine, kind.RANGE_CACHE_MAX_SIZE, cpus, start_pfn, granule
+        )
         self.live = []
 
     def alloc(self, size, limit, *, flush, cpu):
@@ -139,10 +153,11 @@ def test_every_call_is_answered_as_by_the_linked_list_long(calls):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
-def test_real_magazines_under_a_long_churn(seed):
+@pytest.mark.parametrize("kind", [IovaDomain, OfLinux510])
+@pytest.mark.parametrize("seed", range(5))
+def test_real_magazines_under_a_long_churn(seed, kind):
     randomly = random.Random(seed)
-    pair = Pair(kind=IovaDomain)
+    pair = Pair(kind=kind)
     for step in range(6000):
         if randomly.random() < 0.52 - (step % 2000 > 1000) * 0.1:
             size, limit = randomly.choice([1, 1, 1, 2, 3, 4, 16, 32, 33]), randomly.choice([LIMIT_32, (1 << 30) - 1])
@@ -305,3 +320,14 @@ def test_check_finds_what_is_falsified(falsify):
             domain._rcaches[0].loaded[0].extend([1, 2])
     with pytest.raises(AssertionError):
         domain.check()
+
+
+@pytest.mark.parametrize(("kernel", "size"), [("5.10", 128), ("6.1", 127), ("6.12", 127)])
+def test_a_magazine_of_each_kernel_goes_to_the_depot_when_it_is_full(kernel, size):
+    domain = IovaDomain(profile=kernel)
+    pfns = [domain.alloc_iova_fast(1, LIMIT_32, flush_rcache=True) for _ in range(2 * size + 1)]
+    for pfn in pfns[:-1]:
+        domain.free_iova_fast(pfn, 1)
+    assert [len(rcache.depot) for rcache in domain._rcaches] == [0] * 6
+    domain.free_iova_fast(pfns[-1], 1)
+    assert [len(magazine) for magazine in domain._rcaches[0].depot] == [size]
