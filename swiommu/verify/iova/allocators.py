@@ -18,7 +18,7 @@ from swiommu.address import PAGE_SIZE
 from swiommu.errors import InvalidArgument, NoSpace, NotFound
 from swiommu.iommu import IovaDomain
 from swiommu.iommu.iova.iova_domain import IOVA_ANCHOR
-from swiommu.profile import DEFAULT_PROFILE
+from swiommu.profile import DEFAULT_PROFILE, Profile
 from swiommu.trace import Context, Kind, Sidecar, Trace
 from swiommu.verify.iova.calls import IovaCall, read_calls
 from swiommu.verify.tally import Tally
