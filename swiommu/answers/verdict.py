@@ -59,7 +59,7 @@ def verdict_of(
     sentences = [
         *_user_mappings(workload, designs, others),
         *_needs(workload, without, with_, others),
-        *_losses(designs, plan),
+        *_losses(workload, designs, plan),
         *_censored(workload, designs, plan),
         *_bought(workload, without, with_),
         *_costs(workload, "it" if without and with_ else "translation", with_, cost),
@@ -124,7 +124,7 @@ def _need(names: Sequence[str], row: Row, workload: Workload) -> str:
 # -- losses ------------------------------------------------------------------------------------------------------------
 
 
-def _losses(designs: Sequence[Row], plan: MemoryPlan) -> list[str]:
+def _losses(workload: Workload, designs: Sequence[Row], plan: MemoryPlan) -> list[str]:
     """What is lost and why, in the memory of the table and in any; that nothing is, where no need says so."""
     told = [row for row in designs if row.same_as is None]
     here = _lose(told, lambda row: tuple(RequestKind) if row.has_hardware else _HERE)
@@ -133,11 +133,12 @@ def _losses(designs: Sequence[Row], plan: MemoryPlan) -> list[str]:
     sentences += [f"in any memory {_and(anywhere)}"] if anywhere else []
     if sentences or any(row.bytes_needed is not None for row in designs):
         return sentences
+    served = " that the kernel served" if workload.censored else ""  # else there is nothing besides
     unharmed = [row for row in designs if not row.not_applicable]
     if len(unharmed) == len(designs) > 2:
-        return [f"{_where(plan)} no design loses anything"]
+        return [f"{_where(plan)} no design loses anything{served}"]
     names = [row.name for row in unharmed]
-    return [f"{_where(plan)} {_and(names)} {'loses' if len(names) == 1 else 'lose'} nothing"] if names else []
+    return [f"{_where(plan)} {_and(names)} {'loses' if len(names) == 1 else 'lose'} nothing{served}"] if names else []
 
 
 def _lose(rows: Sequence[Row], kinds_of: Callable[[Row], Collection[RequestKind]]) -> list[str]:
@@ -180,7 +181,8 @@ def _censored(workload: Workload, designs: Sequence[Row], plan: MemoryPlan) -> l
 def _unserved(row: Row) -> str:
     """Why what failed when recorded fails here too."""
     unserved = row.failures.without(row.losses)
-    whys = [why for kind in RequestKind if (why := unserved.sentence(kind, pool=row.pool_bytes))]
+    told = [unserved.sentence(kind, pool=row.pool_bytes, numbered=True) for kind in RequestKind]
+    whys = [why for why in told if why]
     return f" ({'; '.join(whys)})" if whys else ""
 
 

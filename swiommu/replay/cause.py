@@ -90,16 +90,16 @@ class Causes:
         """Those that are not among ``others``."""
         return Causes(self.counts - others.counts, self.largest)
 
-    def sentence(self, kind: RequestKind, *, pool: int) -> str:
+    def sentence(self, kind: RequestKind, *, pool: int, numbered: bool = False) -> str:
         """The causes in words, with their numbers; nothing where it is memory alone, which the numbers beside it say.
 
-        ``pool`` is the size of the bounce pool in bytes.
+        ``pool`` is the size of the bounce pool in bytes. A single cause is of "all", or ``numbered`` too.
         """
         causes = self.of(kind)
         if set(causes) <= {Cause.MEMORY}:
             return ""
         which = {cause: f"{number:,}" for cause, number in causes.items()}
-        if len(causes) == 1:
+        if len(causes) == 1 and not numbered:
             which = {cause: "it" if number == 1 else "all" for cause, number in causes.items()}
         return " and ".join(f"{which[cause]} {self._words(cause, number, pool)}" for cause, number in causes.items())
 

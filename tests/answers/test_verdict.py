@@ -307,15 +307,15 @@ def test_user_mappings_where_all_translate():
 def test_censored_requests_may_be_more_demand_and_who_could_serve_them():
     rows = [row("a", gained=24), row("b"), row("c", gained=1100)]
     assert verdict(*rows, workload=Asked(censored=1100)) == (
-        "In 100 MiB (equal) no design loses anything. 1,100 requests failed when recorded, so real demand may be "
-        "higher. In 100 MiB (equal) a could serve 24 of these, b none and c all."
+        "In 100 MiB (equal) no design loses anything that the kernel served. 1,100 requests failed when recorded, so "
+        "real demand may be higher. In 100 MiB (equal) a could serve 24 of these, b none and c all."
     )
 
 
 def test_one_censored_request():
     assert verdict(row("a"), row("b", gained=1), workload=Asked(censored=1)) == (
-        "In 100 MiB (equal) a and b lose nothing. 1 request failed when recorded, so real demand may be higher. In "
-        "100 MiB (equal) a could not serve it and b could serve it."
+        "In 100 MiB (equal) a and b lose nothing that the kernel served. 1 request failed when recorded, so real "
+        "demand may be higher. In 100 MiB (equal) a could not serve it and b could serve it."
     )
 
 
@@ -324,9 +324,9 @@ def test_what_still_fails_has_its_limit():
     swiotlb = row("swiotlb", failed=619, gained=3, pool_bytes=MIB)
     swiotlb.failures = Causes(Counter({(MAP, Cause.POOL): 619}))
     assert verdict(row("passthrough", gained=622), swiotlb, workload=Asked(censored=622)) == (
-        "In 100 MiB (equal) passthrough and swiotlb lose nothing. 622 requests failed when recorded, so real demand "
-        "may be higher. In 100 MiB (equal) passthrough could serve all of these and swiotlb 3 (all find no free run "
-        "of slots in the bounce pool of 1 MiB)."
+        "In 100 MiB (equal) passthrough and swiotlb lose nothing that the kernel served. 622 requests failed when "
+        "recorded, so real demand may be higher. In 100 MiB (equal) passthrough could serve all of these and swiotlb "
+        "3 (619 find no free run of slots in the bounce pool of 1 MiB)."
     )
 
 

@@ -155,6 +155,13 @@ def test_several_causes_have_their_numbers_the_most_frequent_first():
     )
 
 
+def test_one_cause_may_have_its_number_too():
+    causes = Causes(Counter({(RequestKind.MAP, Cause.POOL): 619}))
+    assert causes.sentence(RequestKind.MAP, pool=MIB, numbered=True) == (
+        "619 find no free run of slots in the bounce pool of 1 MiB"
+    )
+
+
 def test_causes_without_those_of_others():
     causes = Causes(Counter({(RequestKind.MAP, Cause.POOL): 5, (RequestKind.ALLOC, Cause.BLOCK): 2}), largest=9)
     others = Causes(Counter({(RequestKind.MAP, Cause.POOL): 3, (RequestKind.ALLOC, Cause.BLOCK): 2}))
