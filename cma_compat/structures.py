@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
 
 import attrs
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["CmaInfo", "Device", "cma_allocator", "cma_chunk", "cma_device", "cma_region"]
 
 
-def _number(value: object) -> int:
+def _number(value: SupportsIndex) -> int:
     return as_integer(value, "a number of bytes")
 
 

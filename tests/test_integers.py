@@ -150,6 +150,13 @@ def synced(call):
     return dev.backend.buffers.copied
 
 
+def freed(size):
+    dev = driver()
+    cpu, address = dev.dma_alloc_coherent(5000)
+    dev.dma_free_coherent(size, cpu, address)
+    return dev.live
+
+
 def held_frames(*calls):
     made = frames()
     for call in calls:
@@ -339,6 +346,7 @@ CALLS = {
     "dma_set_max_seg_size": ("size", 0xFFFF, lambda n: mapped_by_driver(lambda d: d.dma_set_max_seg_size(n))),
     "dma_set_min_align_mask": ("mask", 0xFFF, lambda n: mapped_by_driver(lambda d: d.dma_set_min_align_mask(n))),
     "dma_alloc_coherent": ("size", 5000, lambda n: mapped_by_driver(lambda d: d.dma_alloc_coherent(n)[1])),
+    "dma_free_coherent": ("size", 5000, freed),
     "dma_map_single": ("size", 5000, lambda n: mapped_by_driver(lambda d: d.dma_map_single(RAM.at(BASE), n, TO))),
     "dma_map_page": ("pfn", 0x40000, lambda n: mapped_by_driver(lambda d: d.dma_map_page(n, 9, 64, TO))),
     "dma_map_sg": ("nents", 1, lambda n: mapped_by_driver(lambda d: d.dma_map_sg([Scatterlist(RAM.at(0), 9)], n, TO))),

@@ -7,7 +7,7 @@ positive, directions are not NONE, what is unmapped was mapped.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import attrs
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Coherent", "DmaBackend", "DmaLimits", "Mapped", "Segment"]
 
 
-def _number(value: object) -> int:
+def _number(value: SupportsIndex) -> int:
     return as_integer(value, "a limit of a device")
 
 

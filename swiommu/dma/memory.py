@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, SupportsIndex
 
 import attrs
 
@@ -75,7 +75,7 @@ class CpuMemory:
         return spans
 
 
-def _number(value: object) -> int:
+def _number(value: SupportsIndex) -> int:
     return as_integer(value, "a number of bytes")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import SupportsIndex
 
 import attrs
 
@@ -22,7 +23,7 @@ class ReservedKind(enum.StrEnum):
     SW_MSI = "sw-msi"  # messages, at an address that the owner of the space chose and maps
 
 
-def _number(value: object) -> int:
+def _number(value: SupportsIndex) -> int:
     return as_integer(value, "start or size of a reserved region")
 
 
