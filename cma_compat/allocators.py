@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left, bisect_right, insort
+from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -93,15 +94,11 @@ class Allocators:
             if found is not None:
                 self._loaded[name] = _as_allocator(name, contained(f"the entry point {name!r}", found.load))
             elif name in allocator_names():
-                self._loaded[name] = cma_allocator(name, factory=_maker(name))
+                self._loaded[name] = cma_allocator(name, factory=partial(make_allocator, name))
             else:
                 known = ", ".join([*self.names(), *allocator_names()])
                 raise NotFound(f"no allocator is named {name!r}; there are: {known}", name=name)
         return self._loaded[name]
-
-
-def _maker(name: str) -> Callable[..., Allocator]:
-    return lambda start, size, **options: make_allocator(name, start, size, **options)
 
 
 def _as_allocator(name: str, loaded: Any) -> Any:

@@ -28,6 +28,9 @@ class Mutex:
         self._lock = threading.Lock()
         self._owner = 0
 
+    def __reduce__(self) -> tuple[type[Mutex], tuple[()]]:
+        return Mutex, ()  # a pickle or a copy has one of its own, which nobody holds
+
     def __enter__(self) -> None:
         me = threading.get_ident()
         if self._owner == me:  # only this thread can have written its own number here

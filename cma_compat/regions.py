@@ -14,6 +14,7 @@ from cma_compat.mutex import Mutex
 from cma_compat.structures import cma_allocator
 from swiommu.address import BusSpace, PhysSpace, as_integers
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, SwiommuError
+from swiommu.locking import no_shallow_copy
 from swiommu.region import BestFit
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Regions:
     ...
     swiommu.errors.AddressInUse: a region of 0x100000 bytes at 0x400ff000 overlaps the one at 0x40000000
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(
         self,

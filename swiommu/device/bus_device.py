@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from swiommu.address import Access, as_integer
 from swiommu.errors import DeviceFault, InvalidArgument, NoDevice, OutOfRange, SpaceMismatch
 from swiommu.layer import load, save
+from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -61,6 +62,8 @@ class BusDevice:
     >>> device.read(buffer.iova.start, 5)
     b'frame'
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, name: str, ram: SparseRam, *, dma_mask: int = (1 << 32) - 1, bus: Bus | None = None) -> None:
         dma_mask = as_integer(dma_mask, "dma_mask")

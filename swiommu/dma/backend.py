@@ -15,6 +15,7 @@ from swiommu.address import PhysAddr, as_integer
 from swiommu.dma.bounce import BounceBuffers
 from swiommu.dma.kinds import DmaAttr
 from swiommu.errors import InvalidArgument, OutOfRange, SpaceMismatch
+from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ def _number(value: SupportsIndex) -> int:
     return as_integer(value, "a limit of a device")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class DmaLimits:
     """What a device can drive and wants, as ``struct device`` and its ``dma_parms`` say it.
 
@@ -104,6 +105,8 @@ class DmaBackend(ABC):
     >>> hex(part.address), direct.buffers.copied
     ('0x78000000', 1500)
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(
         self, bus: BusSpace, ram: SparseRam, *, pool: SwiotlbPool | None = None, force_bounce: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.address import PhysAddr
-from swiommu.locking import locked
+from swiommu.locking import locked, no_shallow_copy
 
 if TYPE_CHECKING:
     from swiommu.dma.swiotlb import SwiotlbPool
@@ -29,6 +29,8 @@ class BounceBuffers:
     >>> buffers.ram.read(space.at(address), 5), buffers.copied
     (b'frame', 5)
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, pool: SwiotlbPool, ram: SparseRam) -> None:
         self.pool = pool

@@ -16,7 +16,7 @@ from swiommu.dma.backend import Coherent, DmaLimits
 from swiommu.dma.book import Book, Streaming
 from swiommu.dma.kinds import DMA_MAPPING_ERROR, DmaAttr, DmaDirection
 from swiommu.errors import AddressOverflow, InvalidArgument, NotFound, OutOfRange, SpaceMismatch, SwiommuError
-from swiommu.locking import Lock, locked
+from swiommu.locking import Lock, locked, no_shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +49,8 @@ class DmaDevice(DmaLimits):
     >>> dev.dma_mapping_error(address), str(dev.last_error)
     (-12, "device 'nic' does not reach 1500 bytes at physical 0x100000000: its mask is 0xffffffff")
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(
         self,

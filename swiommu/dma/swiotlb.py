@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.address import PAGE_SIZE, as_integer, as_integers, is_power_of_two
 from swiommu.errors import AddressInUse, InvalidArgument, NotFound, PoolFull, SegmentExceeded
-from swiommu.locking import Lock, locked
+from swiommu.locking import Lock, locked, no_shallow_copy
 from swiommu.region import FailSwitch
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class SwiotlbPool:
         "start",
         "used",
     )
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, start: int, slots: int = IO_TLB_DEFAULT_SLOTS, *, areas: int = 1) -> None:
         start, slots, areas = as_integers(start=start, slots=slots, areas=areas)

@@ -20,7 +20,7 @@ from swiommu.address import (
     is_power_of_two,
 )
 from swiommu.errors import AddressOverflow, Busy, InvalidArgument, SpaceMismatch
-from swiommu.locking import Lock, Running
+from swiommu.locking import Lock, Running, no_shallow_copy
 from swiommu.pagetable.rules import SWIOMMU
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Door(Generic[A]):
     notifying: Running
     rules: Rules = SWIOMMU  # what the errors of maps and unmaps are
     _whole_granules: ClassVar[bool] = True  # whether what a mapping owns is rounded to granules
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, input_space: BusSpace, output_space: Space, pgsize_bitmap: int, last: int) -> None:
         self.input_space = input_space

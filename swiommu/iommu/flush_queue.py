@@ -13,6 +13,7 @@ import attrs
 
 from swiommu.address import as_integers
 from swiommu.errors import InvalidArgument
+from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +50,8 @@ class FlushQueue(Generic[T]):
 
     SIZE: ClassVar[int] = 256  # IOVA_DEFAULT_FQ_SIZE
     TIMEOUT_NS: ClassVar[int] = 10_000_000  # IOVA_DEFAULT_FQ_TIMEOUT
+
+    __copy__ = no_shallow_copy
 
     def __init__(
         self, flush: Callable[[int], None], free: Callable[[T, int], None], *, cpus: int = 1, hz: int = DEFAULT_HZ

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from intervaltree import IntervalTree
 
+from swiommu.locking import no_shallow_copy
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -48,6 +50,8 @@ class Uses:
     >>> print(*lower.uses.over(0x6000, 0x10000))
     0x1000 bytes at 0x6000 are mapped by the domain of 'nic' at 0x9000
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(self) -> None:
         self._by_start = IntervalTree()

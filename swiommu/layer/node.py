@@ -8,7 +8,7 @@ reference when it has arrived.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from swiommu.address import Access, BusSpace
@@ -21,6 +21,7 @@ from swiommu.layer.delivery import deliver
 from swiommu.layer.path import Hop, HopKind, Part, Purpose, Reach, Refused, Walker, descend, members, steps
 from swiommu.layer.picture import tree
 from swiommu.layer.translation import burst
+from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -93,6 +94,14 @@ class Node:
 
     def __repr__(self) -> str:
         return tree([self])
+
+    __copy__ = no_shallow_copy
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_readers": self.readers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _readers=WeakKeyDictionary(dict.fromkeys(state["_readers"])))
 
     @property
     def name(self) -> str:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
+from swiommu.locking import no_shallow_copy
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -62,6 +64,8 @@ class FreeBlocks:
     """
 
     __slots__ = ("_heaps", "_starts", "max_order")
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, max_order: int) -> None:
         self.max_order = max_order

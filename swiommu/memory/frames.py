@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE, PhysAddr, PhysRange, as_integer, as_integers, is_power_of_two
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotFound, OutOfRange
-from swiommu.locking import Lock, locked
+from swiommu.locking import Lock, locked, no_shallow_copy
 from swiommu.memory.blocks import FreeBlocks, append_run
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class Frames:
         "range",
         "start_pfn",
     )
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, start: PhysAddr, size: int, *, page_size: int = PAGE_SIZE, max_order: int = 10) -> None:
         size, page_size, max_order = as_integers(size=size, page_size=page_size, max_order=max_order)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SHIFT, PAGE_SIZE, PhysAddr, PhysRange, PhysSpace, as_integer
 from swiommu.errors import InvalidArgument, SpaceMismatch
-from swiommu.locking import Lock, locked
+from swiommu.locking import Lock, locked, no_shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +37,18 @@ class SparseRam:
         self.lock = Lock()
         self._pages: dict[int, bytearray | memoryview] = {}
         self._words: dict[int, array[int]] = {}
+
+    __copy__ = no_shallow_copy
+
+    def __getstate__(self) -> tuple[PhysSpace, dict[int, bytes], dict[int, array[int]]]:
+        pages = {number: bytes(page) for number, page in self._pages.items() if number not in self._words}
+        return self.space, pages, self._words
+
+    def __setstate__(self, state: tuple[PhysSpace, dict[int, bytes], dict[int, array[int]]]) -> None:
+        self.space, pages, self._words = state
+        self.lock = Lock()
+        self._pages = {number: bytearray(page) for number, page in pages.items()}
+        self._pages |= {number: memoryview(words).cast("B") for number, words in self._words.items()}
 
     @property
     def resident_bytes(self) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from swiommu.address import align_down, align_up, as_integer, as_integers, is_power_of_two
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotFound, OutOfRange, SpaceMismatch
+from swiommu.locking import no_shallow_copy
 from swiommu.ranges import joined
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Bootmem:
     >>> [hex(bootmem.reserve(0x4000, 0x1000, goal)) for goal in (0x4008_0000, 0x4008_0000, 0x9000_0000)]
     ['0x40080000', '0x40084000', '0x40000000']
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
@@ -79,6 +82,8 @@ class Memblock:
     ...
     swiommu.errors.AddressInUse: 0x4000 bytes at 0x400f3000 touch what is reserved at 0x400f0000
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, memory: Sequence[PhysRange]) -> None:
         if not memory:

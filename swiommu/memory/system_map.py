@@ -6,11 +6,12 @@ extent count as nested in the order they were added.
 
 from __future__ import annotations
 
-from itertools import chain, count
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from swiommu.address import PhysAddr, PhysRange, PhysSpace
 from swiommu.errors import AddressInUse, InputError, SpaceMismatch
+from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,6 +57,8 @@ class SystemMap:
 
     __slots__ = ("_by_extent", "_serials", "_tree", "space")
 
+    __copy__ = no_shallow_copy
+
     def __init__(self, space: PhysSpace) -> None:
         # Imported here: it takes as long as starting Python does, and those who only want frames don't need it.
         from intervaltree import IntervalTree
@@ -64,7 +67,7 @@ class SystemMap:
         # Ranges of the same extent are one interval: an interval tree finds equal ones by looking through all of them.
         self._tree = IntervalTree()
         self._by_extent: dict[tuple[int, int], list[Entry]] = {}
-        self._serials = count()
+        self._serials = 0
 
     @classmethod
     def from_lines(cls, space: PhysSpace, lines: Iterable[str], *, path: str | None = None) -> Self:
@@ -163,10 +166,10 @@ class SystemMap:
             raise InputError(f"the range {extent} ends before it starts")
         if end >= self.space.limit:
             raise InputError(f"the range {extent} leaves the {self.space.width}-bit space {self.space.name!r}")
-        return Entry(start, end + 1, next(self._serials), name)
+        return Entry(start, end + 1, self._serial(), name)
 
     def _add(self, start: int, stop: int, name: str) -> None:
-        added = Entry(start, stop, next(self._serials), name)
+        added = Entry(start, stop, self._serial(), name)
         same = self._by_extent.get((start, stop))
         if same is not None:
             same.append(added)
@@ -183,6 +186,10 @@ class SystemMap:
 
     def _entries(self) -> list[Entry]:
         return sorted(chain.from_iterable(self._by_extent.values()), key=_outermost_first)
+
+    def _serial(self) -> int:
+        self._serials += 1
+        return self._serials - 1
 
     def _require_space(self, addr: PhysAddr) -> None:
         if addr.space is not self.space:

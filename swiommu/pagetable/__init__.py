@@ -4,7 +4,7 @@ Tables are real: 512 entries of 64 bits in a page that somebody had to give (`Ta
 knows a domain, an IOVA allocator or a device; addresses are plain ints, checked at the door.
 """
 
-from swiommu.pagetable.format import EMPTY, Empty, Format, Item, Leaf, Level, Table
+from swiommu.pagetable.format import EMPTY, Empty, Format, Item, Leaf, Level, Table, remembered
 from swiommu.pagetable.formats import FORMATS, MOCK, MOCK64K, format_named
 from swiommu.pagetable.pgsize import page_size_choice
 from swiommu.pagetable.radix import RadixTable
@@ -50,4 +50,5 @@ __all__ = [
     "format_named",
     "joined",
     "page_size_choice",
+    "remembered",
 ]

@@ -11,8 +11,9 @@ other, of which any one is read.
 
 from __future__ import annotations
 
+from functools import wraps
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, SupportsIndex
 
 import attrs
 
@@ -24,7 +25,9 @@ from swiommu.profile import DEFAULT_PROFILE, Profile
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["EMPTY", "Empty", "Format", "Item", "Leaf", "Level", "Table"]
+__all__ = ["EMPTY", "Empty", "Format", "Item", "Leaf", "Level", "Table", "remembered"]
+
+P = ParamSpec("P")
 
 _MOST_ENTRIES: Final = 1 << 16
 _EVERYTHING: Final = Prot.READ | Prot.WRITE
@@ -102,8 +105,8 @@ class Format:
     ``even``: whether the words of neighbouring leaves differ by one step, as they do if the address is one field.
     ``sign_extended``: addresses are canonical, the upper half of them at the top of 64 bits. ``coherent``: the bits
     that a leaf gets once cache coherency is enforced (0: it always is), None if that can't be. ``rules``: what the
-    code for such tables does in the kernel of ``profile``. Raises `InvalidArgument` when the levels do not follow one
-    another.
+    code for such tables does in the kernel of ``profile``. ``maker``: the function and the arguments that make it, see
+    `remembered`. Raises `InvalidArgument` when the levels do not follow one another.
 
     >>> from swiommu.pagetable.formats import MOCK
     >>> hex(MOCK.pgsize_bitmap), MOCK.input_width
@@ -122,6 +125,9 @@ class Format:
     coherent: int | None = None
     rules: Rules = GENERIC_PT
     profile: Profile = DEFAULT_PROFILE
+    maker: tuple[Callable[..., Format], tuple[Any, ...], tuple[tuple[str, Any], ...]] | None = attrs.field(
+        default=None, eq=False, repr=False
+    )
 
     @levels.validator
     def _levels_follow(self, _attribute: object, levels: tuple[Level, ...]) -> None:
@@ -137,6 +143,24 @@ class Format:
             raise InvalidArgument(f"format {self.name!r}: a table holds at most {_MOST_ENTRIES} entries")
         if any(not 0 < order < level.bits for level in levels for order in level.orders):
             raise InvalidArgument(f"format {self.name!r}: a leaf is less than a table")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # nothing of it ever changes
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        if self.maker is not None:
+            return _made, self.maker
+        names = [getattr(each, "__qualname__", "") for each in (self.leaf_entry, self.table_entry, self.decode)]
+        local = [name for name in names if "<" in name]
+        if local:
+            raise TypeError(
+                f"format {self.name!r} can't be pickled: {local[0]} is no function of a module. A function of a module "
+                "that makes the format, with @remembered, helps"
+            )
+        return object.__reduce_ex__(self, protocol)
 
     def leaf_run(self, oa: int, depth: int, prot: int, order: int, count: int) -> Sequence[int]:
         """The words of ``count`` leaves for consecutive pages from ``oa`` on, for filling a table at once.
@@ -216,3 +240,27 @@ class Format:
     def pgsize_bitmap(self) -> int:
         """The page sizes that leaves can have, one bit each (the kernel's ``pgsize_bitmap``)."""
         return sum({size for level in self.levels for size in level.sizes.values()})
+
+
+def remembered(make: Callable[P, Format]) -> Callable[P, Format]:
+    """Let a function of a module make each format once: it is pickled as the function and its arguments.
+
+    >>> import pickle
+    >>> from swiommu.pagetable.formats import vtd_ss
+    >>> vtd_ss(3) is vtd_ss(3), pickle.loads(pickle.dumps(vtd_ss(3))) is vtd_ss(3)
+    (True, True)
+    """
+    made: dict[tuple[tuple[Any, ...], tuple[tuple[str, Any], ...]], Format] = {}
+
+    @wraps(make)
+    def once(*args: P.args, **kwargs: P.kwargs) -> Format:
+        key = args, tuple(sorted(kwargs.items()))
+        if key not in made:
+            made[key] = attrs.evolve(make(*args, **kwargs), maker=(once, *key))
+        return made[key]
+
+    return once
+
+
+def _made(make: Callable[..., Format], args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]) -> Format:
+    return make(*args, **dict(kwargs))

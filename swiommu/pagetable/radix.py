@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from swiommu.errors import Busy
+from swiommu.locking import no_shallow_copy
 from swiommu.pagetable.door import TableDoor
 from swiommu.pagetable.format import Leaf
 from swiommu.pagetable.nodes import Nodes
@@ -50,6 +51,8 @@ class RadixTable:
     >>> table.unmap(0x200000, 0x3000), table.table_pages
     ([LeafRun(iova=2097152, pgsize=4096, leaves=3)], 1)
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, format: Format, tables: TableMemory, *, rightless: bool = False) -> None:  # noqa: A002 - the word
         self.format = format

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, overload
 
 from swiommu.address import PAGE_SIZE, PhysAddr, order_of
 from swiommu.errors import InvalidArgument, NoMemory, NotFound, SpaceMismatch, SwiommuError
+from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -113,6 +114,8 @@ class TablePages:
     >>> pages.page(0x9000)[1] = 7; pages.word(0x9008), len(pages)
     (7, 1)
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(self) -> None:
         self._tables: dict[int, Words] = {}

@@ -7,12 +7,12 @@ turns them into addresses, rounds what callers ask for, keeps the chunks, and di
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 from swiommu.address import as_integer, as_integers, is_power_of_two
 from swiommu.errors import InvalidArgument, NoMemory
+from swiommu.locking import bare_copy, no_shallow_copy
 
 __all__ = [
     "Allocator",
@@ -123,6 +123,7 @@ class CheapCopy:
 
     For classes with slots that hold plain values, things with a ``copy`` method, and lists of either.
 
+    >>> import copy
     >>> from swiommu.region import Tlsf
     >>> one = Tlsf(0, 0x4000)
     >>> other = copy.deepcopy(one)
@@ -131,9 +132,10 @@ class CheapCopy:
     """
 
     __slots__ = ()
+    __copy__ = no_shallow_copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        other = memo[id(self)] = copy.copy(self)
+        other = memo[id(self)] = bare_copy(self)
         names: list[str] = [name for each in type(self).__mro__ for name in vars(each).get("__slots__", ())]
         for name in names:
             value = getattr(self, name)

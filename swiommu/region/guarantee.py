@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from swiommu.address import PAGE_SIZE, BusAddr, PhysAddr, align_up, as_integer, as_integers
 from swiommu.errors import Busy, InvalidArgument, NoMemory
-from swiommu.locking import locked
+from swiommu.locking import locked, no_shallow_copy
 from swiommu.region.region import Chunk, Region
 
 __all__ = ["Guarantee", "first_fit_reserve", "robson_bound"]
@@ -90,6 +90,8 @@ class Guarantee(Generic[A]):
     >>> promise.free(chunk); promise.end(); region.free_space >> 20
     64
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, region: Region[A], total: int, largest: int) -> None:
         total, largest = as_integers(total=total, largest=largest)

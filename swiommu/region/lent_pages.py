@@ -8,6 +8,7 @@ import attrs
 
 from swiommu.address import PAGE_SIZE, PhysAddr
 from swiommu.errors import InvalidArgument, NoMemory, NotFound
+from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
     from swiommu.memory import Frames, SparseRam
@@ -38,6 +39,8 @@ class LentPages:
     >>> pages.read(letter)[:5]
     b'dear\x00'
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, ram: SparseRam, elsewhere: Frames) -> None:
         self._ram = ram

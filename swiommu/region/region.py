@@ -33,7 +33,7 @@ from swiommu.errors import (
     NotFound,
     SwiommuError,
 )
-from swiommu.locking import Lock, locked
+from swiommu.locking import Lock, locked, no_shallow_copy
 from swiommu.region.allocator import Allocator, make_allocator
 from swiommu.region.picture import area_svg
 from swiommu.region.reports import Shortage, Statistics, explain_failure, statistics
@@ -104,6 +104,8 @@ class Region(Generic[A]):
     """
 
     __slots__ = ("_chunks", "_starts", "allocator", "free_space", "lock", "name", "size", "start")
+
+    __copy__ = no_shallow_copy
 
     def __init__(
         self,

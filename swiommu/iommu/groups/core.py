@@ -10,6 +10,7 @@ from swiommu.iommu.groups.default_domain import Defaults, follow_members, map_di
 from swiommu.iommu.groups.events import GroupEvent
 from swiommu.iommu.groups.group import IommuGroup, Member, group_of
 from swiommu.iommu.groups.pci_groups import existing_group
+from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
     from swiommu.iommu.domain import Attachable
@@ -40,6 +41,8 @@ class IommuCore:
     >>> core.release(nic)
     remove_device_from_group: IOMMU: groupID=0 device=nic
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, defaults: Defaults | None = None) -> None:
         self.defaults = defaults or Defaults()

@@ -16,6 +16,7 @@ from swiommu.iommu.groups.events import GroupEvent
 from swiommu.iommu.groups.reserved_regions import merged_regions, regions_text
 from swiommu.iommu.groups.types import DomainType
 from swiommu.layer import ReservedKind
+from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +78,8 @@ class IommuGroup:
     >>> group.detach_device(nic); group.domain is group.default_domain
     True
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, number: int, hardware: Hardware, listeners: Sequence[Listener]) -> None:
         self.id = number

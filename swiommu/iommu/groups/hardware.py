@@ -15,6 +15,7 @@ from swiommu.iommu.groups.iommu_domain import IommuDomain
 from swiommu.iommu.groups.types import Capability, DomainType, Hwpt
 from swiommu.iommu.groups.untracked_iova import UntrackedIova
 from swiommu.iommu.iova import LinuxIova
+from swiommu.locking import no_shallow_copy
 from swiommu.pagetable import MOCK, FrameTables
 from swiommu.profile import Profile, profile_of
 
@@ -84,6 +85,8 @@ class Hardware:
     >>> smmu.alloc(DomainType.UNMANAGED).type.log_name, smmu.identity_domain.type.log_name
     ('Unmanaged', 'Passthrough')
     """
+
+    __copy__ = no_shallow_copy
 
     name: str
     bus: BusSpace

@@ -11,6 +11,7 @@ from swiommu.errors import AlreadyThere
 from swiommu.iommu.drivers import PagedDomain
 from swiommu.iommu.groups.events import GroupEvent
 from swiommu.iommu.groups.types import Cookie, DomainType, Geometry
+from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +47,8 @@ class IommuDomain:
     >>> domain, hex(domain.pgsize_bitmap), hex(domain.geometry.aperture_end)
     (IommuDomain(Unmanaged of 'smmu'), '0x40201000', '0xffffffffffff')
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, kind: DomainType, translation: Domain[PhysAddr], owner: Hardware) -> None:
         self.type = kind

@@ -11,7 +11,6 @@ downwards, because new ranges then go to its end, and the holes between them are
 
 from __future__ import annotations
 
-import copy
 from bisect import bisect_left
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +22,7 @@ from swiommu.address import PAGE_SIZE, as_integer, as_integers, is_power_of_two
 from swiommu.errors import InvalidArgument, NoSpace, NotFound
 from swiommu.iommu.iova.free_space import FreeSpace
 from swiommu.iommu.iova.rcache import IovaRcache
+from swiommu.locking import bare_copy, no_shallow_copy
 from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class IovaDomain:
 
     RANGE_CACHE_MAX_SIZE: ClassVar[int] = 6  # IOVA_RANGE_CACHE_MAX_SIZE: orders 0 to 5 have caches
     DEPOT_DELAY_NS: ClassVar[int] = 100_000_000  # IOVA_DEPOT_DELAY
+
+    __copy__ = no_shallow_copy
 
     def __init__(
         self,
@@ -222,7 +224,7 @@ class IovaDomain:
 
     def copy(self) -> Self:
         """An allocator of its own in the same state."""
-        twin = copy.copy(self)
+        twin = bare_copy(self)
         # What the two would share is copied one level down; deepcopy would go through every number.
         vars(twin).update(
             stats=attrs.evolve(self.stats),

@@ -10,6 +10,7 @@ from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
 from swiommu.iommu.iova.iova_domain import IovaDomain
 from swiommu.iommu.iova.policy import CheckedRequests
+from swiommu.locking import bare_copy, no_shallow_copy
 from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class LinuxIova(CheckedRequests):
         "granule",
         "pci",
     )
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, allocator: IovaDomain | None = None, *, pci: bool = True, forcedac: bool = False) -> None:
         super().__init__()
@@ -138,7 +141,7 @@ class LinuxIova(CheckedRequests):
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         # Whoever tries something out copies this often; the general way goes through every number.
-        twin = copy.copy(self)
+        twin = bare_copy(self)
         twin.allocator = self.allocator.copy()
         for name in ("_full", "_given", "_padded"):
             setattr(twin, name, getattr(self, name).copy())

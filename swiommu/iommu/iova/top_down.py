@@ -13,6 +13,7 @@ from swiommu.address import PAGE_SIZE, as_integers, is_power_of_two
 from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
 from swiommu.iommu.iova.free_space import FreeSpace
 from swiommu.iommu.iova.policy import CheckedRequests
+from swiommu.locking import no_shallow_copy
 from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class TopDownIova(CheckedRequests):
     """
 
     __slots__ = ("_bounds", "_reserved", "_shift", "_space", "cpu", "granule", "last", "start")
+
+    __copy__ = no_shallow_copy
 
     def __init__(self, start: int = PAGE_SIZE, last: int = (1 << 48) - 1, *, granule: int = PAGE_SIZE) -> None:
         if type(start) is not int or type(last) is not int or type(granule) is not int:

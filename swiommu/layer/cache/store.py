@@ -11,6 +11,7 @@ from swiommu.layer.cache.place import EVERY
 from swiommu.layer.cache.sets import Sets
 from swiommu.layer.cache.shape import CacheShape
 from swiommu.layer.cache.walk import WalkCache
+from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -114,6 +115,8 @@ class TranslationCache:
     >>> print(access(iommu, 0x1000, 4, Access.READ).fault)
     translation fault of READ access at 0x1000 in layer 'iommu'
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(
         self,

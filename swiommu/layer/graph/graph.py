@@ -12,6 +12,7 @@ from swiommu.layer.graph.fit import refuse_misfit
 from swiommu.layer.node import Node
 from swiommu.layer.path import Walker, members
 from swiommu.layer.picture import tree
+from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,6 +43,8 @@ class Graph:
     ...
     swiommu.errors.Busy: 'ram' can't be removed: 'bus' sits on it
     """
+
+    __copy__ = no_shallow_copy
 
     def __init__(self) -> None:
         self._nodes: dict[str, Node] = {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from array import array
 from itertools import compress, count
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from swiommu.address import PAGE_SIZE, Prot, as_integers
 from swiommu.errors import AddressInUse, InvalidArgument, OutOfRange
 from swiommu.layer.attributes import READ_WRITE, Attributes
 from swiommu.layer.base import Extent, FaultKind, Layer, Read
+from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,7 +69,16 @@ class FlatTable(Layer):
             raise InvalidArgument(
                 f"flat table {name!r}: {size // PAGE_SIZE} entries need {needed} pages, not {len(pages)}", pages=needed
             )
-        self._views = [memoryview(page).cast("B").cast("I") for page in pages]
+        self._pages = list(pages)
+        self._views = _views(self._pages)
+
+    __copy__ = no_shallow_copy
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "_views"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _views=_views(state["_pages"]))
 
     @property
     def table_size(self) -> int:
@@ -175,6 +185,10 @@ class FlatTable(Layer):
     def _set(self, page: int, entry: int) -> None:
         where, offset = divmod((page - self.base) // PAGE_SIZE * _ENTRY, PAGE_SIZE)
         self._views[where][offset // _ENTRY] = entry
+
+
+def _views(pages: Sequence[array[int]]) -> list[memoryview]:
+    return [memoryview(page).cast("B").cast("I") for page in pages]
 
 
 def _extent(page: int, entry: int) -> Extent:

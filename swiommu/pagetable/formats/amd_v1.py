@@ -31,7 +31,7 @@ from __future__ import annotations
 from typing import Final
 
 from swiommu.address import Prot
-from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Level, Table
+from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Level, Table, remembered
 from swiommu.pagetable.formats.shape import PROTS
 from swiommu.pagetable.rules import rules_of
 from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
@@ -83,6 +83,7 @@ def _decode(word: int, depth: int) -> Item:
     return Table(address, PROTS[access])
 
 
+@remembered
 def amd_v1(profile: Profile | str = DEFAULT_PROFILE) -> Format:
     """The format; its words are the same in every kernel, its rules are those of ``profile``.
 

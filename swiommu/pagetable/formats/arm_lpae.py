@@ -30,7 +30,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from swiommu.address import Prot
-from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Table
+from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Table, remembered
 from swiommu.pagetable.formats.arm_shape import LpaeShape
 from swiommu.pagetable.formats.shape import PROTS
 from swiommu.pagetable.rules import rules_of
@@ -102,6 +102,7 @@ def _address(shape: LpaeShape) -> tuple[Callable[[int], int], Callable[[int], in
     return lambda oa: oa & low | oa >> 48 << 12, lambda word: word & low | (word >> 12 & 0xF) << 48
 
 
+@remembered
 def arm_lpae(
     granule: int = 4096, stage: int = 1, ias: int = 48, oas: int = 48, profile: Profile | str = DEFAULT_PROFILE
 ) -> Format:

@@ -35,7 +35,7 @@ from __future__ import annotations
 from typing import Final
 
 from swiommu.address import Prot
-from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Table
+from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Table, remembered
 from swiommu.pagetable.formats.shape import PROTS, chosen, equal_levels
 from swiommu.pagetable.rules import rules_of
 from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
@@ -72,6 +72,7 @@ def _leaf_prot(word: int) -> Prot:
     ]
 
 
+@remembered
 def riscv(
     levels: int = 4, *, gstage: bool = False, napot: bool = False, profile: Profile | str = DEFAULT_PROFILE
 ) -> Format:

@@ -28,7 +28,7 @@ from __future__ import annotations
 from typing import Final
 
 from swiommu.address import Prot
-from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Table
+from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Table, remembered
 from swiommu.pagetable.formats.shape import PROTS, chosen, equal_levels
 from swiommu.pagetable.rules import rules_of
 from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
@@ -42,6 +42,7 @@ _ADDRESS: Final = (1 << 52) - (1 << 12)
 _CACHE: Final = int(Prot.CACHE)
 
 
+@remembered
 def vtd_ss(levels: int = 4, profile: Profile | str = DEFAULT_PROFILE) -> Format:
     """The second-stage format of 3, 4 or 5 ``levels``, as a kernel of ``profile`` writes it.
 

@@ -31,7 +31,7 @@ from __future__ import annotations
 from typing import Final
 
 from swiommu.address import Prot
-from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Table
+from swiommu.pagetable.format import EMPTY, Format, Item, Leaf, Table, remembered
 from swiommu.pagetable.formats.shape import PROTS, chosen, equal_levels
 from swiommu.pagetable.rules import rules_of
 from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
@@ -51,6 +51,7 @@ _TABLE: Final = _P | _RW | _US | _A
 _WRITE, _CACHE = int(Prot.WRITE), int(Prot.CACHE)
 
 
+@remembered
 def x86_64(levels: int = 4, profile: Profile | str = DEFAULT_PROFILE) -> Format:
     """The format of 4 or 5 ``levels``; its words are the same in every kernel, its rules are those of ``profile``.
 
