@@ -35,7 +35,8 @@ class Trace:
     come from the header (None without one). ``clock`` is ``"ns"``, or ``"ticks"`` if the recording's clock printed
     whole numbers of an unknown unit.
     ``emulator`` is the log of the emulated IOMMU beside the trace, None if there is none; it is read when it is asked.
-    ``notes`` are sentences about what is odd but was read all the same.
+    ``notes`` are sentences about what is odd but was read all the same; ``incomplete`` is the evidence that the file lacks
+    events of the recording, empty without any.
 
     >>> trace = read_trace("arm64-6.12-cam-cma64M-s81")
     >>> len(trace.table), trace.boots, trace.entries_in_buffer, trace.notes
@@ -53,17 +54,12 @@ class Trace:
     cpus: int | None = None
     clock: str = "ns"
     notes: list[str] = field(factory=list)
+    incomplete: str = ""
 
     @property
     def boots(self) -> int:
         """How many machines' runs the file holds."""
         return self.account.boots
-
-    @property
-    def is_overwritten(self) -> bool:
-        """Whether the header says that the ring buffer was overwritten, so that the oldest events are lost."""
-        held, written = self.entries_in_buffer, self.entries_written
-        return held is not None and written is not None and written > held
 
 
 def read_trace(path: str | Path, *, name: str | None = None) -> Trace:
@@ -89,6 +85,7 @@ def read_trace(path: str | Path, *, name: str | None = None) -> Trace:
     if where != "-":
         trace.sidecar, trace.emulator = find_sidecar(where), find_emulator_log(where)
     trace.notes = list(_notes(trace, reading))
+    trace.incomplete = _incomplete(trace, reading)
     return trace
 
 
@@ -143,11 +140,10 @@ def _notes(trace: Trace, reading: Reading) -> Iterator[str]:
         what = counted(account.lost_events, "event") + (" and more" if account.lost_unknown else "")
         places = counted(account.lost_lines, "place")
         yield f"the ring buffer lost {what} in {places}: pairs across a gap can't be trusted"
-    held, written = trace.entries_in_buffer, trace.entries_written
+    held, written, found = trace.entries_in_buffer, trace.entries_written, _found(account)
     if held is not None and written is not None:
-        if trace.is_overwritten:
+        if written > held:
             yield f"the ring buffer was overwritten: {counted(written, 'event')} were recorded, the last {held:,} kept"
-        found = account.used + account.ignored_total + account.malformed
         if found != held:
             yield f"the header promises {held:,} events, {found:,} were found"
     sidecar = trace.sidecar
@@ -156,3 +152,17 @@ def _notes(trace: Trace, reading: Reading) -> Iterator[str]:
         yield f"the sidecar holds keys that are not known and not used: {some}"
     if sidecar and sidecar.text_bytes is not None and sidecar.text_bytes != reading.source.bytes:
         yield f"the sidecar says {sidecar.text_bytes:,} bytes of text, the trace has {reading.source.bytes:,}"
+
+
+def _incomplete(trace: Trace, reading: Reading) -> str:
+    held, written, found = trace.entries_in_buffer, trace.entries_written, _found(trace.account)
+    if held is not None and written is not None and found < max(held, written):
+        return f"{counted(max(held, written), 'event')} were recorded, {found:,} are in the file"
+    told = trace.sidecar.text_bytes if trace.sidecar else None
+    if told is not None and reading.source.bytes < told:
+        return f"the text had {told:,} bytes when it was recorded, {reading.source.bytes:,} are in the file"
+    return ""
+
+
+def _found(account: Account) -> int:
+    return account.used + account.ignored_total + account.malformed

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from swiommu.address import PAGE_SIZE
 from swiommu.errors import InputError
+from swiommu.verify.beginning import set_aside, why_incomplete
 from swiommu.verify.cma import verify_cma
 from swiommu.verify.emulated import verify_invalidation, verify_pte
 from swiommu.verify.iova import verify_iova
@@ -80,6 +81,8 @@ DETERMINED_BY: Final[dict[str, str]] = {
 def verify_all(trace: Trace) -> list[Tally]:
     """The tallies of all classes that the trace has decisions of, in their order.
 
+    Where the trace lacks its beginning, a class with mismatches is undetermined.
+
     `InputError` for a recording with pages of another size than 4 KiB, which no check knows.
 
     >>> from swiommu.trace import read_trace
@@ -93,4 +96,6 @@ def verify_all(trace: Trace) -> list[Tally]:
             "can't be verified",
             path=sidecar.path,
         )
-    return [tally for check in CHECKS.values() if (tally := check(trace)) is not None]
+    tallies = [tally for check in CHECKS.values() if (tally := check(trace)) is not None]
+    why = why_incomplete(trace) if any(tally.mismatched for tally in tallies) else ""
+    return [set_aside(tally, why) if why else tally for tally in tallies]

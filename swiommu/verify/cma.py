@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["verify_cma"]
 
 _NO_ROOM = (-errno.ENOMEM, -errno.EBUSY)
-_OVERWRITTEN = "the ring buffer was overwritten: what was in use at the first event kept is not known"
 _UNKNOWN_START = "pages were released that were not known to be in use: the beginning of the recording is lost"
 
 
@@ -40,8 +39,8 @@ def verify_cma(trace: Trace) -> Tally | None:
     """Predict every decision of the recorded area; None if the trace has no CMA events at all.
 
     Undetermined: decisions of an area that the sidecar does not describe, whose start is not in the trace, that come
-    after lost events, or that ended for a reason of migration other than a busy page; and all, where the beginning is
-    lost: the header says so, or pages are released that were not known to be in use.
+    after lost events, or that ended for a reason of migration other than a busy page; and all, where pages are released
+    that were not known to be in use, so that the beginning is lost.
 
     >>> from swiommu.trace import read_trace
     >>> tally = verify_cma(read_trace("arm64-6.12-cam-cma64M-s81"))
@@ -50,7 +49,7 @@ def verify_cma(trace: Trace) -> Tally | None:
     """
     if Kind.CMA_FINISH not in trace.table.counts():
         return None
-    cause = _OVERWRITTEN if trace.is_overwritten else _undescribed(trace.sidecar)
+    cause = _undescribed(trace.sidecar)
     if cause is None and trace.sidecar is not None:
         return _Checker(_World.of(trace.sidecar), _area_name(trace)).run(trace)
     tally = Tally("cma")

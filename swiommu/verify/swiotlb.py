@@ -22,6 +22,7 @@ from swiommu.address import PAGE_SIZE, align_up
 from swiommu.dma import IO_TLB_SEGSIZE, IO_TLB_SHIFT, SwiotlbPool
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory
 from swiommu.trace import DMA_MAPPING_ERROR, Context, Event, Kind, Sidecar, Trace
+from swiommu.verify.beginning import set_aside
 from swiommu.verify.tally import Tally
 from swiommu.verify.worlds import DOUBTS, likely
 
@@ -32,13 +33,15 @@ if TYPE_CHECKING:
 __all__ = ["verify_swiotlb"]
 
 _BOUNDARY = (1 << 32) - 1
+_UNKNOWN_START = "buffers were unmapped that were not known to be in use: the beginning of the recording is lost"
 
 
 def verify_swiotlb(trace: Trace) -> Tally | None:
     """Predict the slots of every bounce; None if the trace has none.
 
     Undetermined: everything when the sidecar doesn't tell where the pool lies; what comes after lost events; elements
-    of a list that failed later, whose addresses are not printed; entries that a printed list leaves out.
+    of a list that failed later, whose addresses are not printed; entries that a printed list leaves out; and all, if
+    some are mismatches, where buffers were in use before the trace began.
 
     >>> from swiommu.trace import open_bundled
     >>> verify_swiotlb(open_bundled("arm64-6.12-cam-cma64M-s81")) is None
@@ -88,7 +91,8 @@ def _say(place: int | None) -> str:
 class _World:
     """One possible history: the pool, what waits for its map line, which lists are mapped, and what it predicted.
 
-    ``impossible`` counts lines that can't be true in it: slots given that were taken, slots released that were free.
+    ``impossible`` counts lines that can't be true in it: slots given that were taken, slots released that were free
+    (``stray`` of them are unmaps).
     """
 
     def __init__(self, pool: SwiotlbPool) -> None:
@@ -96,7 +100,7 @@ class _World:
         self.waiting: dict[Context, list[_Bounce]] = {}
         self.lists: dict[tuple[str, tuple[int, ...]], list[list[int]]] = {}
         self.tally = Tally("swiotlb")
-        self.impossible = 0
+        self.impossible = self.stray = 0
 
     @property
     def rank(self) -> tuple[int]:
@@ -114,7 +118,7 @@ class _World:
         other = _World(self.pool.copy())
         other.waiting = {context: [attrs.evolve(each) for each in waiting] for context, waiting in self.waiting.items()}
         other.lists = {key: held.copy() for key, held in self.lists.items()}
-        other.tally, other.impossible = self.tally.copy(), self.impossible
+        other.tally, other.impossible, other.stray = self.tally.copy(), self.impossible, self.stray
         return other
 
     def give_back(self, bounce: _Bounce) -> None:
@@ -196,7 +200,7 @@ class _Checker:
                 world.tally.leave("its map line is not in the trace")
         for _ in range(lost):
             world.tally.leave("events were lost before it")
-        return world.tally
+        return set_aside(world.tally, _UNKNOWN_START) if world.stray else world.tally
 
     # -- what the lines say
 
@@ -267,6 +271,7 @@ class _Checker:
     @staticmethod
     def unmapped(world: _World, event: Event, _context: Context) -> list[_World]:
         if event.addr in world.pool:
+            world.stray += world.pool.slots_of(event.addr) is None
             world.release(event.addr)
         return [world]
 

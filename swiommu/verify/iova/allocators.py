@@ -10,6 +10,7 @@ Source: drivers/iommu/iova.c; the specification's decision class ``iova``.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -118,11 +119,12 @@ class _Recorded(IovaDomain):
         return self._alloc_or_flush(self.rounded(size), limit_pfn, flush_rcache=flush_rcache)
 
     def undo(self, pfn: int, size: int, *, hit: bool, cpu: int) -> None:
-        """Give back what was predicted, to where it came from."""
-        if hit:
-            self.free_iova_fast(pfn, size, cpu=cpu)
-        else:
-            self.free_iova(pfn)
+        """Give back what was predicted, to where it came from; or nothing, if a free has named it already."""
+        with contextlib.suppress(NotFound):
+            if hit:
+                self.free_iova_fast(pfn, size, cpu=cpu)
+            else:
+                self.free_iova(pfn)
 
     def has(self, pfn: int) -> bool:
         """Whether the address of this page has 64 bits at most."""
