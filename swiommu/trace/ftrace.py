@@ -35,8 +35,8 @@ class Trace:
     come from the header (None without one). ``clock`` is ``"ns"``, or ``"ticks"`` if the recording's clock printed
     whole numbers of an unknown unit.
     ``emulator`` is the log of the emulated IOMMU beside the trace, None if there is none; it is read when it is asked.
-    ``notes`` are sentences about what is odd but was read all the same; ``incomplete`` is the evidence that the file lacks
-    events of the recording, empty without any.
+    ``notes`` are sentences about what is odd but was read all the same; ``incomplete`` is the evidence that the file
+    lacks events of the recording, empty without any.
 
     >>> trace = read_trace("arm64-6.12-cam-cma64M-s81")
     >>> len(trace.table), trace.boots, trace.entries_in_buffer, trace.notes
@@ -70,7 +70,7 @@ def read_trace(path: str | Path, *, name: str | None = None) -> Trace:
     not this trace's.
 
     >>> trace = read_trace("arm64-6.12-cam-cma64M-s81")
-    >>> trace.account.clean, len(trace.table), trace.sidecar.profile
+    >>> trace.account.clean, len(trace.table), trace.sidecar.profile.name
     (True, 4029, '6.12')
     """
     where = _resolve(str(path))

@@ -1,10 +1,12 @@
-"""Compare every recording of a folder as an overwritten ring buffer leaves it, and with its lines out of order.
+"""Compare and verify every recording of a folder as an overwritten ring buffer leaves it, and with lines out of order.
 
     python tests/deep/cut_recordings.py FOLDER [--cuts 10 30 60] [--shuffle] [--seed 0] [--jobs 2] [--log FILE]
 
-The first so many per cent of the lines are lost, or the lines of each second are shuffled. Every design must answer
-(or the recording be refused in a sentence), under both ways to give memory; nothing else may come out. A line of the
-log is a case: recording, what was done to it, outcome, seconds. A small form runs with the tests.
+The first so many per cent of the lines are lost, the header with them, or the lines of each second are shuffled. Every
+design must answer (or the recording be refused in a sentence), under both ways to give memory and with frames drawn at
+random; nothing else may come out. `verify` must answer as well, and finds no mismatch in a recording without its
+beginning if it finds none in the whole one. A line of the log is a case: recording, what was done to it, outcome,
+requests, mismatches, seconds. A small form runs with the tests.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from swiommu.answers import compare
+from swiommu.answers import compare, verify
 from swiommu.errors import InputError
-from swiommu.replay import AS_RECORDED, PRESETS
+from swiommu.replay import AS_RECORDED, PRESETS, Knobs
 from swiommu.requests import workload_of
 from swiommu.trace import read_trace
 
@@ -31,11 +33,11 @@ SHUFFLED = -1
 
 
 def damaged(lines: list[bytes], cut: int, seed: int) -> list[bytes]:
-    """The lines that are left: the header, and the events after the first ``cut`` per cent, or all in another order."""
+    """What is left after the first ``cut`` per cent of the lines, or all of them in another order."""
     header = [line for line in lines if line.startswith(b"#")]
     events = [line for line in lines if not line.startswith(b"#")]
     if cut != SHUFFLED:
-        return header + events[len(events) * cut // 100 :]
+        return lines[len(lines) * cut // 100 :]
     choose, seconds = random.Random(seed), {}
     for line in events:
         second = next((word.partition(b".")[0] for word in line.split()[1:6] if word.endswith(b":")), b"")
@@ -45,33 +47,56 @@ def damaged(lines: list[bytes], cut: int, seed: int) -> list[bytes]:
     return header + [line for group in seconds.values() for line in group]
 
 
-def try_recording(path: str, cut: int, seed: int, designs: tuple[str, ...]) -> dict[str, object]:
-    """One case, as it is written to the log."""
+def try_recording(
+    path: str, cut: int, seed: int, designs: tuple[str, ...], *, with_random: bool = True
+) -> dict[str, object]:
+    """One case, as it is written to the log; ``with_random`` says whether frames are drawn at random as well."""
     source, begin = Path(path), time.process_time()
     name = source.name.removesuffix(".trace.gz")
     case: dict[str, object] = {"recording": name, "cut": "shuffled" if cut == SHUFFLED else cut}
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / f"{name}.trace"
         trace.write_bytes(b"".join(damaged(gzip.decompress(source.read_bytes()).splitlines(keepends=True), cut, seed)))
-        sidecar = source.with_name(f"{name}.json")
-        if sidecar.exists():
-            shutil.copy(sidecar, Path(folder) / f"{name}.json")
+        for beside in (f"{name}.json", f"{name}.emulator.gz", f"{name}.emulator"):
+            if source.with_name(beside).exists():
+                shutil.copy(source.with_name(beside), Path(folder) / beside)
         try:
-            case |= {"outcome": "answered", "requests": answered(str(trace), designs)}
+            case |= {"outcome": "answered", "requests": answered(str(trace), designs, with_random=with_random)}
         except InputError as error:
             case |= {"outcome": "refused", "sentence": str(error).replace(folder, "")}
         except BaseException:  # noqa: BLE001 - what comes out is what is looked for
             case |= {"outcome": "escaped", "traceback": traceback.format_exc()}
+        try:
+            case["mismatches"] = mismatches(trace)
+            if case["mismatches"] and cut != SHUFFLED and not mismatches(source):
+                case |= {"outcome": "escaped", "traceback": "mismatches where the whole recording has none"}
+        except BaseException:  # noqa: BLE001 - same
+            case |= {"outcome": "escaped", "traceback": traceback.format_exc()}
     return case | {"seconds": round(time.process_time() - begin, 1)}
 
 
-def answered(path: str, designs: tuple[str, ...]) -> int:
+def mismatches(path: Path) -> int | None:
+    """What `verify` predicts wrongly; None where there is nothing to verify."""
+    try:
+        return verify(read_trace(path)).mismatched
+    except InputError:
+        return None
+
+
+def answered(path: str, designs: tuple[str, ...], *, with_random: bool) -> int:
     """How many requests there were; each row must account for them all, and gain or lose no more than there were."""
     trace = read_trace(path)
     trace.account.check()
     workload = workload_of(trace)
-    for memory in ("equal", "machine"):
-        for row in compare(workload, [AS_RECORDED, *designs], memory=memory, with_need=False).rows:
+    if not workload.requests:
+        compare(trace)  # refuses it
+    drawing = [name for name in designs if with_random and PRESETS[name].has_hardware and not PRESETS[name].allocator]
+    for memory, names, knobs in (
+        ("equal", [AS_RECORDED, *designs], Knobs()),
+        ("machine", [AS_RECORDED, *designs], Knobs()),
+        ("equal", drawing, Knobs(frames="random")),
+    ):
+        for row in compare(workload, names, memory=memory, with_need=False, knobs=knobs).rows:
             assert row.failed + row.not_applicable <= row.requests == len(workload.requests), row
             if row.lost is not None and row.gained is not None:
                 assert row.lost <= row.requests - workload.censored, row
