@@ -31,10 +31,11 @@ from swiommu.dma import (
     SwiotlbPool,
 )
 from swiommu.errors import NotAnInteger, SwiommuError
-from swiommu.iommu import FlushQueue, IovaDomain, LinearDomain, LinuxIova, PagedDomain, TopDownIova
+from swiommu.iommu import FlushQueue, IotlbGather, IovaDomain, LinearDomain, LinuxIova, PagedDomain, TopDownIova
 from swiommu.iommu.groups import DomainType, Hardware, SgEntry, map_sg
-from swiommu.layer import Blocked, FlatTable, Identity, Memory, Node, Reserved, Router, Span, Window, access
+from swiommu.layer import Blocked, FlatTable, Identity, Memory, Node, Reserved, Router, Span, Window, access, invalidate
 from swiommu.memory import Bootmem, Frames, Memblock, SparseRam
+from swiommu.pagetable import MOCK, CountingTables, RadixTable
 from swiommu.region import BestFit, Bitmap, Guarantee, Lending, Region, allocator_names, make_allocator
 
 MIB = 1 << 20
@@ -189,6 +190,23 @@ def flat(call):
     return list(table.extents())
 
 
+def table(call):
+    made = RadixTable(MOCK, CountingTables())
+    made.map_run(0x8000, 0xFFFF_E000, 0x1000, 3, 3)
+    made.map_run(0x20_0000, 0, 0x20_0000, 1, 3)
+    answer = call(made)
+    made.check()
+    return answer, list(made.each_leaf())
+
+
+def gathered(iova):
+    flushed = []
+    gather = IotlbGather(lambda start, last: flushed.append((start, last)))
+    gather.add_page(iova, 0x1000, 2)
+    gather.sync()
+    return flushed
+
+
 def translated(size):
     node = Node(Window("w", Span(0xFFFF_F000, 0x2000)))
     return node.translate(node.input_space.at(0xFFFF_F800), size, Access.READ)
@@ -324,6 +342,13 @@ CALLS = {
     "FlatTable.unmap": ("size", 0x1000, lambda n: flat(lambda t: t.unmap(0x8000_0000, n))),
     "access": ("start", 0xFFFF_F800, lambda n: access(Window("w", Span(0xFFFF_F000, 0x2000)), n, 0x1000, Access.READ)),
     "Node.translate": ("size", 0x1000, translated),
+    "RadixTable.map_run": ("paddr", 0xFFFF_F000, lambda n: table(lambda t: t.map_run(0, n, 0x1000, 2, 3))),
+    "RadixTable.unmap": ("iova", 0x8000, lambda n: table(lambda t: t.unmap(n, 0x2000))),
+    "RadixTable.lookup": ("iova", 0x8010, lambda n: table(lambda t: t.lookup(n))),
+    "RadixTable.mapped": ("size", 0x2000, lambda n: table(lambda t: list(t.mapped(0x8000, n)))),
+    "RadixTable.split": ("cut", 0x20_1000, lambda n: table(lambda t: t.split([n]))),
+    "IotlbGather": ("iova", 0xFFFF_F000, gathered),
+    "invalidate": ("start", 0xFFFF_F000, lambda n: invalidate(Node(Identity("i")), n, 0x2000)),
     "SwiotlbPool": ("start", 0x7000_0000, lambda n: SwiotlbPool(n, 128).stop),
     "SwiotlbPool.find_slots": ("size", 5000, lambda n: SwiotlbPool(BASE, 128).find_slots(0xFFFF_FE00, n)),
     "SwiotlbPool phys": ("phys", 0x1_0000_0E00, lambda n: SwiotlbPool(BASE, 128).find_slots(n, 1, min_align_mask=4095)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from swiommu.address import as_integers
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -41,6 +43,8 @@ class IotlbGather:
 
     def add_range(self, iova: int, size: int) -> None:
         """Widen the range to take in ``size`` bytes at ``iova``: what formats of range invalidation use."""
+        if type(iova) is not int or type(size) is not int:
+            iova, size = as_integers(iova=iova, size=size)
         self.start = min(self.start, iova)
         self.last = max(self.last, iova + size - 1)
 
@@ -56,6 +60,8 @@ class IotlbGather:
         0x1000-0x3fff
         0x200000-0x3fffff
         """
+        if type(iova) is not int or type(size) is not int or type(count) is not int:
+            iova, size, count = as_integers(iova=iova, size=size, count=count)
         if self.last and ((self.pgsize and self.pgsize != size) or self.is_disjoint(iova, size * count)):
             self.sync()
         self.pgsize = size

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from swiommu.address import as_integer, as_integers
 from swiommu.errors import Busy
 from swiommu.locking import no_shallow_copy
 from swiommu.pagetable.door import TableDoor
@@ -119,6 +120,8 @@ class RadixTable:
         table of live leaves), and what the table memory raises.
         Source: the generic page table's ``map_range``, ``arm_lpae_map_pages``.
         """
+        if type(iova) is not int or type(paddr) is not int or type(pgsize) is not int or type(count) is not int:
+            iova, paddr, pgsize, count = as_integers(iova=iova, paddr=paddr, pgsize=pgsize, count=count)
         depth, order = self.door.leaf(iova, paddr, pgsize, count, prot)
         at, bits = iova & self.door.mask, int(prot)
         root = self.nodes.root
@@ -161,6 +164,8 @@ class RadixTable:
         classic vtd 2097152 [] ['0x40000000']
         generic_pt 0 [] []
         """
+        if type(iova) is not int or type(size) is not int:
+            iova, size = as_integers(iova=iova, size=size)
         start = self.door.range(iova, size, self.granule)
         gone = self._removing.remove(start, start + size, dry=dry)
         if tell and self.watch is not None and gone.runs and not dry:
@@ -170,6 +175,8 @@ class RadixTable:
 
     def met(self, iova: int, size: int) -> list[LeafRun]:
         """The leaves, whole, from ``iova`` on up to the first hole; none if ``iova`` is inside of one."""
+        if type(iova) is not int or type(size) is not int:
+            iova, size = as_integers(iova=iova, size=size)
         at = self.door.range(iova, size, self.granule)
         runs: list[LeafRun] = []
         stop = at + size
@@ -199,6 +206,7 @@ class RadixTable:
         >>> table.split([0x1000]), table.leaves[0x1000], table.lookup(0x1000)
         (1, 512, (1073745920, 4096, <Prot.READ: 1>))
         """
+        cuts = [as_integer(cut, "cut") for cut in cuts]
         taken = split_at(self.nodes, [self.door.inner(cut) for cut in cuts])
         if self.watch is not None:
             for cut in cuts:
@@ -215,10 +223,14 @@ class RadixTable:
 
         ``read`` answers the entry at an address, by default as the table's own pages hold it.
         """
+        if type(iova) is not int:
+            iova = as_integer(iova, "iova")
         return walk(self.format, self.root, self.root_depth, self.door.inner(iova), read or self.nodes.memory.word)
 
     def lookup(self, iova: int) -> tuple[int, int, Prot] | None:
         """Output address of ``iova`` (any byte), page size and protection of its leaf; None in a hole."""
+        if type(iova) is not int:
+            iova = as_integer(iova, "iova")
         _, item, pgsize = self.walk(iova)
         if not isinstance(item, Leaf):
             return None
@@ -238,6 +250,8 @@ class RadixTable:
         >>> list(table.mapped(0x4000, 0x1_0000))
         [(16384, 20480), (32768, 36864)]
         """
+        if type(iova) is not int or type(size) is not int:
+            iova, size = as_integers(iova=iova, size=size)
         inner = self.door.range(iova, size, self.granule)
         at, stop = iova, iova + size
         begun: int | None = None

@@ -168,20 +168,19 @@ KINDS = [("alone", "mock"), ("alone", "arm-lpae-4k-s1"), ("stacked", "mock")]
 
 def each_call(kind, form, flush, call):
     """Worlds in which the call was stopped at its first, second, ... call of foreign code."""
-    for error in RAISED:
-        n = 1
-        while True:
-            world = World(kind, flush, form)
-            before = world.state()
-            world.wire.arm(n, error)
-            try:
-                call(world)
-            except error:
-                yield world, before
-            else:
-                assert n > 1, "no foreign code runs"
-                break
-            n += 1
+    n = 1
+    while True:
+        world, error = World(kind, flush, form), RAISED[n % len(RAISED)]
+        before = world.state()
+        world.wire.arm(n, error)
+        try:
+            call(world)
+        except error:
+            yield world, before
+        else:
+            assert n > 1, "no foreign code runs"
+            return
+        n += 1
 
 
 @pytest.mark.parametrize("flush", ["strict", "lazy"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from swiommu.address import as_integer
 from swiommu.layer.base import require_range
 from swiommu.layer.cache.place import EVERY
 
@@ -43,6 +44,8 @@ def invalidate(
     >>> [step.place for step in invalidate(lower, 0x1000, 0x1000)]
     ['s2', 's1']
     """
+    if type(start) is not int or (size is not None and type(size) is not int):
+        start, size = as_integer(start, "start"), None if size is None else as_integer(size, "size")
     if place.tlb is None and place.iotlb is None and not place.above():
         require_range(start, 1 if size is None else size)
         return []  # nobody keeps anything: unmapping without caches must not pay for them
