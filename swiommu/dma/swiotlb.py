@@ -265,11 +265,12 @@ class SwiotlbPool:
         >>> freed, hex(pool.find_slots(0, 1)), pool.hiwater
         (2, '0x10000000', 1)
         """
-        saved = self._index.copy(), self.hiwater, self._fail.copy()
-        try:
-            yield
-        finally:
-            self._index, self.hiwater, self._fail = saved
+        with self.lock:
+            saved = self._index.copy(), self.hiwater, self._fail.copy()
+            try:
+                yield
+            finally:
+                self._index, self.hiwater, self._fail = saved
 
     def slots_of(self, address: int) -> Slots | None:
         """The slots that `find_slots` took when it answered ``address``; None if that is not live."""

@@ -278,9 +278,17 @@ class Domain(Stacked[A]):
         """
         self._require_live()
         require_attachable(self, device, policy)
-        if device.domain is not None:
-            self._had.append((device, device.domain))
-        move(device, self)
+        before = device.domain
+        if before is not None:
+            self._had.append((device, before))
+        try:
+            move(device, self)
+        except BaseException:  # of a device that is anybody's
+            self._had = [each for each in self._had if each[0] is not device]
+            self._devices = [other for other in self._devices if other is not device]
+            if before is not None and device.domain is not before:
+                before.welcome(device)
+            raise
 
     @locked
     def detach(self, device: Attachable) -> None:

@@ -51,13 +51,14 @@ class Bootmem:
         goal = as_integer(goal, "goal")
         page = self.frames.page_size
         size, align = align_up(size, page), max(align, page)
-        runs = [(pfn * page, (pfn + count) * page) for pfn, count in self.frames.free_runs()]
-        for lowest in (goal, 0):
-            for start, stop in runs:
-                place = align_up(max(start, lowest), align)
-                if place + size <= stop:
-                    self.frames.occupy(place // page, size // page)
-                    return place
+        with self.frames.lock:
+            runs = [(pfn * page, (pfn + count) * page) for pfn, count in self.frames.free_runs()]
+            for lowest in (goal, 0):
+                for start, stop in runs:
+                    place = align_up(max(start, lowest), align)
+                    if place + size <= stop:
+                        self.frames.occupy(place // page, size // page)
+                        return place
         raise NoMemory(f"no {size} bytes of memory aligned to {align:#x} are left", size=size, align=align)
 
     def release(self, start: int, size: int) -> None:

@@ -375,6 +375,37 @@ def test_who_watches_a_table():
         assert world.state() == fresh.state()
 
 
+@pytest.mark.parametrize("error", RAISED)
+@pytest.mark.parametrize("policy", ["stack", "replace"])
+def test_a_device_that_does_not_take_its_domain(error, policy):
+    class Device:
+        """One whose driver may be anybody's."""
+
+        name, group, dma_mask, wire, held = "odd", None, 0xFFFF_FFFF, Wire(), None
+
+        @property
+        def domain(self):
+            return self.held
+
+        @domain.setter
+        def domain(self, domain):
+            self.wire("domain")
+            self.held = domain
+
+    for n in (1, 2):
+        world, device = World("stacked"), Device()
+        former = world.lower if policy == "stack" else World("alone").domain
+        former.attach(device)
+        Device.wire.arm(n, error)
+        with pytest.raises(error):
+            world.domain.attach(device, policy)
+        assert (device.domain, former.devices, world.domain.devices) == (former, (device,), ())
+        world.domain.attach(device, policy)
+        world.domain.detach(device)
+        assert (device.domain, former.devices, world.domain.devices) == (former, (device,), ())
+        world.state()
+
+
 # -- notifiers and fault handlers
 
 
