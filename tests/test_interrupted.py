@@ -69,6 +69,7 @@ def until_done(wire, error, call, limit=40):
             yield n
         else:
             assert n > 1, "no foreign code runs"
+            wire.arm(0, error)
             return
     raise AssertionError("it never ends")
 
@@ -204,16 +205,23 @@ def test_a_region_of_bus_addresses(error):
     frames = Frames(ram.at(BASE), 4 * MIB)
     domain = PagedDomain(BusSpace("camera", width=32), frames=frames, output_space=ram, iova=Iova(wire))
     video = PagedDomain(BusSpace("video", width=32), frames=frames, output_space=ram, iova=Iova(wire))
+    upper = [PagedDomain(BusSpace("one", width=32), below=domain, iova=Iova(wire))]
+    upper.append(PagedDomain(BusSpace("two", width=32), below=upper[0], iova=Iova(wire)))
     cma = CmaContext(memory=ram)
     pool = cma_region(0x8000_0000, MIB, within=domain)
-    devices = [cma_device("camera", domain=domain, dma_mask=0xFFFF_FFFF), cma_device("video", domain=video)]
+    devices = [
+        cma_device("camera", domain=domain, dma_mask=0xFFFF_FFFF),
+        cma_device("video", domain=video),
+        cma_device("guest", domain=upper[1]),
+    ]
 
     def state():
         cma.check()
-        for each in (domain, video):
+        for each in (*reversed(upper), domain, video):
             each.flush()
             each.check()
         return (
+            [(each.mappings(), each.iova.free_bytes) for each in upper],
             frames.free_count,
             list(domain.table.each_leaf()),
             domain.iova.free_bytes,
@@ -226,8 +234,11 @@ def test_a_region_of_bus_addresses(error):
     for _ in until_done(wire, error, lambda: cma.register_region(pool)):
         assert state() == before
     before = state()
-    for _ in until_done(wire, error, lambda: cma.alloc_from_region(pool, 3 * PAGE, 0, devices[1])):
-        assert state() == before
+    for device in devices[1:]:
+        for _ in until_done(wire, error, lambda device=device: cma.alloc_from_region(pool, 3 * PAGE, 0, device)):
+            assert state() == before
+        if device is not devices[-1]:
+            cma.free(next(iter(cma._index.all())).addresses[0])
     address = next(iter(cma._index.all())).addresses[0]
     shared = cma.bus_address(address, devices[0])
     assert shared.space is domain.input_space
