@@ -40,8 +40,8 @@ from swiommu.requests import workload_of
 from swiommu.trace import Sidecar, read_trace
 
 DATA = Path(__file__).parent / "data"
-SMALL = 100_000  # compressed bytes of a recording that is replayed in a moment
-BEGINNING = 5000  # lines of one that is not
+SMALL = 50_000  # compressed bytes of a recording that is replayed in a moment
+BEGINNING = 3000  # lines of one that is not
 
 WHOLE = ("trace_path", "cma_trace_path")
 
