@@ -200,8 +200,9 @@ class AreaLines:
         first, stop = event.addr, event.addr + event.size
         held = self._in_use.at(first)
         if first == stop or held is None or stop > held[1]:
+            area = self.book.machine.area
             self.book.unused.unmatched += 1
-            self.book.unused.unmatched_releases += 1
+            self.book.unused.unmatched_releases += area is not None and first in area
             return
         self._in_use.cut(first, stop)
         index = self._note(Occupancy(first, event.size, 0, was_start_extent=True))

@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from swiommu.answers import compare, verify
-from swiommu.replay import PRESETS
+from swiommu.replay import AS_RECORDED, PRESETS
+from swiommu.report import comparison_html
 from swiommu.trace import bundled_path, read_trace
 from swiommu.verify.beginning import _Mapped
 
@@ -77,6 +78,43 @@ def test_what_the_area_held_at_the_start_is_not_known_then(trace_of):
     assert (row.waste, row.lendable_bytes) == (None, None)
     why = "2 releases in the area without a begin: not all pages in use when the trace began are known"
     assert (row.why["waste"], row.why["lendable_bytes"]) == (why, why)
+
+
+def test_pages_of_another_area_say_nothing_of_this_one(trace_of):
+    trace = trace_of(text(alloc(4096, 1), release(0x90000, 1)), area([]))
+    answer = compare(trace, ["as-recorded"])
+    assert (answer.workload.unused.unmatched, answer.workload.unused.unmatched_releases) == (1, 0)
+    assert answer.rows[0].waste is not None
+
+
+def taken(pfn, count):
+    return f"cma_alloc_finish: name=reserved pfn={pfn:#x} page=0000000054c9aaae count={count} align=0 errorno=0"
+
+
+TWO_OWNERS = [event for n in (1, 2, 3) for event in (taken(0x50000, 512), alloc(2 << 20, n))]
+ALL_FREE = [event for n in (1, 2, 3) for event in (release(0x50000, 512), free(2 << 20, n))]
+PLACES = (0x50000, 0x60000, 0x503FF, 0x4FF00, 0x90000)  # inside, beyond, over both ends
+MOVING = [event for n, pfn in enumerate(PLACES) for event in (taken(pfn, 512), alloc(2 << 20, n, pfn << 12))]
+
+
+@pytest.mark.parametrize("memory", ["equal", "machine"])
+@pytest.mark.parametrize(
+    "events",
+    [
+        [*TWO_OWNERS, alloc(4 << 20, 0), *ALL_FREE, release(0x50000, 512)],
+        [taken(0x50010, 64)] * 3 + [alloc(4096, 1)] + [release(0x50010, 64)] * 4,
+        [*MOVING, alloc(4 << 20, 0), *(release(pfn, 512) for pfn in PLACES)],
+    ],
+    ids=["two owners", "two owners in the background", "an area that moves"],
+)
+def test_lines_that_contradict_each_other_are_answered(events, memory, trace_of):
+    trace = trace_of(text(*events), area([]))
+    answer = compare(trace, [AS_RECORDED, *PRESETS], memory=memory, keep_outcomes=True)
+    assert comparison_html(answer, plotlyjs="cdn").startswith("<!doctype html>")
+    for row in answer.rows:
+        assert row.failed <= row.requests
+        assert row.waste is None or row.waste.total >= 0
+    verify(trace_of(text(taken(0x50000, 1), *events), area([]))).to_json()
 
 
 def vfio(verb, more=""):
