@@ -42,14 +42,14 @@ class TableExplanation:
         """Each table that was found, once, in the order in which they are first met."""
         yield from _below(self.dump.top, set()) if self.dump is not None else ()
 
-    def to_json(self, *, most: int = MOST_ROWS) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The document ``swiommu.explain.table/1``; addresses and words are hexadecimal texts.
 
-        Tables are told up to ``most`` rows, those that are met first; ``left_out`` counts the others and their rows.
+        Tables are told up to 65,536 rows, those that are met first; ``left_out`` counts the others and their rows.
         """
         numbers = {table: number for number, table in enumerate(self.tables())}
         ends = list(accumulate((len(table.rows) for table in numbers), initial=0))
-        told = bisect_right(ends, most) - 1
+        told = bisect_right(ends, MOST_ROWS) - 1
         return {
             "schema": "swiommu.explain.table/1",
             "format": self.format.name,

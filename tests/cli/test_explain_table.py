@@ -8,11 +8,9 @@ from random import Random
 import pytest
 
 from swiommu.address import Prot
-from swiommu.answers import explain_table
 from swiommu.pagetable import CountingTables, RadixTable
-from swiommu.pagetable.dump import MemoryDump, dump_table
+from swiommu.pagetable.dump import MOST_ROWS, dump_table
 from swiommu.pagetable.formats import FORMATS, format_named
-from swiommu.report import table_text
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "utf-8"}
 ERROR = "Error: Invalid value for "
@@ -67,29 +65,32 @@ x86-64-4, 4 levels from root 0x1000: the walk to 0x40001010
 
 
 @pytest.fixture
-def scattered(tmp_path):
-    """131 tables: 128 of the last level with 512 leaves each, no two of which are one run."""
+def scattered(tmp_path, monkeypatch):
+    """Seven tables, four of the last level with 512 leaves each, no two of which are one run; 1,600 rows are told."""
     form = format_named("vtd-ss-4")
-    tables = [[0] * 512 for _ in range(131)]
+    tables = [[0] * 512 for _ in range(7)]
     for upper in range(3):
         tables[upper][0] = form.table_entry((upper + 1) << 12, upper)
-    for number in range(128):
+    for number in range(4):
         tables[2][number] = form.table_entry((3 + number) << 12, 2)
         tables[3 + number] = [form.leaf_entry((2 * place + number) << 12, 3, 3, 0) for place in range(512)]
-    path = tmp_path / "scattered.bin"
-    path.write_bytes(b"".join(word.to_bytes(8, "little") for table in tables for word in table))
-    return path
+    (tmp_path / "scattered.bin").write_bytes(b"".join(word.to_bytes(8, "little") for table in tables for word in table))
+    assert MOST_ROWS == 65536
+    for module in ("swiommu.answers.table", "swiommu.report.table"):
+        monkeypatch.setattr(f"{module}.MOST_ROWS", 1600)
 
 
-def test_what_is_left_out_is_told(swiommu, scattered):
-    status, out, err = explained(swiommu, "--json", file="scattered.bin", form="vtd-ss-4", root="0x0")
+@pytest.mark.usefixtures("scattered")
+def test_what_is_left_out_is_told(swiommu):
+    options = {"file": "scattered.bin", "form": "vtd-ss-4", "root": "0x0", "process": False}
+    status, out, err = explained(swiommu, "--json", **options)
     answer = json.loads(out)
-    assert (status, err, answer["leaves"]) == (0, "", {"4096": 65536})
+    assert (status, err, answer["leaves"]) == (0, "", {"4096": 2048})
     assert answer["left_out"] == {"tables": 1, "rows": 512}
-    assert sum(len(table["rows"]) for table in answer["tables"]) == 65536 + 130 - 512
-    memory = MemoryDump({0: scattered.read_bytes()})
-    lines = table_text(explain_table(memory, format_named("vtd-ss-4"), 0), limit=None).splitlines()
-    assert (len(lines), lines[-1]) == (65536 + 3, "... and 130 more lines.")
+    assert sum(len(table["rows"]) for table in answer["tables"]) == 2048 + 6 - 512
+    status, out, err = explained(swiommu, "--limit", "0", **options)
+    assert (status, err, len(out.splitlines())) == (0, "", 1600 + 3)
+    assert out.splitlines()[-1] == f"... and {2048 + 6 - 1600} more lines."
 
 
 @pytest.fixture
