@@ -69,7 +69,7 @@ class SidecarKeys:
     page_size: HexNumber | None = key(
         "Size of a page, a power of two; 4096 if it is not there.", None, unit="bytes", least=4096, most=65536
     )
-    cpus: HexNumber | None = key("Number of CPUs.", None, least=1, most=1 << 20)
+    cpus: HexNumber | None = key("Number of CPUs.", None, least=1, most=8192)
     boot_parameters: str | None = key("The kernel's command line; `swiotlb=` tells the size of the bounce pool.", None)
     iommu: IommuKeys | None = key("How devices were translated.", None)
     cma_area: AreaKeys | None = key("The area that DMA allocates from.", None)

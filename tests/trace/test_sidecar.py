@@ -178,6 +178,7 @@ NUMBER = 'not a whole number, or a text such as "0xb9a00"'
         (MINIMAL | {"page_size": 0}, ":4: page_size is 0, not a number of bytes from 4096 to 65536"),
         (MINIMAL | {"cpus": True}, ':4: cpus is True, not a whole number, or a text such as "0xb9a00"'),
         (MINIMAL | {"cpus": 1.5}, ':4: cpus is 1.5, not a whole number, or a text such as "0xb9a00"'),
+        (MINIMAL | {"cpus": 8193}, ":4: cpus is 8193, not a whole number from 1 to 8192"),
         (MINIMAL | {"cma_area": 3}, ":4: cma_area is 3, not a table"),
         (MINIMAL | {"cma_area": {}}, ":4: cma_area.base_pfn is missing"),
         (
