@@ -1,6 +1,8 @@
 """Files beside a trace, as a shell user meets them: one sentence with file, line and key; 3; nothing on stdout."""
 
+import gzip
 import json
+import shutil
 import time
 
 import pytest
@@ -131,3 +133,33 @@ def test_twenty_thousand_equal_lines_of_ram_are_read_in_time(swiommu, tmp_path):
     assert (status, err) == (0, "")
     assert "iommu-strict loses nothing" in out
     assert time.process_time() - begin < 10
+
+
+LOG = "x86-6.12-strict-qtrace-s101"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "sentence"),
+    [
+        ("emulator", b"", "is empty, not an emulator's log"),
+        ("emulator", b"\0" * 100, "is a binary file, not an emulator's log"),
+        (
+            "emulator.gz",
+            gzip.compress(b"vtd_inv_desc x\n" * 9)[:-9],
+            "is a truncated gzip file; 9 lines were readable before the cut",
+        ),
+        (
+            "emulator",
+            b"[    0.000000] Linux version 6.12\n",
+            (
+                "not an emulator's log: no line of 1 begins with vtd_, smmu, amdvi_, virtio_iommu_; it looks like a "
+                "kernel log (dmesg)"
+            ),
+        ),
+    ],
+)
+def test_what_is_no_log_of_an_emulator_is_one_sentence(swiommu, tmp_path, data_dir, name, data, sentence):
+    for ending in (".json", ".trace.gz"):
+        shutil.copy(data_dir / "traces" / f"{LOG}{ending}", tmp_path)
+    (tmp_path / f"{LOG}.{name}").write_bytes(data)
+    assert run(swiommu, "verify", f"{LOG}.trace.gz") == (3, "", f"swiommu: {LOG}.{name}: {sentence}\n")
