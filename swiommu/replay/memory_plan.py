@@ -118,7 +118,7 @@ def plan_of_size(workload: Workload, size: int, source: str = "asked for") -> Me
 
 
 def machine_plan(workload: Workload) -> MemoryPlan:
-    """What the machine had: the area as it lay, or none at all, and RAM behind it.
+    """What the machine had: the area as it lay, or none at all, and RAM behind it; `InputError` beyond 256 GiB of area.
 
     >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
@@ -128,6 +128,7 @@ def machine_plan(workload: Workload) -> MemoryPlan:
     """
     if workload.area is None:
         return MemoryPlan("machine", 0, 0, _why_no_area(workload), (), fallback=True)
+    _require_no_more_than_most(workload.area.bytes, workload, None)
     base = workload.area.base_pfn * PAGE_SIZE
     return MemoryPlan("machine", workload.area.bytes, base, "recorded area", _extents(workload), fallback=True)
 

@@ -74,6 +74,16 @@ def test_compare_answers_or_says_why_not(hostile, memory):
         assert row["failed"] <= row["requests"]
 
 
+@pytest.mark.parametrize("memory", ["equal", "machine"])
+def test_an_area_larger_than_can_be_replayed(memory, trace_of):
+    trace = trace_of(alloc(0, 4096, 1), {"cma_area": {"base_pfn": "0xb5a00", "total_pages": 1 << 30}})
+    with pytest.raises(InputError) as caught:
+        compare(trace, ["cma-lending"], memory=memory)
+    assert str(caught.value) == (
+        f"{trace.name}: 4398046511104 bytes of contiguous memory are more than can be replayed, 274877906944"
+    )
+
+
 def test_verify_answers_or_says_what_it_looked_for(hostile):
     if hostile.name == "area-of-all-pages":
         assert verify(hostile).mismatched == 0
