@@ -112,6 +112,19 @@ def test_a_map_of_memory_that_has_the_number_of_a_drawn_frame(tmp_path):
         assert [(row.failed, row.maps > 1000, row.unmaps) for row in answer.rows] == [(0, True, 2)] * 2
 
 
+@pytest.mark.parametrize("memory", ["equal", "machine"])
+def test_an_alloc_too_large_to_be_drawn_frame_by_frame(memory, trace_of):
+    trace = trace_of(HEAD + alloc(0, 4096, 1) + alloc(1, 1 << 32, 2))
+    knobs = Knobs(frames="random")
+    with pytest.raises(InputError) as caught:
+        compare(trace, ["iommu-strict"], memory=memory, knobs=knobs)
+    assert str(caught.value) == (
+        f"{trace.name}:4: an ALLOC of 4294967296 bytes is too large to be drawn from single frames (--frames random), "
+        "1073741824 at most"
+    )
+    assert compare(trace, ["cma-bitmap"], memory=memory, knobs=knobs, with_need=False).rows[0].requests == 2
+
+
 @pytest.mark.parametrize("virt", [0, 1])
 def test_an_alloc_of_nothing_is_a_refused_request(virt, tmp_path):
     path = tmp_path / "nothing.trace"

@@ -19,7 +19,7 @@ from swiommu.address import (
     align_up,
     order_of,
 )
-from swiommu.errors import SwiommuError
+from swiommu.errors import InputError, SwiommuError
 from swiommu.iommu import IovaDomain, LinuxIova, Mapping, PagedDomain
 from swiommu.memory import Frames
 from swiommu.pagetable.formats import FORMATS
@@ -41,6 +41,7 @@ __all__ = ["LARGE", "Frontier", "PagedBackend"]
 
 LARGE = 2 << 20
 _R = TypeVar("_R")
+_MOST_DRAWN = 1 << 30  # bytes of an ALLOC in single frames: a quarter of a million draws and as many leaves
 _RAM_UNKNOWN = 64 << 30  # mode ``machine`` without a sidecar: more than any recorded machine had
 
 
@@ -97,6 +98,8 @@ class PagedBackend:
         self.pool_bytes = self.pool_peak = 0
         self.tried = 0
         self._pool = RandomFrames(self.frames, knobs.seed)
+        if knobs.frames == "random":
+            _require_drawable(workload, self.frames.range.size)
         self._frontiers: dict[str, Frontier] = {}
         self._table_pages = 0
         self._internal = 0
@@ -340,3 +343,15 @@ def _all_ram(workload: Workload) -> int:
     if workload.system_map is None:
         return _RAM_UNKNOWN
     return min(align_down(sum(ram.size for ram in workload.system_map.ram()), PAGE_SIZE), MOST)
+
+
+def _require_drawable(workload: Workload, available: int) -> None:
+    """`InputError` with the line of an ALLOC that takes so many frames that drawing them one by one is a long wait."""
+    for request in workload.requests:
+        if request.kind is RequestKind.ALLOC and _MOST_DRAWN < request.size <= available:
+            raise InputError(
+                f"an ALLOC of {request.size} bytes is too large to be drawn from single frames (--frames random), "
+                f"{_MOST_DRAWN} at most",
+                path=workload.name,
+                line=request.line,
+            )
