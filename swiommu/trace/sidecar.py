@@ -314,10 +314,12 @@ def _groups(file: InputFile, lines: list[str]) -> tuple[GroupFacts, ...]:
 def _system_ram(file: InputFile, lines: list[str]) -> tuple[str, ...]:
     """The lines as they are, once a map can be made of them."""
     try:
-        SystemMap.from_lines(PhysSpace("recorded machine"), lines)
+        system_map = SystemMap.from_lines(PhysSpace("recorded machine"), lines)
     except InputError as error:
         where = ("system_ram",) if error.line is None else ("system_ram", error.line - 1)
         raise file.error(where, f": {error.reason}") from error
+    if lines and sum(ram.size for ram in system_map.ram()) < PAGE_SIZE:
+        raise file.error(("system_ram",), "names no page of System RAM")
     return tuple(lines)
 
 

@@ -220,6 +220,8 @@ NUMBER = 'not a whole number, or a text such as "0xb9a00"'
             MINIMAL | {"system_ram": ["0-0 : A"]},
             ":4: system_ram: every address is zero: only root can read the addresses of /proc/iomem",
         ),
+        (MINIMAL | {"system_ram": ["1000-9fff : ACPI"]}, ":4: system_ram names no page of System RAM"),
+        (MINIMAL | {"system_ram": ["1000-17ff : System RAM"]}, ":4: system_ram names no page of System RAM"),
         (MINIMAL | {"pci_functions": ["x"]}, f":5: pci_functions[0] is 'x', {FUNCTION}"),
         (
             MINIMAL | {"pci_functions": ["d 0x1 0x2 class=0x3 driver= dma_mask_bits=65 consistent=32"]},
