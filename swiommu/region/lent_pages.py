@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import attrs
 
 from swiommu.address import PAGE_SIZE, PhysAddr
 from swiommu.errors import InvalidArgument, NoMemory, NotFound
-from swiommu.locking import no_shallow_copy
+from swiommu.locking import Lock, locked, no_shallow_copy
 
 if TYPE_CHECKING:
     from swiommu.memory import Frames, SparseRam
@@ -47,6 +48,7 @@ class LentPages:
         self._elsewhere = elsewhere
         self._pages: dict[int, LentPage] = {}
         self._areas: dict[LentPage, Lending] = {}
+        self.lock = Lock()  # taken after that of an area, whose calls come in here
 
     # -- whose pages they are ----------------------------------------------------------------------------------------
 
@@ -57,7 +59,7 @@ class LentPages:
         """
         if len(data) > PAGE_SIZE or area.page_size != PAGE_SIZE:
             raise InvalidArgument(f"{len(data)} bytes for a page of {area.page_size}: pages are of {PAGE_SIZE} here")
-        with area.lock:
+        with area.lock, self.lock:
             pfn = next(area.idle_frames(), None)
             if pfn is None:
                 raise NoMemory(f"no frame of {area!r} is idle")
@@ -69,18 +71,22 @@ class LentPages:
 
     def read(self, page: LentPage) -> bytes:
         """What the page holds, wherever it is; `NotFound` once it was dropped or taken away."""
-        return self._ram.read(self._address(self._where(page)), PAGE_SIZE)
+        with self.lock:
+            return self._ram.read(self._address(self._where(page)), PAGE_SIZE)
 
     def take_away(self, page: LentPage) -> None:
         """The page is needed no more; its frame goes back. Errors as `read`, and `Busy` while it is pinned."""
-        pfn = self._where(page)
         area = self._areas.get(page)
-        if area is None:
-            self._elsewhere.give(pfn, 1)
-        else:
-            area.give_back(pfn)
-            del self._areas[page]
-        self._forget(pfn)
+        with nullcontext() if area is None else area.lock, self.lock:
+            pfn, area = self._where(page), self._areas.get(page)  # it may have moved before
+            if area is not None:
+                area.give_back(pfn)
+                del self._areas[page]
+            else:
+                self._elsewhere.require_givable(pfn, 1)
+            self._forget(pfn)
+            if area is None:
+                self._elsewhere.give(pfn, 1)
 
     # -- what an area asks of tenants --------------------------------------------------------------------------------
 
@@ -88,6 +94,7 @@ class LentPages:
         """See `Tenants.room`."""
         return self._elsewhere.free_count
 
+    @locked
     def move(self, pfn: int) -> int:
         """See `Tenants.move`: the bytes are copied, and the page has another frame."""
         try:
@@ -100,6 +107,7 @@ class LentPages:
         del self._areas[page]
         return 0
 
+    @locked
     def drop(self, pfn: int) -> None:
         """See `Tenants.drop`."""
         del self._areas[self._forget(pfn)]
