@@ -95,6 +95,7 @@ def test_the_tests_of_a_module_come_first_and_then_its_neighbours():
 
 def test_a_mutant_is_killed_by_its_test_and_another_survives(tree, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # there is nothing to be plugged in
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # whose options plug-ins would read
     log = tmp_path / "log.jsonl"
     chosen = [each for each in sample.sample(tree, 99, 0) if each.line == 14 and "LIMIT +" in each.old]
     assert sample.run(chosen, log, 1, tree, ()) == {"killed": 1, "survived": 1}
