@@ -1,8 +1,8 @@
 """Locks as kernels have them, one for each thing that changes as a whole, and what may not be done under one.
 
 Who holds several takes them in this order: a context of 2010, a device of the DMA front, a stack of domains, a region,
-an area that lends, its pages, a bounce pool, frames, bytes. Domains that stand on each other share one: maps go down a stack and
-notices of unmaps go up, so that two locks would have no order.
+an area that lends, its pages, a bounce pool, frames, bytes. Domains that stand on each other share one: maps go down a
+stack and notices of unmaps go up, so that two locks would have no order.
 
 A lock can be taken again by the thread that holds it. Foreign code that runs under one (an address policy, a table
 memory, an unmap notifier) may ask the object that it serves, but not change it.
