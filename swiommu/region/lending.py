@@ -31,6 +31,7 @@ __all__ = ["Lending", "LendingAccount", "Returns", "Tenants"]
 
 _IDLE = re.compile(rb"\x00+")
 _WHERE_IDLE = b"\xff" + bytes(255)
+_STATES = tuple(map(int, FrameState))
 _LENT = (FrameState.MOVABLE, FrameState.PINNED, FrameState.DROPPABLE)
 
 
@@ -352,12 +353,16 @@ class Lending(Bitmap):
 
     def _write(self, low: int, states: bytes | bytearray) -> None:
         """The one way to change what frames are in."""
-        high = low + len(states)
+        high, numbers = low + len(states), self._numbers
         before = self._frames[low:high]
         if self._log is not None:
             self._log.append((low, before))
-        for state in FrameState:
-            self._numbers[state] += states.count(state) - before.count(state)
+        if len(states) == 1:  # a pin: there are many for each request
+            numbers[before[0]] -= 1
+            numbers[states[0]] += 1
+        else:
+            for state in _STATES:
+                numbers[state] += states.count(state) - before.count(state)
         self._frames[low:high] = states
 
     def _mark(self, pfn: int, count: int, state: FrameState) -> None:
