@@ -258,7 +258,7 @@ class Lending(Bitmap):
     def dry_run(self) -> Iterator[None]:
         """See `Bitmap.dry_run`; `NotSupported` with tenants, who can't be moved back."""
         if self._tenants is not None:
-            raise NotSupported(f"{self!r} has tenants, who would really be moved")
+            raise NotSupported(f"{self!r} has tenants, which a dry run would move")
         with self.lock:
             returns, outer = self.returns, self._log
             log: list[tuple[int, bytearray]] = []

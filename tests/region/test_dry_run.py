@@ -78,6 +78,6 @@ def test_tenants_are_not_moved_for_a_trial():
     with pytest.raises(NotSupported) as caught, area.dry_run():
         pass
     assert str(caught.value) == (
-        "Bitmap(0x40000000, 0x100000, order_per_bit=0, profile='6.12', free_bits=256) has tenants, who would really be "
-        "moved"
+        "Bitmap(0x40000000, 0x100000, order_per_bit=0, profile='6.12', free_bits=256) has tenants, which a dry run "
+        "would move"
     )
