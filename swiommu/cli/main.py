@@ -95,7 +95,7 @@ def main(imported: Callable[[], None] = lambda: None) -> NoReturn:
     """
     call = _Call(imported)
     try:
-        status = _swiommu.main(standalone_mode=False, obj=call)
+        status = _swiommu.main(prog_name="swiommu", standalone_mode=False, obj=call)
     except InputError as error:
         say(f"swiommu: {error}")
         status = 3

@@ -63,7 +63,7 @@ def left_out(answer: Comparison) -> list[LeftOut]:
         LeftOut(account.overlong, "line", "longer than 1 MiB, skipped"),
         LeftOut(account.ignored_total, "line", "of events that are not used", names=tuple(names)),
         LeftOut(unused.other_events, "event", "that this answer does not need", expected=True),
-        LeftOut(unused.unmatched, "end", "without a begin (begun before the recording: in no peak and no need)"),
+        LeftOut(unused.unmatched, "end", "without a begin among the lines that were read (in no peak and no need)"),
         LeftOut(unused.ambiguous, "scatter list", "whose piece lengths are not in the trace"),
         LeftOut(unused.unattributed_maps, "MAP", "whose device and direction are not in the trace"),
         LeftOut(unused.refused_usermaps, "user mapping", "refused by the kernel"),

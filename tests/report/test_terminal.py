@@ -57,7 +57,7 @@ def notes(answer):
         (
             "unused",
             "unmatched",
-            "1 end without a begin (begun before the recording: in no peak and no need)",
+            "1 end without a begin among the lines that were read (in no peak and no need)",
             "2,000 ends without",
         ),
         (
