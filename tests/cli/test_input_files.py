@@ -145,7 +145,7 @@ LOG = "x86-6.12-strict-qtrace-s101"
         ("emulator", b"\0" * 100, "is a binary file, not an emulator's log"),
         (
             "emulator.gz",
-            gzip.compress(b"vtd_inv_desc x\n" * 9)[:-9],
+            gzip.compress(b"vtd_inv_desc x\n" * 9, mtime=0)[:-9],
             "is a truncated gzip file; 9 lines were readable before the cut",
         ),
         (
