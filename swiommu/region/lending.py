@@ -23,7 +23,7 @@ from swiommu.profile import DEFAULT_PROFILE
 from swiommu.region.bitmap import Bitmap, Migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from swiommu.profile import Profile
 
@@ -176,6 +176,21 @@ class Lending(Bitmap):
         """It can move again; `NotFound` unless it was pinned."""
         pfn = as_integer(pfn, "pfn")
         self._restate(pfn, FrameState.PINNED, FrameState.MOVABLE)
+
+    @locked
+    def pin_movable(self, pfns: Iterable[int]) -> list[int]:
+        """Pin those of ``pfns`` that hold movable contents, and answer them: what `pin` does, for many at once.
+
+        >>> area = Lending(0, 1 << 20)
+        >>> area.lend(4, 4); area.pin_movable(range(2, 6))
+        [4, 5]
+        """
+        return self._restate_many(pfns, FrameState.MOVABLE, FrameState.PINNED)
+
+    @locked
+    def unpin_all(self, pfns: Iterable[int]) -> None:
+        """`unpin` of many frames at once; those that are not pinned are left as they are."""
+        self._restate_many(pfns, FrameState.PINNED, FrameState.MOVABLE)
 
     def state(self, pfn: int) -> FrameState:
         """What this frame is in: FREE is idle, TAKEN in use by the area's own; `OutOfRange` outside."""
@@ -391,6 +406,25 @@ class Lending(Bitmap):
             now = FrameState(self._frames[position])
             raise NotFound(f"frame {pfn:#x} is {now.name}, not {was.name}", pfn=pfn)
         self._write(position, bytes((becomes,)))
+
+    def _restate_many(self, pfns: Iterable[int], was: int, becomes: int) -> list[int]:
+        frames, base, last, log = self._frames, self.base_pfn, self.count - 1, self._log
+        before, after, changed = bytearray((was,)), int(becomes), list[int]()
+        try:
+            for pfn in pfns:
+                at = pfn - base
+                if 0 <= at <= last and frames[at] == was:
+                    changed.append(at)
+                    frames[at] = after
+        except BaseException:  # of whoever draws them
+            for at in changed:
+                frames[at] = was
+            raise
+        self._numbers[was] -= len(changed)
+        self._numbers[after] += len(changed)
+        if log is not None:
+            log += [(at, before) for at in changed]
+        return [at + base for at in changed]
 
     def _span(self, pfn: int, count: int) -> tuple[int, int]:
         if count < 1 or pfn < self.base_pfn or pfn + count > self.base_pfn + self.count:

@@ -303,3 +303,56 @@ def test_a_region_over_an_area_that_lends():
         region.alloc(PAGE)
     assert area.account() == LendingAccount(64, 0, 64, 0)
     region.check()
+
+
+# -- pins of many frames at once --------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(("lend", "droppable", "pin", "alloc")), st.integers(0, 15)), max_size=20),
+    st.lists(st.integers(BASE - 2, BASE + 17), max_size=12),
+)
+def test_many_pins_are_those_of_one_call_for_each(steps, pfns):
+    """Also with frames named twice, of other states, or of no area; unpinned, and in a dry run, all is as before."""
+    one, many = (area_of(16) for _ in range(2))
+    for area in (one, many):
+        for what, at in steps:
+            try:
+                match what:
+                    case "pin":
+                        area.pin(BASE + at)
+                    case "alloc":
+                        area.reserve((BASE + at) * PAGE, PAGE)
+                    case _:
+                        area.lend(BASE + at, droppable=what == "droppable")
+            except SwiommuError:
+                continue
+    before = bytes(many._frames), list(many._numbers)
+    expected = []
+    for pfn in pfns:
+        try:
+            one.pin(pfn)
+        except (NotFound, OutOfRange):
+            continue
+        expected.append(pfn)
+    with many.dry_run():
+        many.pin_movable(pfns)
+    assert (bytes(many._frames), many._numbers) == before
+    assert many.pin_movable(pfns) == expected
+    assert (many._frames, many._numbers) == (one._frames, one._numbers)
+    many.check()
+    many.unpin_all(expected)
+    assert (bytes(many._frames), many._numbers) == before
+
+
+def test_a_draw_that_is_interrupted_pins_nothing():
+    area = area_of(8, standing=bytes((FrameState.MOVABLE,)) * 8)
+
+    def drawn():
+        yield from (BASE, BASE + 3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        area.pin_movable(drawn())
+    area.check()
+    assert area.fits(8 * PAGE, PAGE)

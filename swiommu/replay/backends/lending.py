@@ -104,25 +104,25 @@ class LendingBackend(RegionBackend):
         assert isinstance(allocator, Lending)
         area = allocator
         draw = random.Random(f"{self._seed} {key}")  # noqa: S311 - reproducible, no secret
-        drawn = (area.base_pfn + frame for frame in _drawn(draw, self._pinned, area.count))
+        drawn = _drawn(draw, self._pinned, area.count, area.base_pfn)
         pinned: list[int] = []
         coming = next(drawn, None)
 
-        def pin_below(stop: int) -> None:
+        def below(stop: int) -> Iterator[int]:
             nonlocal coming
             while coming is not None and coming < stop:
-                if area.state(coming) is FrameState.MOVABLE:
-                    area.pin(coming)
-                    pinned.append(coming)
+                yield coming
                 coming = next(drawn, None)
+
+        def pin_below(stop: int) -> None:
+            pinned.extend(area.pin_movable(below(stop)))
 
         outer, area.before_try = area.before_try, pin_below
         try:
             yield
         finally:
             area.before_try = outer
-            for pfn in pinned:
-                area.unpin(pfn)
+            area.unpin_all(pinned)
 
     # -- account -----------------------------------------------------------------------------------------------------
 
@@ -138,12 +138,13 @@ class LendingBackend(RegionBackend):
         return self.room() - lent, self.plan.bytes, lent
 
 
-def _drawn(draw: random.Random, share: float, count: int) -> Iterator[int]:
-    """Numbers below ``count``, each with the same probability ``share`` and independently, ascending."""
+def _drawn(draw: random.Random, share: float, count: int, first: int = 0) -> Iterator[int]:
+    """Numbers of the ``count`` from ``first`` on, each independently with probability ``share``, ascending."""
     if share >= 1:
-        yield from range(count)
+        yield from range(first, first + count)
     if not 0 < share < 1:
         return
-    scale, at = math.log1p(-share), -1
-    while (at := at + 1 + int(math.log(1 - draw.random()) / scale)) < count:
+    scale, at, stop = math.log1p(-share), first - 1, first + count
+    log, number = math.log, draw.random
+    while (at := at + 1 + int(log(1 - number()) / scale)) < stop:
         yield at
