@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from swiommu.errors import InputError
 from swiommu.input_file import BadValue, ByteCount, HexNumber, InputFile, did_you_mean, key, shown
+from swiommu.input_file.converter import converter
 from swiommu.input_file.places import line_of
 
 
@@ -357,3 +358,12 @@ def test_lines_of_dotted_keys_and_long_texts():
     ]
     assert line_of(text, ("y", "missing"), is_json=False) == 7
     assert line_of(text, ("missing",), is_json=False) is None
+
+
+def test_a_converter_is_made_once_for_the_same_hooks():
+    """cattrs compiles a function for each class: that took longer than reading most files."""
+    hooks = {ByteCount: lambda value, _structure: value}
+    first = converter(hooks, keep_unknown=False)
+    assert converter(dict(hooks), keep_unknown=False) is first
+    assert converter(hooks, keep_unknown=True) is not first
+    assert converter({}, keep_unknown=False) is not first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from functools import partial
+from functools import lru_cache, partial
 from operator import eq
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
 
@@ -30,7 +30,15 @@ _UNITS: Final = {None: 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
 
 def converter(hooks: Mapping[Any, Hook], *, keep_unknown: bool) -> Converter:
-    """A converter that changes nothing silently: a number is no text, and a text is no list."""
+    """A converter that changes nothing silently: a number is no text, and a text is no list.
+
+    Made once for the same hooks: cattrs compiles a function for each class, which takes longer than most files.
+    """
+    return _converter(tuple(hooks.items()), keep_unknown=keep_unknown)
+
+
+@lru_cache(maxsize=32)
+def _converter(hooks: tuple[tuple[Any, Hook], ...], *, keep_unknown: bool) -> Converter:
     made = Converter(forbid_extra_keys=not keep_unknown)
 
     def table(cls: Any, made_for: Converter) -> Structure:
@@ -57,7 +65,7 @@ def converter(hooks: Mapping[Any, Hook], *, keep_unknown: bool) -> Converter:
     for kind, what in plain.items():
         made.register_structure_hook(kind, _strict(kind, what))
     made.register_structure_hook(float, _strict((int, float), "a number"))
-    own: dict[Any, Hook] = {ByteCount: _byte_count, HexNumber: _hex_number, **hooks}
+    own: dict[Any, Hook] = {ByteCount: _byte_count, HexNumber: _hex_number, **dict(hooks)}
     for cls, hook in own.items():
         # By a predicate: else a hook of a class would serve its subclasses too.
         made.register_structure_hook_func(partial(eq, cls), partial(_hooked, hook, made))
