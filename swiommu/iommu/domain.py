@@ -19,6 +19,7 @@ from swiommu.address import BusAddr, PhysAddr, as_integer
 from swiommu.errors import AddressOverflow, Busy, NoDevice, NotFound
 from swiommu.iommu.attaching import move, require_attachable, require_detachable
 from swiommu.iommu.door import READ_WRITE
+from swiommu.iommu.gather import IotlbGather
 from swiommu.iommu.stacked import Stacked
 from swiommu.layer import Walker
 from swiommu.locking import locked
@@ -232,6 +233,42 @@ class Domain(Stacked[A]):
             )
         return at, self._before_unmap(at, size) if self._guarded else size
 
+    def gather(self) -> IotlbGather:
+        """An empty gather for `unmap_gathered`, whose ``sync`` flushes what it holds, if something is cached here."""
+        return IotlbGather(_nothing_cached)
+
+    def unmap_gathered(self, iova: BusAddr, size: int, gather: IotlbGather) -> int:
+        """As `unmap`, but nothing is flushed before `IotlbGather.sync` of ``gather``, which `gather` gave.
+
+        Where nothing is cached, the gather stays empty. Source: ``iommu_unmap_fast``.
+        """
+        del gather
+        return self.unmap(iova, size)
+
+    def invalidate_all(self) -> None:
+        """Flush all that is cached of translations; what waits for a flush goes on waiting. Nothing where none is.
+
+        Source: ``iommu_flush_iotlb_all``.
+        """
+
+    def enforce_cache_coherency(self) -> bool:
+        """Whether what is mapped from now on is coherent, whatever devices say of snooping; False if it can't be."""
+        return False
+
+    @abstractmethod
+    def mapped(self) -> list[tuple[int, int]]:
+        """The bus addresses that lead somewhere by the record, as (start, stop), ascending and apart.
+
+        >>> from swiommu.address import BusSpace, PhysSpace
+        >>> from swiommu.iommu import PagedDomain
+        >>> from swiommu.memory import Frames
+        >>> ram, bus = PhysSpace("ram"), BusSpace("nvme")
+        >>> domain = PagedDomain(bus, frames=Frames(ram.at(0), 1 << 20), output_space=ram)
+        >>> domain.map(bus.at(0x8000), ram.at(0x5000_0000), 0x1000)
+        >>> domain.map(bus.at(0x9000), ram.at(0), 0x2000); domain.mapped()
+        [(32768, 45056)]
+        """
+
     @abstractmethod
     def iova_to_phys(self, iova: BusAddr) -> A | None:
         """Where ``iova`` is mapped to in the output space, with its offset in the page; None if it is not."""
@@ -416,3 +453,7 @@ class Domain(Stacked[A]):
             start = owned[0]
         del self._mappings[start]
         return start, self._owned.remove(start)
+
+
+def _nothing_cached(start: int, last: int) -> None:
+    """What a gather flushes where no translation is cached."""

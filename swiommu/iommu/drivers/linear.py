@@ -15,7 +15,7 @@ from swiommu.iommu.domain import READ_WRITE, Domain
 from swiommu.iommu.mapping import Mapping
 from swiommu.layer import Span, Window
 from swiommu.locking import locked
-from swiommu.ranges import RangeSet
+from swiommu.ranges import RangeSet, joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,6 +235,11 @@ class LinearDomain(Domain[A]):
         with self.lock:
             held = self._record.at(iova.value)
         return None if held is None else self._at(iova.value - self.delta)
+
+    @locked
+    def mapped(self) -> list[tuple[int, int]]:
+        """From the record; see `Domain.mapped`."""
+        return joined(self._record)
 
     @locked
     def check(self) -> None:

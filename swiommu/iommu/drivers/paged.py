@@ -20,6 +20,7 @@ from swiommu.iommu.stacked import require_in_use
 from swiommu.layer import Paged
 from swiommu.locking import locked
 from swiommu.pagetable import MOCK
+from swiommu.ranges import joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -305,6 +306,11 @@ class PagedDomain(TableWriter[A]):
         with self.lock:
             found = self.table.lookup(iova.value) if iova.value <= self.aperture_last else None
         return None if found is None else self._at(found[0])
+
+    @locked
+    def mapped(self) -> list[tuple[int, int]]:
+        """From the page table; see `Domain.mapped`."""
+        return joined((at, at + pgsize) for at, _, pgsize in self.table.each_leaf())
 
     @locked
     def check(self) -> None:

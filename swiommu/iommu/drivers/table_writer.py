@@ -467,6 +467,12 @@ class TableWriter(Domain[A]):
         if node.uppers or node.feeds or node.tlb is not None or node.iotlb is not None:
             invalidate(node, start, last + 1 - start)
 
+    @locked
+    def invalidate_all(self) -> None:
+        """With one command; see `Domain.invalidate_all`."""
+        self._require_outside()
+        self._flush_all(self.now)
+
     def _flush_all(self, now: int) -> None:
         invalidate(self.node)
         self.stats.invalidations += 1

@@ -50,6 +50,10 @@ class FixedDomain(Domain[PhysAddr]):
         del iova, size
         return 0
 
+    def mapped(self) -> list[tuple[int, int]]:
+        """Nothing was ever mapped."""
+        return []
+
     def let_go(self, mapping: Mapping[PhysAddr]) -> None:
         """Nothing was ever mapped: `NotFound`."""
         raise NotFound(f"{mapping!r} is not live in {self.word} domain", iova=mapping.iova.start.value)

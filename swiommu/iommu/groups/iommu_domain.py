@@ -121,7 +121,7 @@ class IommuDomain:
 
         Source: ``enforce_cache_coherency`` of ``struct iommu_domain_ops``.
         """
-        return isinstance(self.translation, PagedDomain) and self.translation.table.enforce_coherency()
+        return self.translation.enforce_cache_coherency()
 
     def free(self) -> None:
         """Unmap what was mapped by hand, and give up its tables; static domains stay.
@@ -131,9 +131,9 @@ class IommuDomain:
         own = self.translation
         if self in {self.owner.identity_domain, self.owner.blocked_domain}:
             return
-        if isinstance(own, PagedDomain) and not (own.devices or own.mappings() or own.node.uppers):
-            for iova, _, pgsize in list(own.table.each_leaf()):
-                own.unmap(own.input_space.at(iova), pgsize)
+        if not (own.devices or own.mappings() or own.node.uppers):
+            for start, stop in own.mapped():
+                own.unmap(own.input_space.at(start), stop - start)
         own.destroy()
 
 

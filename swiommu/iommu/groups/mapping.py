@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.address import Prot, as_integer, as_integers
 from swiommu.errors import AddressOverflow, InvalidArgument, NoDevice, OutOfRange, SwiommuError
-from swiommu.iommu.drivers import PagedDomain
 from swiommu.iommu.groups.types import DomainType, Gfp
 
 if TYPE_CHECKING:
@@ -135,8 +134,11 @@ def _misaligned(domain: IommuDomain, iova: int, paddr: int, size: int, smallest:
 
 
 def gather_for(domain: IommuDomain) -> IotlbGather:
-    """An empty gather for `unmap_range`: its ``sync`` flushes this domain; `InvalidArgument` if there is nothing to."""
-    if not isinstance(domain.translation, PagedDomain):
+    """An empty gather for `unmap_range`: its ``sync`` flushes this domain; `InvalidArgument` if that takes no mappings.
+
+    Without translation hardware nothing is cached, and the gather stays empty.
+    """
+    if not domain.type.paging:
         raise InvalidArgument(f"{domain!r} has nothing to flush", type=domain.type)
     return domain.translation.gather()
 
@@ -158,7 +160,6 @@ def unmap_range(domain: IommuDomain, iova: int, size: int, gather: IotlbGather |
     last = own.input_space.limit
     if not 0 <= iova < last or size <= 0:
         return 0
-    assert isinstance(own, PagedDomain), f"{own!r} takes mappings and has no table"
     try:
         where, size = own.input_space.at(iova), min(size, last - iova)
         return own.unmap(where, size) if gather is None else own.unmap_gathered(where, size, gather)
