@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import attrs
 
 from swiommu.address import BusAddr, PhysAddr, as_integer
-from swiommu.errors import AddressOverflow, Busy, NoDevice, NotFound
+from swiommu.errors import AddressOverflow, Busy, NoDevice, NotFound, NotSupported
 from swiommu.iommu.attaching import move, require_attachable, require_detachable
 from swiommu.iommu.door import READ_WRITE
 from swiommu.iommu.gather import IotlbGather
@@ -26,12 +26,13 @@ from swiommu.locking import locked
 from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from swiommu.address import Access, AddressRange, BusSpace, Prot, Space
     from swiommu.iommu.mapping import Mapping
     from swiommu.iommu.stacked import User
     from swiommu.layer import Layer, Node, Run
+    from swiommu.pagetable import DataPageWrite
 
 __all__ = ["READ_WRITE", "Attachable", "Domain", "DomainStats"]
 
@@ -76,7 +77,8 @@ class Domain(Stacked[A]):
     ``input_space`` is what devices see, ``output_space`` what mappings lead to: a memory, or the bus space of the
     domain ``below``. ``enforces``: whether a device is kept from what is not mapped. ``node`` is its layer in its
     place: what its accesses go through; ``stats`` is what it has cost, ``granule`` the smallest page in bytes,
-    ``aperture_last`` the highest bus address that can be mapped.
+    ``aperture_last`` the highest bus address that can be mapped. ``on_data_page_write``: who is told where a kernel
+    would write into data, by formats whose driver does that.
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.iommu import PagedDomain
@@ -106,6 +108,7 @@ class Domain(Stacked[A]):
         in_use: str = "refuse",
     ) -> None:
         self.stats = DomainStats()
+        self.on_data_page_write: list[Callable[[DataPageWrite], None]] = []
         self._devices: list[Attachable] = []
         self._had: list[tuple[Attachable, Domain[Any]]] = []  # what devices were attached to before
         self._mappings: dict[int, Mapping[A]] = {}
@@ -250,6 +253,10 @@ class Domain(Stacked[A]):
 
         Source: ``iommu_flush_iotlb_all``.
         """
+
+    def flush_lazily(self) -> None:
+        """Let flushes wait from now on; `NotSupported` where nothing is cached. Source: ``iommu_dma_init_fq``."""
+        raise NotSupported(f"the domain of {self.input_space.name!r} caches no translation: it has no flush to defer")
 
     def enforce_cache_coherency(self) -> bool:
         """Whether what is mapped from now on is coherent, whatever devices say of snooping; False if it can't be."""

@@ -21,11 +21,11 @@ from swiommu.pagetable import RadixTable, page_size_choice
 from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from swiommu.address import Prot
     from swiommu.iommu.iova import IovaPolicy
-    from swiommu.pagetable import DataPageWrite, Format, Removal, TableMemory
+    from swiommu.pagetable import Format, Removal, TableMemory
 
 __all__ = ["TableWriter", "require_flush"]
 
@@ -42,10 +42,7 @@ def require_flush(policy: str) -> None:
 
 
 class TableWriter(Domain[A]):
-    """The lower half of a `PagedDomain`: its table, its bus addresses, its flushes, its clock.
-
-    ``on_data_page_write``: who is told where a kernel would write into data, by formats whose driver does that.
-    """
+    """The lower half of a `PagedDomain`: its table, its bus addresses, its flushes, its clock."""
 
     iova: IovaPolicy
     caching_mode: bool
@@ -53,7 +50,6 @@ class TableWriter(Domain[A]):
 
     def _open_table(self, form: Format, pages: TableMemory, flush: str, cpus: int, hz: int) -> None:
         self.now = 0
-        self.on_data_page_write: list[Callable[[DataPageWrite], None]] = []
         self.exposure = Exposure()
         self._raised: BaseException | None = None  # by who watches the table, during an unmap
         self._owed: list[tuple[int, int]] = []  # bus addresses that the policy has not taken back yet

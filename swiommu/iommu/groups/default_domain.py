@@ -12,17 +12,14 @@ import attrs
 
 from swiommu.address import Prot, align_up
 from swiommu.errors import InvalidArgument, NotSupported, SwiommuError
-from swiommu.iommu.drivers import PagedDomain
 from swiommu.iommu.groups.mapping import iova_to_phys, map_range
 from swiommu.iommu.groups.reserved_regions import host_bridge_holes
 from swiommu.iommu.groups.types import Cookie, DomainType, Hwpt
-from swiommu.iommu.groups.untracked_iova import UntrackedIova
-from swiommu.layer import ReservedKind
+from swiommu.layer import Reserved, ReservedKind
 
 if TYPE_CHECKING:
     from swiommu.iommu.groups.group import IommuGroup, Member
     from swiommu.iommu.groups.iommu_domain import IommuDomain
-    from swiommu.layer import Reserved
 
 __all__ = ["Defaults", "default_type", "follow_members", "map_direct", "setup_default_domain"]
 
@@ -109,10 +106,10 @@ def setup_default_domain(group: IommuGroup, defaults: Defaults, wanted: DomainTy
             group.default_domain = old
             domain.free()
         raise
+    if old is not None:
+        _give_up(old)  # first: without translation both take what is kept clear from one region
     _keep_clear(group, domain)
     follow_members(group, defaults)
-    if old is not None:
-        _give_up(old)
 
 
 def _alloc(group: IommuGroup, kind: DomainType | None, default: DomainType) -> IommuDomain:
@@ -184,21 +181,21 @@ def follow_members(group: IommuGroup, defaults: Defaults) -> None:
     PCI devices try below 4 GiB first, unless ``defaults`` says otherwise; of a domain with one of them all do, since
     nobody tells it who asks. Source: ``iommu_setup_dma_ops``, ``pci_32bit_workaround`` of ``struct dev_iommu``.
     """
-    own = None if group.default_domain is None else group.default_domain.translation
-    if isinstance(own, PagedDomain) and isinstance(own.iova, UntrackedIova):
+    if group.default_domain is not None and group.default_domain.iova is not None:
         pci = any(member.pci is not None for member in group.members)
-        own.iova.asked_by(pci=pci, forcedac=defaults.forcedac)
+        group.default_domain.iova.asked_by(pci=pci, forcedac=defaults.forcedac)
 
 
 def _keep_clear(group: IommuGroup, domain: IommuDomain) -> None:
     # What the DMA API must not give out: software's own message windows are its to place.
     own = domain.translation
-    if not domain.type.dma_api or not isinstance(own, PagedDomain):
+    if not domain.type.dma_api:
         return
     for host in {member.pci.bus.root.host for member in group.members if member.pci is not None}:
         for first, last in host_bridge_holes(host):
             if first <= own.aperture_last:
-                own.iova.reserve(first, min(last, own.aperture_last))
+                hole = Reserved(first, min(last, own.aperture_last) + 1 - first)
+                own.withhold_region(hole, own=False)
     for region in group.regions:
         if region.kind is not ReservedKind.SW_MSI and region.start <= own.aperture_last:
             own.reserve(region)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
-from swiommu.address import PhysAddr
+from swiommu.address import BusAddr, PhysAddr
 from swiommu.errors import InvalidArgument, NotFound, NotSupported
 from swiommu.iommu.domain import READ_WRITE, Domain
 from swiommu.layer import Blocked, Identity
 
 if TYPE_CHECKING:
-    from swiommu.address import BusAddr, BusSpace, PhysSpace, Prot
+    from swiommu.address import BusSpace, Prot, Space
     from swiommu.iommu.mapping import Mapping
     from swiommu.layer import Layer, Node
 
 __all__ = ["BlockedDomain", "FixedDomain", "IdentityDomain"]
 
+A = TypeVar("A", PhysAddr, BusAddr)
 
-class FixedDomain(Domain[PhysAddr]):
+
+class FixedDomain(Domain[A]):
     """What `IdentityDomain` and `BlockedDomain` share: there is no table.
 
     ``alloc`` and ``bind`` raise `NotSupported`, ``map`` `InvalidArgument`, ``unmap`` answers 0.
@@ -26,9 +28,11 @@ class FixedDomain(Domain[PhysAddr]):
     word: ClassVar[str]
     _whole_granules: ClassVar[bool] = False
 
-    def __init__(self, space_in: BusSpace, output_space: PhysSpace, layer: Layer, memory: Node | None) -> None:
+    def __init__(
+        self, space_in: BusSpace, output_space: Space, layer: Layer, memory: Node | None, below: Domain[Any] | None
+    ) -> None:
         # Any byte can be reached, or none; a domain has to have some page size.
-        super().__init__(space_in, output_space, layer, 1, space_in.limit - 1, memory=memory)
+        super().__init__(space_in, output_space, layer, 1, space_in.limit - 1, memory=memory, below=below)
 
     def alloc(self, size: int, align: int = 0, *, prot: Prot = READ_WRITE, limit: int | None = None) -> NoReturn:
         """`NotSupported`: who allocates for a device behind it has to know where the device reaches."""
@@ -54,7 +58,7 @@ class FixedDomain(Domain[PhysAddr]):
         """Nothing was ever mapped."""
         return []
 
-    def let_go(self, mapping: Mapping[PhysAddr]) -> None:
+    def let_go(self, mapping: Mapping[A]) -> None:
         """Nothing was ever mapped: `NotFound`."""
         raise NotFound(f"{mapping!r} is not live in {self.word} domain", iova=mapping.iova.start.value)
 
@@ -68,8 +72,8 @@ class FixedDomain(Domain[PhysAddr]):
         """There is nothing to give up."""
 
 
-class IdentityDomain(FixedDomain):
-    """Every bus address is the address of memory (``IOMMU_DOMAIN_IDENTITY``, "passthrough").
+class IdentityDomain(FixedDomain[A]):
+    """Every bus address is the address of memory, or of ``below`` (``IOMMU_DOMAIN_IDENTITY``, "passthrough").
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> ram, bus = PhysSpace("ram", width=40), BusSpace("pci", width=48)
@@ -81,17 +85,24 @@ class IdentityDomain(FixedDomain):
     enforces: ClassVar[bool] = False
     word: ClassVar[str] = "an identity"
 
-    def __init__(self, space_in: BusSpace, output_space: PhysSpace, *, memory: Node | None = None) -> None:
+    def __init__(
+        self,
+        space_in: BusSpace,
+        output_space: Space,
+        *,
+        memory: Node | None = None,
+        below: Domain[Any] | None = None,
+    ) -> None:
         layer = Identity(space_in.name, width=min(space_in.width, output_space.width))
-        super().__init__(space_in, output_space, layer, memory)
+        super().__init__(space_in, output_space, layer, memory, below)
 
-    def iova_to_phys(self, iova: BusAddr) -> PhysAddr | None:
+    def iova_to_phys(self, iova: BusAddr) -> A | None:
         """The same number, if the memory has it."""
         self._require_input(iova)
         return self._at(iova.value) if iova.value < self.output_space.limit else None
 
 
-class BlockedDomain(FixedDomain):
+class BlockedDomain(FixedDomain[A]):
     """No bus address leads anywhere (``IOMMU_DOMAIN_BLOCKED``).
 
     >>> from swiommu.address import Access, BusSpace, PhysSpace
@@ -108,10 +119,17 @@ class BlockedDomain(FixedDomain):
     enforces: ClassVar[bool] = True
     word: ClassVar[str] = "a blocked"
 
-    def __init__(self, space_in: BusSpace, output_space: PhysSpace, *, memory: Node | None = None) -> None:
-        super().__init__(space_in, output_space, Blocked(space_in.name, width=space_in.width), memory)
+    def __init__(
+        self,
+        space_in: BusSpace,
+        output_space: Space,
+        *,
+        memory: Node | None = None,
+        below: Domain[Any] | None = None,
+    ) -> None:
+        super().__init__(space_in, output_space, Blocked(space_in.name, width=space_in.width), memory, below)
 
-    def iova_to_phys(self, iova: BusAddr) -> PhysAddr | None:
+    def iova_to_phys(self, iova: BusAddr) -> A | None:
         """None, whatever the address."""
         self._require_input(iova)
         return None

@@ -203,7 +203,9 @@ class IommuGroup:
         if self.hardware.profile.core_keeps_direct_regions:
             if domain.type is DomainType.BLOCKED or domain is self.blocking_domain:
                 raise InvalidArgument(f"{needs}: firmware rejects {domain!r}")
-        elif self.hardware.format.name.startswith("vtd-") and domain.type is DomainType.UNMANAGED:
+            return
+        form = self.hardware.format
+        if form is not None and form.name.startswith("vtd-") and domain.type is DomainType.UNMANAGED:
             raise NotPermitted(f"{needs} (RMRR): VT-d refuses {domain!r}", group=self.id)
 
     def _attach(self, member: Member, domain: IommuDomain) -> None:

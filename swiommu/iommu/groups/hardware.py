@@ -8,30 +8,32 @@ import attrs
 
 from swiommu.address import Prot
 from swiommu.errors import InvalidArgument, NoDevice, NotSupported, SwiommuError
-from swiommu.iommu.backing import ReachedTables
-from swiommu.iommu.drivers import PagedDomain
 from swiommu.iommu.groups.fixed import BlockedDomain, IdentityDomain
 from swiommu.iommu.groups.iommu_domain import IommuDomain
+from swiommu.iommu.groups.translation import LinearTranslation, PagedTranslation
 from swiommu.iommu.groups.types import Capability, DomainType, Hwpt
-from swiommu.iommu.groups.untracked_iova import UntrackedIova
 from swiommu.iommu.iova import LinuxIova
 from swiommu.locking import no_shallow_copy
-from swiommu.pagetable import MOCK, FrameTables
-from swiommu.profile import Profile, profile_of
+from swiommu.pagetable import MOCK
+from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swiommu.address import BusSpace, PhysAddr, PhysSpace
-    from swiommu.iommu.domain import Attachable
+    from swiommu.address import AddressRange, BusSpace, PhysSpace
+    from swiommu.iommu.domain import Attachable, Domain
+    from swiommu.iommu.groups.translation import Translation
     from swiommu.iommu.iova import IovaPolicy
     from swiommu.layer import Node
     from swiommu.memory import Frames
-    from swiommu.pagetable import Format, TableMemory
+    from swiommu.pagetable import Format
+    from swiommu.region import Region
 
 __all__ = ["GROUPINGS", "Hardware", "format_capabilities"]
 
 GROUPINGS: Final = ("pci", "device", "iommu")
+# What a bus may have without translation: neither keeps a device from anything.
+_WITHOUT_TRANSLATION = frozenset({Capability.CACHE_COHERENCY, Capability.PCI_ATS_SUPPORTED})
 # What a driver's attach may answer; the core takes everything else for ENODEV.
 _ANSWERS = {"EINVAL": 22, "ENOMEM": 12, "ENOSPC": 28, "EBUSY": 16, "ENODEV": 19}
 
@@ -65,7 +67,13 @@ def format_capabilities(form: Format) -> frozenset[Capability]:
 
 @attrs.define(eq=False, kw_only=True)
 class Hardware:
-    """An IOMMU that devices on ``bus`` reach ``ram`` through; page tables come from ``frames``.
+    """An IOMMU that devices on ``bus`` reach memory through, or a bus that has none.
+
+    With ``frames`` of ``ram`` it translates: page tables come from these. On a domain ``below``, of another IOMMU, it
+    translates into the bus space of that one; tables come from there, or from ``frames`` if there are some.
+    With a ``region`` it translates nothing: the bus shows ``window`` of memory (default: the region) at its addresses
+    plus ``delta``, and domains take memory from the region. Of these it enforces nothing, so that it has no identity or
+    blocked domain, no capabilities beyond coherency and ATS, and all its devices are one group.
 
     ``format`` is that of its paging domains. ``demands``: the default domain type that a device, by name, must have.
     ``identity``, ``blocked``: whether there are static domains of these types; ``paging``: whether there are others.
@@ -76,34 +84,45 @@ class Hardware:
     addresses for the DMA API; by default that of Linux, whose ``pci`` and ``forcedac`` are set by who is in the group
     and by the command line. ``walker_mask``: the highest address that it reads tables at. ``sync_map``,
     ``attach_hook``: what the hardware does beside, and may refuse by raising. Errors: `InvalidArgument` for a word that
-    is none.
+    is none, for sources of memory that don't go together, and for what needs translation where there is none.
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.memory import Frames
+    >>> from swiommu.region import Region
     >>> ram = PhysSpace("ram", width=40)
     >>> smmu = Hardware(name="smmu", bus=BusSpace("pci", width=48), ram=ram, frames=Frames(ram.at(0), 1 << 20))
     >>> smmu.alloc(DomainType.UNMANAGED).type.log_name, smmu.identity_domain.type.log_name
     ('Unmanaged', 'Passthrough')
+    >>> guest = Hardware(name="vsmmu", bus=BusSpace("guest", width=40), below=smmu.alloc(DomainType.DMA).translation)
+    >>> guest.alloc(DomainType.UNMANAGED).translation.below.input_space.name
+    'pci'
+    >>> none = Hardware(name="soc", bus=BusSpace("soc", width=32), region=Region(ram.at(0x4000_0000), 1 << 20))
+    >>> none.alloc(DomainType.UNMANAGED).translation.enforces, none.blocked_domain, sorted(none.capabilities)
+    (False, None, [])
     """
 
     __copy__ = no_shallow_copy
 
     name: str
     bus: BusSpace
-    ram: PhysSpace
-    frames: Frames
+    ram: PhysSpace | None = None
+    frames: Frames | None = None
+    below: Domain[Any] | None = None
+    region: Region[Any] | None = None
+    window: AddressRange[Any] | None = None
+    delta: int = 0
     memory: Node | None = None
-    format: Format = MOCK
+    format: Format | None = attrs.Factory(lambda self: MOCK if self.region is None else None, takes_self=True)
     profile: Profile = attrs.field(converter=profile_of)
-    grouping: str = attrs.field(default="device", validator=_one_of(GROUPINGS))
-    hwpt: Hwpt = Hwpt.PASID
+    grouping: str = attrs.field(validator=_one_of(GROUPINGS))
+    hwpt: Hwpt = attrs.field()
     capabilities: frozenset[Capability] = attrs.field(converter=frozenset)
     not_coherent: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
     demands: dict[str, DomainType] = attrs.field(factory=dict)
-    identity: bool = True
-    blocked: bool = True
+    identity: bool = attrs.field()
+    blocked: bool = attrs.field()
     paging: bool = True
-    knows_pasids: bool = True
+    knows_pasids: bool = attrs.field()
     policy: Callable[[], IovaPolicy] = LinuxIova
     walker_mask: int | None = None
     sync_map: Callable[[IommuDomain, int, int], None] | None = None
@@ -111,26 +130,88 @@ class Hardware:
     identity_domain: IommuDomain | None = attrs.field(default=None, init=False)
     blocked_domain: IommuDomain | None = attrs.field(default=None, init=False)
     group: Any = attrs.field(default=None, init=False)
+    translation: Translation = attrs.field(init=False)
     _countdown: int = attrs.field(default=0, init=False)
     _failure: SwiommuError | None = attrs.field(default=None, init=False)
 
     @profile.default
     def _profile(self) -> Profile:
-        return self.format.profile
+        return DEFAULT_PROFILE if self.format is None else self.format.profile
+
+    @grouping.default
+    def _grouping(self) -> str:
+        return "device" if self.region is None else "iommu"
+
+    @hwpt.default
+    def _hwpt(self) -> Hwpt:
+        return Hwpt.PASID if self.region is None else Hwpt.NONE
 
     @capabilities.default
     def _capabilities(self) -> frozenset[Capability]:
+        if self.format is None:
+            return frozenset()
         dirty = {Capability.DIRTY_TRACKING} if self.hwpt & Hwpt.DIRTY_TRACKING else set()
         return format_capabilities(self.format) | dirty
 
+    @identity.default
+    @blocked.default
+    @knows_pasids.default
+    def _translates(self) -> bool:
+        return self.region is None
+
     def __attrs_post_init__(self) -> None:
+        self.translation = self._paged() if self.region is None else self._linear(self.region)
+        output = self.translation.output_space
         if self.identity:
-            own = IdentityDomain(self.bus, self.ram, memory=self.memory)
-            self.identity_domain = IommuDomain(DomainType.IDENTITY, own, self)
+            through = IdentityDomain(self.bus, output, memory=self.memory, below=self.below)
+            self.identity_domain = IommuDomain(DomainType.IDENTITY, through, self)
         if self.blocked:
-            self.blocked_domain = IommuDomain(
-                DomainType.BLOCKED, BlockedDomain(self.bus, self.ram, memory=self.memory), self
+            nowhere = BlockedDomain(self.bus, output, memory=self.memory, below=self.below)
+            self.blocked_domain = IommuDomain(DomainType.BLOCKED, nowhere, self)
+
+    def _paged(self) -> Translation:
+        if self.format is None or self.window is not None or self.delta:
+            raise InvalidArgument(
+                f"IOMMU {self.name!r} has no region: only one with a region has a window and no format"
             )
+        return PagedTranslation(
+            name=self.name,
+            bus=self.bus,
+            ram=self.ram,
+            frames=self.frames,
+            memory=self.memory,
+            below=self.below,
+            format=self.format,
+            policy=self.policy,
+            walker_mask=self.walker_mask,
+        )
+
+    def _linear(self, region: Region[Any]) -> Translation:
+        wrong = {
+            "frames": self.frames is not None,
+            f"a page table format {getattr(self.format, 'name', None)!r}": self.format is not None,
+            f"a walker that reads tables up to {self.walker_mask or 0:#x}": self.walker_mask is not None,
+            f"groups by {self.grouping!r}": self.grouping != "iommu",
+            f"flags {int(self.hwpt):#x} of a domain": self.hwpt != Hwpt.NONE,
+            "an identity domain": self.identity,
+            "a blocked domain": self.blocked,
+            "PASIDs": self.knows_pasids,
+            ", ".join(sorted(each.name for each in self.capabilities - _WITHOUT_TRANSLATION)): (
+                not self.capabilities <= _WITHOUT_TRANSLATION
+            ),
+        }
+        for what, given in wrong.items():
+            if given:
+                raise InvalidArgument(f"IOMMU {self.name!r} translates nothing: it can't have {what}")
+        return LinearTranslation(
+            bus=self.bus,
+            ram=self.ram,
+            region=region,
+            window=self.window,
+            delta=self.delta,
+            memory=self.memory,
+            below=self.below,
+        )
 
     def capable(self, device: Attachable, capability: Capability) -> bool:
         """Whether it can do that for ``device``; coherency can't be enforced for those that are ``not_coherent``."""
@@ -141,6 +222,8 @@ class Hardware:
     @property
     def deferred_flush(self) -> bool:
         """Whether invalidations may wait: by the capability, and always with the generic page table."""
+        if self.format is None:
+            return False
         return Capability.DEFERRED_FLUSH in self.capabilities or self.format.rules.name.startswith("generic_pt")
 
     def alloc(self, kind: DomainType, flags: int = Hwpt.NONE) -> IommuDomain:
@@ -161,25 +244,8 @@ class Hardware:
             raise NotSupported(f"IOMMU {self.name!r} has no paging domains with flags {int(flags):#x}", flags=flags)
         if kind is DomainType.DMA_FQ and not self.deferred_flush:
             kind = DomainType.DMA  # falls back without a word, as dma-iommu does
-        iova = UntrackedIova(self.policy() if kind.dma_api else None)
-        own: PagedDomain[PhysAddr] = PagedDomain(
-            self.bus,
-            frames=self.frames,
-            output_space=self.ram,
-            memory=self.memory,
-            format=self.format,
-            iova=iova,
-            tables=self._tables(),
-            flush="lazy" if kind is DomainType.DMA_FQ else "strict",
-        )
-        return IommuDomain(kind, own, self)
-
-    def _tables(self) -> TableMemory | None:
-        if self.walker_mask is None:
-            return None
-        if self.memory is None:
-            return FrameTables(self.frames, highest=self.walker_mask)
-        return ReachedTables(self.frames, self.memory, highest=self.walker_mask)
+        own, iova = self.translation.domain(for_dma=kind.dma_api, lazy=kind is DomainType.DMA_FQ)
+        return IommuDomain(kind, own, self, iova=iova)
 
     def attach(self, domain: IommuDomain, device: Attachable) -> None:
         """What the driver does to let ``device`` use ``domain``; raises what `fail_nth` said, or ``attach_hook``.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from swiommu.address import Access, as_integers
 from swiommu.errors import AlreadyThere
-from swiommu.iommu.drivers import PagedDomain
 from swiommu.iommu.groups.events import GroupEvent
 from swiommu.iommu.groups.types import Cookie, DomainType, Geometry
 from swiommu.locking import no_shallow_copy
@@ -17,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TypeAlias
 
-    from swiommu.address import PhysAddr
     from swiommu.iommu.domain import Attachable, Domain
     from swiommu.iommu.groups.hardware import Hardware
+    from swiommu.iommu.groups.untracked_iova import UntrackedIova
     from swiommu.layer import Fault
     from swiommu.pagetable import DataPageWrite
 
@@ -36,7 +35,7 @@ class IommuDomain:
     """A domain of ``type``, made by ``owner``; ``translation`` is what a device that is attached to it goes through.
 
     `Hardware.alloc` makes them. ``pgsize_bitmap`` is 0 where nothing can be mapped; ``geometry`` says which bus
-    addresses there are.
+    addresses there are, and ``iova`` chooses among them, if anybody does.
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.iommu.groups import DomainType, Hardware
@@ -50,19 +49,23 @@ class IommuDomain:
 
     __copy__ = no_shallow_copy
 
-    def __init__(self, kind: DomainType, translation: Domain[PhysAddr], owner: Hardware) -> None:
+    def __init__(
+        self, kind: DomainType, translation: Domain[Any], owner: Hardware, *, iova: UntrackedIova | None = None
+    ) -> None:
         self.type = kind
         self.translation = translation
         self.owner = owner
+        self.iova = iova
         self.pgsize_bitmap = translation.pgsize_bitmap if kind.paging else 0
-        self.geometry = Geometry(0, translation.aperture_last, True) if kind.paging else Geometry()
+        self.geometry = (
+            Geometry(translation.aperture_first, translation.aperture_last, True) if kind.paging else Geometry()
+        )
         self.cookie = Cookie.NONE
         self._handler: FaultHandler | None = None
         self._token: object = None
         self._asking: Attachable | None = None
         translation.node.handlers.append(self._on_fault)
-        if isinstance(translation, PagedDomain):
-            translation.on_data_page_write.append(self._on_data_page_write)
+        translation.on_data_page_write.append(self._on_data_page_write)
 
     def __repr__(self) -> str:
         return f"IommuDomain({self.type.log_name} of {self.owner.name!r})"

@@ -67,7 +67,7 @@ def map_range(
     if not _require_range(domain, iova, paddr, size, prot):
         return
     own = domain.translation
-    own.map(own.input_space.at(iova), domain.owner.ram.at(paddr), size, Prot(prot))
+    own.map(own.input_space.at(iova), domain.owner.translation.output_space.at(paddr), size, Prot(prot))
     if sync:
         sync_map(domain, iova, size)
 
@@ -91,8 +91,8 @@ def _require_gfp(gfp: int) -> None:
 
 def _require_range(domain: IommuDomain, iova: int, paddr: int, size: int, prot: int) -> bool:
     # Whether there is anything to map.
-    own, form = domain.translation, domain.owner.format
-    rules, classic = form.rules, form.rules.maps_nothing
+    own, limit = domain.translation, domain.owner.translation.output_limit
+    rules, classic = own.rules, own.rules.maps_nothing
     smallest = domain.pgsize_bitmap & -domain.pgsize_bitmap
     if min(iova, paddr, size) < 0 or max(iova, paddr, size) >= _WRAP:
         raise InvalidArgument(f"iova {iova:#x}, paddr {paddr:#x} and size {size:#x} are not all of 64 bits")
@@ -104,7 +104,6 @@ def _require_range(domain: IommuDomain, iova: int, paddr: int, size: int, prot: 
             return False
     if rules.no_access is not None and not prot & (Prot.READ | Prot.WRITE):
         raise rules.no_access(f"protection {prot:#x}: READ or WRITE is needed", prot=prot)
-    limit = min(own.output_space.limit, 1 << form.output_width)
     if paddr >= limit:
         raise OutOfRange(f"paddr {paddr:#x} is beyond the {limit.bit_length() - 1} bits of the output", paddr=paddr)
     if not size:
@@ -125,7 +124,7 @@ def _require_range(domain: IommuDomain, iova: int, paddr: int, size: int, prot: 
 
 
 def _misaligned(domain: IommuDomain, iova: int, paddr: int, size: int, smallest: int) -> SwiommuError:
-    return domain.owner.format.rules.misaligned(
+    return domain.translation.rules.misaligned(
         f"unaligned: iova {iova:#x} pa {paddr:#x} size {size:#x} min_pagesz {smallest:#x}",
         iova=iova,
         paddr=paddr,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.errors import AccessDenied, InvalidArgument, NotPermitted
-from swiommu.iommu.drivers import PagedDomain
 from swiommu.iommu.groups.default_domain import setup_default_domain
 from swiommu.iommu.groups.types import DomainType
 
@@ -29,7 +28,8 @@ def write_type(group: IommuGroup, text: str, defaults: Defaults, rights: Collect
 
     From "DMA" to "DMA-FQ" it is the same domain, in use or not; all else is a new one and needs all drivers unbound.
     Raises, in this order: `AccessDenied` without both ``rights``, `InvalidArgument` without a default domain or for
-    another word, `NotPermitted` for a group without members or in use, and what `setup_default_domain` does.
+    another word, `NotPermitted` for a group without members or in use, `NotSupported` for "DMA-FQ" where nothing is
+    cached, and what `setup_default_domain` does.
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.device import BusDevice
@@ -49,7 +49,7 @@ def write_type(group: IommuGroup, text: str, defaults: Defaults, rights: Collect
     if group.default_domain is None or word not in _WORDS:
         raise InvalidArgument(f"IOMMU group {group.id} can't have type {word!r}: there are {', '.join(_WORDS)}")
     wanted, own = _WORDS[word], group.default_domain.translation
-    if wanted is DomainType.DMA_FQ and group.default_domain.type is DomainType.DMA and isinstance(own, PagedDomain):
+    if wanted is DomainType.DMA_FQ and group.default_domain.type is DomainType.DMA:
         own.flush_lazily()
         group.default_domain.type = DomainType.DMA_FQ
         return
