@@ -12,7 +12,7 @@ from swiommu.dma.front import DmaDevice
 from swiommu.dma.iommu import IommuDma
 from swiommu.dma.kinds import DMA_BIT_MASK, DMA_MAPPING_ERROR, DmaAttr, DmaDirection
 from swiommu.dma.linear import LinearDma
-from swiommu.dma.memory import CpuMemory, Scatterlist
+from swiommu.dma.memory import CpuMemory
 from swiommu.dma.merge import join_entries, pad_entries
 from swiommu.dma.pool_parameter import PoolParameter, pool_parameter
 from swiommu.dma.swiotlb import (
@@ -23,6 +23,7 @@ from swiommu.dma.swiotlb import (
     Slots,
     SwiotlbPool,
 )
+from swiommu.iommu import Scatterlist
 
 __all__ = [
     "DMA_BIT_MASK",

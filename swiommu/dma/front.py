@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swiommu.dma.backend import DmaBackend, Segment
-    from swiommu.dma.memory import CpuMemory, Scatterlist
+    from swiommu.dma.memory import CpuMemory
+    from swiommu.iommu import Scatterlist
 
 __all__ = ["DmaDevice"]
 
@@ -271,6 +272,9 @@ class DmaDevice(DmaLimits):
         Segments stand in the first entries' ``dma_address`` and ``dma_length``.
         """
         entries = self._entries(sg, nents, direction)
+        peer = next((place for place, entry in enumerate(entries) if entry.bus_address), None)
+        if peer is not None:
+            raise InvalidArgument(f"entry {peer} of the scatter list is a peer's bus address: there is nothing to map")
         memory = [self._memory(entry.phys, entry.length) for entry in entries]
         try:
             parts, segments = self.backend.map_sg(self, memory, direction, attributes)
@@ -337,10 +341,10 @@ class DmaDevice(DmaLimits):
             raise SpaceMismatch(f"{address!r} is no address of the bus {self.backend.bus.name!r}")
         return address.value
 
-    def _memory(self, phys: PhysAddr, size: int) -> tuple[int, int]:
+    def _memory(self, phys: PhysAddr | BusAddr | int, size: int) -> tuple[int, int]:
         if type(size) is not int:
             size = as_integer(size, "size")
-        if getattr(phys, "space", None) is not self.backend.ram.space:
+        if not isinstance(phys, PhysAddr) or phys.space is not self.backend.ram.space:
             raise SpaceMismatch(f"{phys!r} is no address of the memory {self.backend.ram.space.name!r}")
         if size < 1:
             raise InvalidArgument(f"{size} bytes can't be mapped: at least 1 is needed", size=size)

@@ -1,10 +1,8 @@
-"""Memory as a driver holds it: what a CPU pointer points at, and scatter lists of it."""
+"""Memory as a driver holds it: what a CPU pointer points at."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, SupportsIndex
-
-import attrs
+from typing import TYPE_CHECKING
 
 from swiommu.address import as_integer, as_integers
 from swiommu.errors import InvalidArgument, OutOfRange
@@ -12,10 +10,10 @@ from swiommu.errors import InvalidArgument, OutOfRange
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swiommu.address import AddressRange, BusAddr, PhysAddr
+    from swiommu.address import AddressRange, PhysAddr
     from swiommu.memory import SparseRam
 
-__all__ = ["CpuMemory", "Scatterlist"]
+__all__ = ["CpuMemory"]
 
 
 class CpuMemory:
@@ -73,41 +71,3 @@ class CpuMemory:
                 size -= here
             offset = max(offset - piece.size, 0)
         return spans
-
-
-def _number(value: SupportsIndex) -> int:
-    return as_integer(value, "a number of bytes")
-
-
-@attrs.define(eq=False)
-class Scatterlist:
-    """One entry of a scatter list: ``length`` bytes at ``phys``, and what `dma_map_sg` answered.
-
-    After mapping, the first entries as many as were answered hold ``dma_address`` and ``dma_length`` (bytes); the
-    others hold None and 0. Raises `InvalidArgument` for an empty entry.
-
-    >>> from swiommu.address import PhysRange, PhysSpace
-    >>> from swiommu.memory import SparseRam
-    >>> ram = SparseRam(PhysSpace("ram"))
-    >>> pages = CpuMemory(ram, [PhysRange(ram.space.at(0x1000), 0x3000)])
-    >>> [entry.length for entry in Scatterlist.of(pages, longest=0x2000)]
-    [8192, 4096]
-    """
-
-    phys: PhysAddr
-    length: int = attrs.field(converter=_number)
-    dma_address: BusAddr | None = None
-    dma_length: int = 0
-
-    def __attrs_post_init__(self) -> None:
-        if self.length < 1:
-            raise InvalidArgument(f"a scatter list entry of {self.length} bytes: at least 1 is needed")
-
-    @classmethod
-    def of(cls, memory: CpuMemory, *, longest: int | None = None) -> list[Self]:
-        """The list of all pieces of ``memory``, in entries of at most ``longest`` bytes."""
-        entries = []
-        for piece in memory.pieces:
-            step = longest or piece.size
-            entries += [cls(piece.start + at, min(step, piece.size - at)) for at in range(0, piece.size, step)]
-        return entries

@@ -11,6 +11,7 @@ from swiommu.iommu.flush_queue import DEFAULT_HZ, Exposure, FlushQueue
 from swiommu.iommu.gather import IotlbGather
 from swiommu.iommu.iova import IovaDomain, IovaPolicy, IovaStats, LinuxIova, TopDownIova
 from swiommu.iommu.mapping import Mapping
+from swiommu.iommu.scatterlist import Scatterlist
 from swiommu.iommu.uses import Use, Uses
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "LinuxIova",
     "Mapping",
     "PagedDomain",
+    "Scatterlist",
     "TopDownIova",
     "Use",
     "Uses",

@@ -515,6 +515,13 @@ def test_lists_that_are_none():
     assert str(caught.value) == "a scatter list entry of 0 bytes: at least 1 is needed"
     with pytest.raises(SpaceMismatch):
         dev.dma_map_sg([Scatterlist(PhysSpace("other").at(0), 1)], 1, TO)
+    with pytest.raises(SpaceMismatch) as caught:
+        dev.dma_map_sg([Scatterlist(4096, 1)], 1, TO)
+    assert str(caught.value) == "4096 is no address of the memory 'ram'"
+    with pytest.raises(InvalidArgument) as caught:
+        dev.dma_map_sg([*pages(LOW), Scatterlist(space.at(LOW), 1, bus_address=True)], 2, TO)
+    assert str(caught.value) == "entry 1 of the scatter list is a peer's bus address: there is nothing to map"
+    assert dev.live == (0, 0)
 
 
 # -- what no driver may do

@@ -13,7 +13,6 @@ from swiommu.iommu.groups.group import IommuGroup, group_of
 from swiommu.iommu.groups.hardware import Hardware, format_capabilities
 from swiommu.iommu.groups.iommu_domain import FAULT_READ, FAULT_WRITE, IommuDomain, report_fault
 from swiommu.iommu.groups.mapping import (
-    SgEntry,
     gather_for,
     iova_to_phys,
     map_range,
@@ -37,6 +36,7 @@ from swiommu.iommu.groups.reset import reset_done, reset_prepare
 from swiommu.iommu.groups.sysfs import write_type
 from swiommu.iommu.groups.types import Capability, Cookie, DomainType, Geometry, Gfp, Hwpt
 from swiommu.iommu.groups.untracked_iova import UntrackedIova
+from swiommu.iommu.scatterlist import Scatterlist as SgEntry
 
 __all__ = [
     "FAULT_READ",

@@ -7,37 +7,38 @@ Source: ``iommu_map_nosync``, ``__iommu_unmap``, ``iommu_map_sg`` of drivers/iom
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from swiommu.address import Prot, as_integer, as_integers
-from swiommu.errors import AddressOverflow, InvalidArgument, NoDevice, OutOfRange, SwiommuError
+from swiommu.address import Address, Prot, as_integer, as_integers
+from swiommu.errors import AddressOverflow, InvalidArgument, NoDevice, OutOfRange, SpaceMismatch, SwiommuError
 from swiommu.iommu.groups.types import DomainType, Gfp
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from swiommu.address import BusAddr, PhysAddr, Space
     from swiommu.iommu.gather import IotlbGather
     from swiommu.iommu.groups.iommu_domain import IommuDomain
+    from swiommu.iommu.scatterlist import Scatterlist
 
-__all__ = ["SgEntry", "gather_for", "iova_to_phys", "map_range", "map_sg", "sync_map", "unmap_range"]
+__all__ = ["gather_for", "iova_to_phys", "map_range", "map_sg", "sync_map", "unmap_range"]
 
 _FORBIDDEN = Gfp.COMP | Gfp.DMA | Gfp.DMA32 | Gfp.HIGHMEM
 _WRAP = 1 << 64
 _log = logging.getLogger(__name__)
 
 
-class SgEntry(NamedTuple):
-    """One piece of a scatter list: ``length`` bytes at ``phys``; ``bus_address``: peer to peer, nothing to map."""
-
-    phys: int
-    length: int
-    bus_address: bool = False
-
-
 def map_range(
-    domain: IommuDomain, iova: int, paddr: int, size: int, prot: int, gfp: int = Gfp.KERNEL, *, sync: bool = True
+    domain: IommuDomain,
+    iova: BusAddr | int,
+    paddr: PhysAddr | BusAddr | int,
+    size: int,
+    prot: int,
+    gfp: int = Gfp.KERNEL,
+    *,
+    sync: bool = True,
 ) -> None:
-    """Map ``size`` bytes at ``iova`` to ``paddr``, all or nothing.
+    """Map ``size`` bytes at ``iova`` to ``paddr``, all or nothing; both are plain numbers or addresses of their spaces.
 
     Raises, in this order: `InvalidArgument` for a domain that takes no mappings, `NoDevice` without page sizes,
     `InvalidArgument` for a zone in ``gfp`` (before 6.16 this is first), what the format says of misaligned
@@ -55,7 +56,8 @@ def map_range(
     ('0x40001010', 0, 12288)
     """
     if type(iova) is not int or type(paddr) is not int or type(size) is not int:
-        iova, paddr, size = as_integers(iova=iova, paddr=paddr, size=size)
+        iova, paddr = _bus(domain, iova), _number(paddr, "paddr", domain.owner.translation.output_space)
+        size = as_integer(size, "size")
     prot, gfp = as_integers(prot=prot, gfp=gfp)
     if domain.owner.profile.gfp_checked_first:
         _require_gfp(gfp)
@@ -72,10 +74,23 @@ def map_range(
         sync_map(domain, iova, size)
 
 
-def sync_map(domain: IommuDomain, iova: int, size: int) -> None:
+def _number(address: Address | int, name: str, space: Space) -> int:
+    # A plain number may be of any space; what knows its space has to be of this one.
+    if not isinstance(address, Address):
+        return as_integer(address, name)
+    if address.space is not space:
+        raise SpaceMismatch(f"{name} {address!r} is no address of the space {space.name!r}")
+    return address.value
+
+
+def _bus(domain: IommuDomain, iova: BusAddr | int) -> int:
+    return _number(iova, "iova", domain.translation.input_space)
+
+
+def sync_map(domain: IommuDomain, iova: BusAddr | int, size: int) -> None:
     """Tell the hardware of what was mapped; if it refuses, all ``size`` bytes are unmapped and its error comes out."""
     if type(iova) is not int or type(size) is not int:
-        iova, size = as_integers(iova=iova, size=size)
+        iova, size = _bus(domain, iova), as_integer(size, "size")
     if domain.owner.sync_map is not None:
         try:
             domain.owner.sync_map(domain, iova, size)
@@ -142,35 +157,59 @@ def gather_for(domain: IommuDomain) -> IotlbGather:
     return domain.translation.gather()
 
 
-def unmap_range(domain: IommuDomain, iova: int, size: int, gather: IotlbGather | None = None) -> int:
+def unmap_range(
+    domain: IommuDomain,
+    iova: BusAddr | int,
+    size: int,
+    gather: IotlbGather | None = None,
+    *,
+    refused: Callable[[SwiommuError], None] | None = None,
+) -> int:
     """Unmap from ``iova`` on; the bytes unmapped, less or more than ``size``, or 0: never an error.
 
-    With a ``gather`` (see `gather_for`) the flush is left to its ``sync``. Misaligned numbers are logged.
+    With a ``gather`` (see `gather_for`) the flush is left to its ``sync``. Why it is 0, if not for a hole, is logged,
+    as far as a kernel says it, and ``refused`` is called with the error that it would be.
     """
     if type(iova) is not int or type(size) is not int:
-        iova, size = as_integers(iova=iova, size=size)
-    if not domain.type.paging or not domain.pgsize_bitmap:
+        iova, size = _bus(domain, iova), as_integer(size, "size")
+    try:
+        return _unmap(domain, iova, size, gather)
+    except SwiommuError as error:
+        if refused is not None:
+            refused(error)
         return 0
+
+
+def _unmap(domain: IommuDomain, iova: int, size: int, gather: IotlbGather | None) -> int:
+    own = domain.translation
+    if not domain.type.paging or not domain.pgsize_bitmap:
+        raise InvalidArgument(f"{domain!r} has no mappings", type=domain.type)
     smallest = domain.pgsize_bitmap & -domain.pgsize_bitmap
     if (iova | size) & smallest - 1:
-        _log.error("unaligned: iova 0x%x size 0x%x min_pagesz 0x%x", iova, size, smallest)
-        return 0
-    own = domain.translation
+        error = own.rules.misaligned(
+            f"unaligned: iova {iova:#x} size {size:#x} min_pagesz {smallest:#x}", iova=iova, size=size
+        )
+        _log.error("%s", error)
+        raise error
     last = own.input_space.limit
     if not 0 <= iova < last or size <= 0:
-        return 0
+        raise OutOfRange(
+            f"{size:#x} bytes at {iova:#x} are none of the {own.input_space.width}-bit space {own.input_space.name!r}",
+            iova=iova,
+            size=size,
+        )
     try:
         where, size = own.input_space.at(iova), min(size, last - iova)
         return own.unmap(where, size) if gather is None else own.unmap_gathered(where, size, gather)
     except SwiommuError as error:  # a domain above objects
         _log.warning("%s", error)
-        return 0
+        raise
 
 
-def iova_to_phys(domain: IommuDomain, iova: int) -> int:
+def iova_to_phys(domain: IommuDomain, iova: BusAddr | int) -> int:
     """Where ``iova`` leads; 0 if nowhere, so that page 0 can't be told from nothing. Identity answers the input."""
     if type(iova) is not int:
-        iova = as_integer(iova, "iova")
+        iova = _bus(domain, iova)
     if domain.type is DomainType.IDENTITY:
         return iova
     own = domain.translation
@@ -180,27 +219,30 @@ def iova_to_phys(domain: IommuDomain, iova: int) -> int:
     return 0 if found is None else found.value
 
 
-def map_sg(domain: IommuDomain, iova: int, entries: Sequence[SgEntry], prot: int, gfp: int = Gfp.KERNEL) -> int:
+def map_sg(
+    domain: IommuDomain, iova: BusAddr | int, entries: Sequence[Scatterlist], prot: int, gfp: int = Gfp.KERNEL
+) -> int:
     """Map entries one behind the other; the bytes mapped. Raises what `map_range` does, with all of it unmapped again.
 
     Those that touch in memory are one map; peer-to-peer ones are left out, and take no room.
 
     >>> from swiommu.address import BusSpace, PhysSpace
+    >>> from swiommu.iommu import Scatterlist
     >>> from swiommu.iommu.groups import DomainType, Hardware
     >>> from swiommu.memory import Frames
     >>> ram = PhysSpace("ram", width=40)
     >>> smmu = Hardware(name="smmu", bus=BusSpace("pci", width=48), ram=ram, frames=Frames(ram.at(0), 1 << 20))
     >>> domain = smmu.alloc(DomainType.UNMANAGED)
-    >>> peer = SgEntry(0x9000, 0x1000, bus_address=True)
-    >>> pieces = [SgEntry(0x5000, 0x1000), SgEntry(0x6000, 0x1000), peer, SgEntry(0x2000, 0x1000)]
+    >>> peer = Scatterlist(0x9000, 0x1000, bus_address=True)
+    >>> pieces = [Scatterlist(0x5000, 0x1000), Scatterlist(0x6000, 0x1000), peer, Scatterlist(0x2000, 0x1000)]
     >>> map_sg(domain, 0x10000, pieces, Prot.READ), domain.translation.stats.maps
     (12288, 2)
     """
     if type(iova) is not int:
-        iova = as_integer(iova, "iova")
+        iova = _bus(domain, iova)
     mapped = 0
     try:
-        for start, length in _merged(entries):
+        for start, length in _merged(entries, domain.owner.translation.output_space):
             map_range(domain, iova + mapped, start, length, prot, gfp, sync=False)
             mapped += length
     except BaseException:
@@ -210,12 +252,12 @@ def map_sg(domain: IommuDomain, iova: int, entries: Sequence[SgEntry], prot: int
     return mapped
 
 
-def _merged(entries: Sequence[SgEntry]) -> list[tuple[int, int]]:
+def _merged(entries: Sequence[Scatterlist], space: Space) -> list[tuple[int, int]]:
     runs: list[tuple[int, int]] = []
     for entry in entries:
         if entry.bus_address:
             continue
-        phys, length = as_integers(phys=entry.phys, length=entry.length)
+        phys, length = _number(entry.phys, "phys", space), entry.length
         if runs and sum(runs[-1]) == phys:
             runs[-1] = (runs[-1][0], runs[-1][1] + length)
         else:

@@ -5,7 +5,7 @@ import logging
 import attrs
 import pytest
 
-from swiommu.address import BusSpace, Prot
+from swiommu.address import BusSpace, PhysSpace, Prot
 from swiommu.errors import (
     AddressInUse,
     AddressOverflow,
@@ -15,6 +15,7 @@ from swiommu.errors import (
     NoMemory,
     NoPageSize,
     OutOfRange,
+    SpaceMismatch,
 )
 from swiommu.iommu import PagedDomain
 from swiommu.iommu.groups import (
@@ -380,3 +381,65 @@ def test_coherency_is_enforced_where_the_format_can(domain):
     assert domain(GENERIC).enforce_coherency() is True
     assert domain(LPAE).enforce_coherency() is False
     assert domain().owner.identity_domain.enforce_coherency() is False
+
+
+# -- addresses that know their space
+
+
+def test_addresses_are_taken_as_their_numbers(domain):
+    mine = domain()
+    bus, ram = mine.translation.input_space, mine.translation.output_space
+    map_range(mine, bus.at(0x8000), ram.at(0x5000), 0x2000, RW)
+    assert iova_to_phys(mine, bus.at(0x9010)) == iova_to_phys(mine, 0x9010) == 0x6010
+    sync_map(mine, bus.at(0x8000), 0x2000)
+    assert unmap_range(mine, bus.at(0x8000), 0x1000) == 0x1000
+    assert map_sg(mine, bus.at(0xA000), [SgEntry(ram.at(0x7000), 0x1000), SgEntry(0x3000, 0x1000)], RW) == 0x2000
+    assert iova_to_phys(mine, 0xB000) == 0x3000
+
+
+def test_addresses_of_other_spaces_are_refused(domain, refused):
+    mine = domain()
+    bus, ram, other = mine.translation.input_space, mine.translation.output_space, PhysSpace("other")
+    assert refused(SpaceMismatch, map_range, mine, ram.at(0x8000), 0x5000, 0x1000, RW) == (
+        "iova PhysAddr(ram:0x8000) is no address of the space 'pci'"
+    )
+    assert refused(SpaceMismatch, map_range, mine, 0x8000, bus.at(0x5000), 0x1000, RW) == (
+        "paddr BusAddr(pci:0x5000) is no address of the space 'ram'"
+    )
+    assert refused(SpaceMismatch, map_sg, mine, 0x8000, [SgEntry(0, 0x1000), SgEntry(other.at(0), 0x1000)], RW) == (
+        "phys PhysAddr(other:0x0) is no address of the space 'ram'"
+    )
+    for call in (iova_to_phys, unmap_range):
+        assert refused(SpaceMismatch, call, mine, other.at(0x8000), *([0x1000] if call is unmap_range else [])) == (
+            "iova PhysAddr(other:0x8000) is no address of the space 'pci'"
+        )
+    assert mine.translation.mapped() == []
+
+
+@pytest.mark.parametrize(
+    ("form", "arguments", "kind", "text"),
+    [
+        (GENERIC, (0x8001, 0x1000), NoPageSize, "unaligned: iova 0x8001 size 0x1000 min_pagesz 0x1000"),
+        (LPAE, (0x8001, 0x1000), InvalidArgument, "unaligned: iova 0x8001 size 0x1000 min_pagesz 0x1000"),
+        (GENERIC, (0x8000, 0), OutOfRange, "0x0 bytes at 0x8000 are none of the 48-bit space 'pci'"),
+        (GENERIC, (1 << 48, 0x1000), OutOfRange, "0x1000 bytes at 0x1000000000000 are none of the 48-bit space 'pci'"),
+        (GENERIC, (-0x1000, 0x1000), OutOfRange, "0x1000 bytes at -0x1000 are none of the 48-bit space 'pci'"),
+    ],
+    ids=["misaligned", "misaligned-LPAE", "nothing", "beyond", "negative"],
+)
+def test_why_nothing_was_unmapped(domain, form, arguments, kind, text):
+    told = []
+    assert unmap_range(domain(form), *arguments, refused=told.append) == 0
+    assert [(type(error), str(error)) for error in told] == [(kind, text)]
+
+
+def test_a_hole_is_no_refusal(domain):
+    told = []
+    assert unmap_range(domain(), 0x8000, 0x1000, refused=told.append) == 0
+    assert told == []
+
+
+def test_why_a_fixed_domain_unmaps_nothing(machine):
+    told = []
+    assert unmap_range(machine().hardware.identity_domain, 0x8000, 0x1000, refused=told.append) == 0
+    assert [str(error) for error in told] == ["IommuDomain(Passthrough of 'smmu') has no mappings"]
