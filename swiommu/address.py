@@ -48,6 +48,7 @@ __all__ = [
     "align_up",
     "as_integer",
     "as_integers",
+    "as_number",
     "is_power_of_two",
     "order_of",
 ]
@@ -113,6 +114,20 @@ def as_integers(**values: object) -> tuple[int, ...]:
     swiommu.errors.NotAnInteger: size must be an integer, not '4K'
     """
     return tuple([as_integer(value, name) for name, value in values.items()])
+
+
+def as_number(address: Address | int, space: Space, name: str) -> int:
+    """The number of an address of ``space``, or a plain number; `SpaceMismatch` for an address of another space.
+
+    >>> bus = BusSpace("nic")
+    >>> as_number(bus.at(4096), bus, "iova"), as_number(4096, bus, "iova")
+    (4096, 4096)
+    """
+    if not isinstance(address, Address):
+        return as_integer(address, name)
+    if address.space is not space:
+        raise SpaceMismatch(f"{name} {address!r} is no address of the space {space.name!r}")
+    return address.value
 
 
 def is_power_of_two(value: int) -> bool:

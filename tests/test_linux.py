@@ -1,6 +1,7 @@
 """The IOMMU API by the kernel's names: 0, bytes and negative errnos, one positive and one negative answer each."""
 
 import errno
+import inspect
 from pathlib import Path
 
 import pytest
@@ -174,9 +175,15 @@ def test_mapping_in_two_steps():
 def test_a_scatter_list(world):
     domain = world.domain()
     pieces = [SgEntry(0x5000, 0x1000), SgEntry(0x6000, 0x1000), SgEntry(0x2000, 0x1000)]
-    assert linux.iommu_map_sg(domain, 0x8000, pieces, RW) == 0x3000
-    assert linux.iommu_map_sg(domain, 0x7000, pieces, RW) == -errno.EADDRINUSE
+    assert linux.iommu_map_sg(domain, 0x8000, pieces, 3, RW) == 0x3000
+    assert linux.iommu_map_sg(domain, 0x7000, pieces, 3, RW) == -errno.EADDRINUSE
     assert linux.iommu_iova_to_phys(domain, 0x7000) == 0
+    assert linux.iommu_map_sg(domain, 0xC000, pieces, 1, RW) == 0x1000
+    assert linux.iommu_map_sg(domain, 0xD000, pieces, 0, RW) == 0
+    assert linux.iommu_iova_to_phys(domain, 0xD000) == 0
+    for nents in (4, -1):
+        assert linux.iommu_map_sg(domain, 0xD000, pieces, nents, RW) == -errno.EINVAL
+        assert str(linux.last_error()) == f"{nents} entries of a scatter list of 3"
 
 
 def test_unmapping_fast(world):
@@ -242,10 +249,44 @@ def test_capabilities_and_regions(world):
     assert linux.iommu_get_group_resv_regions(world.group) == []
 
 
-def test_every_public_name_is_called_here():
-    text = Path(__file__).read_text(encoding="utf-8")
-    assert [name for name in linux.__all__ if f"linux.{name}(" not in text] == []
+def test_every_public_function_is_called_here():
+    text = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_linux*.py"))
+    functions = [name for name in linux.__all__ if inspect.isfunction(getattr(linux, name))]
+    assert [name for name in functions if f"linux.{name}(" not in text] == []
     assert linux.errno_of(Busy("in use")) == -errno.EBUSY
+
+
+def test_gathering_by_hand(world):
+    domain = world.domain()
+    gather = linux.iommu_iotlb_gather_init(domain)
+    linux.iommu_iotlb_gather_add_range(gather, 0x3000, 0x1000)
+    assert not linux.iommu_iotlb_gather_is_disjoint(gather, 0x4000, 0x1000)
+    assert linux.iommu_iotlb_gather_is_disjoint(gather, 0x5000, 0x1000)
+    linux.iommu_iotlb_gather_add_page(domain, gather, 0x5000, 0x1000)
+    assert domain.translation.stats.invalidations == 1  # a gap: what was before was flushed
+    assert (gather.start, gather.last) == (0x5000, 0x5FFF)
+    assert not linux.iommu_iotlb_gather_queued(gather)
+    assert not linux.iommu_iotlb_gather_queued(None)
+    linux.iommu_iotlb_sync(domain, gather)
+    assert domain.translation.stats.invalidations == 2
+    linux.iommu_flush_iotlb_all(domain)
+    assert (domain.translation.stats.invalidations, domain.translation.stats.flushes) == (3, 1)
+
+
+def test_the_number_of_a_group(world):
+    _, other = world.probe("disk")
+    assert [linux.iommu_group_id(group) for group in (world.group, other)] == [0, 1]
+
+
+def test_addresses_that_know_their_space(world):
+    domain = world.domain()
+    bus, ram = world.bus, world.ram.space
+    assert linux.iommu_map(domain, bus.at(0x8000), ram.at(0x10_0000), 0x2000, RW) == 0
+    assert linux.iommu_iova_to_phys(domain, bus.at(0x9010)) == 0x10_1010
+    assert linux.iommu_map(domain, ram.at(0xA000), 0x10_0000, 0x1000, RW) == -errno.EINVAL
+    assert str(linux.last_error()) == "iova PhysAddr(ram:0xa000) is no address of the space 'pci'"
+    assert linux.iommu_unmap(domain, bus.at(0x8000), 0x2000) == 0x2000
+    assert linux.report_iommu_fault(domain, world.nic, bus.at(0x8000), 0) == -errno.ENOSYS
 
 
 def test_what_undoes_nothing_changes_nothing():

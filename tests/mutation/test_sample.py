@@ -90,7 +90,7 @@ def test_the_tests_of_a_module_come_first_and_then_its_neighbours():
     assert first == ["swiommu/dma/swiotlb.py", "tests/dma/test_swiotlb.py"]
     assert "tests/dma/test_merge.py" in second
     assert {"tests/verify/test_swiotlb.py", "tests/cli/test_explain.py"} <= set(third)
-    assert sample.stages(sample.ROOT, "swiommu/linux.py")[0] == ["swiommu/linux.py", "tests/test_linux.py"]
+    assert sample.stages(sample.ROOT, "swiommu/words.py")[0] == ["swiommu/words.py", "tests/test_words.py"]
 
 
 def test_a_mutant_is_killed_by_its_test_and_another_survives(tree, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ from swiommu.iommu.groups.pci_groups import existing_group
 from swiommu.iommu.groups.reserved_regions import host_bridge_holes, merged_regions, regions_text
 from swiommu.iommu.groups.reset import reset_done, reset_prepare
 from swiommu.iommu.groups.sysfs import write_type
-from swiommu.iommu.groups.types import Capability, Cookie, DomainType, Geometry, Gfp, Hwpt
+from swiommu.iommu.groups.types import Capability, Cookie, DomainType, Geometry, Gfp, Hwpt, ResvType
 from swiommu.iommu.groups.untracked_iova import UntrackedIova
 from swiommu.iommu.scatterlist import Scatterlist as SgEntry
 
@@ -59,6 +59,7 @@ __all__ = [
     "PciBus",
     "PciFunction",
     "PciKind",
+    "ResvType",
     "SgEntry",
     "UntrackedIova",
     "attach_pasid",

@@ -6,7 +6,7 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from swiommu.address import Access, as_integers
+from swiommu.address import Access, as_integer, as_number
 from swiommu.errors import AlreadyThere
 from swiommu.iommu.groups.events import GroupEvent
 from swiommu.iommu.groups.types import Cookie, DomainType, Geometry
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TypeAlias
 
+    from swiommu.address import BusAddr
     from swiommu.iommu.domain import Attachable, Domain
     from swiommu.iommu.groups.hardware import Hardware
     from swiommu.iommu.groups.untracked_iova import UntrackedIova
@@ -140,7 +141,7 @@ class IommuDomain:
         own.destroy()
 
 
-def report_fault(domain: IommuDomain, device: Any, iova: int, flags: int) -> int:
+def report_fault(domain: IommuDomain, device: Any, iova: BusAddr | int, flags: int) -> int:
     """Tell the handler of ``domain``; its answer, or -ENOSYS. Then the event ``io_page_fault``, either way.
 
     An IOMMU's driver calls it; accesses of a device in a group do it by themselves. Source: ``report_iommu_fault``.
@@ -158,7 +159,7 @@ def report_fault(domain: IommuDomain, device: Any, iova: int, flags: int) -> int
     io_page_fault: IOMMU:e1000 nic iova=0x0000000000001000 flags=0x0001
     -38
     """
-    iova, flags = as_integers(iova=iova, flags=flags)
+    iova, flags = as_number(iova, domain.translation.input_space, "iova"), as_integer(flags, "flags")
     answer = domain.answer_fault(device, iova, flags)
     group = device.group
     if group is not None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from swiommu.address import Address, Prot, as_integer, as_integers
-from swiommu.errors import AddressOverflow, InvalidArgument, NoDevice, OutOfRange, SpaceMismatch, SwiommuError
+from swiommu.address import Prot, as_integer, as_integers, as_number
+from swiommu.errors import AddressOverflow, InvalidArgument, NoDevice, OutOfRange, SwiommuError
 from swiommu.iommu.groups.types import DomainType, Gfp
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def map_range(
     ('0x40001010', 0, 12288)
     """
     if type(iova) is not int or type(paddr) is not int or type(size) is not int:
-        iova, paddr = _bus(domain, iova), _number(paddr, "paddr", domain.owner.translation.output_space)
+        iova, paddr = _bus(domain, iova), as_number(paddr, domain.owner.translation.output_space, "paddr")
         size = as_integer(size, "size")
     prot, gfp = as_integers(prot=prot, gfp=gfp)
     if domain.owner.profile.gfp_checked_first:
@@ -74,17 +74,8 @@ def map_range(
         sync_map(domain, iova, size)
 
 
-def _number(address: Address | int, name: str, space: Space) -> int:
-    # A plain number may be of any space; what knows its space has to be of this one.
-    if not isinstance(address, Address):
-        return as_integer(address, name)
-    if address.space is not space:
-        raise SpaceMismatch(f"{name} {address!r} is no address of the space {space.name!r}")
-    return address.value
-
-
 def _bus(domain: IommuDomain, iova: BusAddr | int) -> int:
-    return _number(iova, "iova", domain.translation.input_space)
+    return as_number(iova, domain.translation.input_space, "iova")
 
 
 def sync_map(domain: IommuDomain, iova: BusAddr | int, size: int) -> None:
@@ -257,7 +248,7 @@ def _merged(entries: Sequence[Scatterlist], space: Space) -> list[tuple[int, int
     for entry in entries:
         if entry.bus_address:
             continue
-        phys, length = _number(entry.phys, "phys", space), entry.length
+        phys, length = as_number(entry.phys, space, "phys"), entry.length
         if runs and sum(runs[-1]) == phys:
             runs[-1] = (runs[-1][0], runs[-1][1] + length)
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.errors import InvalidArgument
+from swiommu.iommu.groups.types import ResvType
 from swiommu.layer import Reserved, ReservedKind
 
 if TYPE_CHECKING:
@@ -17,13 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["host_bridge_holes", "merged_regions", "regions_text"]
 
-_NUMBERS = {
-    ReservedKind.DIRECT: 0,
-    ReservedKind.DIRECT_RELAXABLE: 1,
-    ReservedKind.RESERVED: 2,
-    ReservedKind.MSI: 3,
-    ReservedKind.SW_MSI: 4,
-}
 _WORDS = {ReservedKind.SW_MSI: "msi"}
 
 
@@ -47,7 +41,7 @@ def merged_regions(regions: Iterable[Reserved]) -> list[Reserved]:
 
 
 def _place(region: Reserved) -> tuple[int, int]:
-    return region.start, _NUMBERS[region.kind]
+    return region.start, ResvType.of(region)
 
 
 def regions_text(regions: Iterable[Reserved]) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
-__all__ = ["Capability", "Cookie", "DomainType", "Geometry", "Gfp", "Hwpt"]
+if TYPE_CHECKING:
+    from swiommu.layer import Reserved
+
+__all__ = ["Capability", "Cookie", "DomainType", "Geometry", "Gfp", "Hwpt", "ResvType"]
 
 _PAGING, _DMA_API, _PT, _DMA_FQ, _SVA, _PLATFORM, _NESTED = (1 << bit for bit in range(7))
 
@@ -68,16 +71,36 @@ _WORDS = {
 }
 
 
-class Capability(enum.Enum):
-    """What an IOMMU may be able to do (``IOMMU_CAP_*``)."""
+class Capability(enum.IntEnum):
+    """What an IOMMU may be able to do (``IOMMU_CAP_*``), by the kernel's numbers."""
 
-    CACHE_COHERENCY = "CACHE_COHERENCY"
-    NOEXEC = "NOEXEC"
-    PRE_BOOT_PROTECTION = "PRE_BOOT_PROTECTION"
-    ENFORCE_CACHE_COHERENCY = "ENFORCE_CACHE_COHERENCY"
-    DEFERRED_FLUSH = "DEFERRED_FLUSH"
-    DIRTY_TRACKING = "DIRTY_TRACKING"
-    PCI_ATS_SUPPORTED = "PCI_ATS_SUPPORTED"
+    CACHE_COHERENCY = 0
+    NOEXEC = 1
+    PRE_BOOT_PROTECTION = 2
+    ENFORCE_CACHE_COHERENCY = 3
+    DEFERRED_FLUSH = 4
+    DIRTY_TRACKING = 5
+    PCI_ATS_SUPPORTED = 6
+
+
+class ResvType(enum.IntEnum):
+    """What a region is reserved for (``IOMMU_RESV_*``), by the kernel's numbers.
+
+    >>> from swiommu.layer import Reserved
+    >>> ResvType.of(Reserved(0xFEE0_0000, 0x10_0000, "msi"))
+    <ResvType.MSI: 3>
+    """
+
+    DIRECT = 0
+    DIRECT_RELAXABLE = 1
+    RESERVED = 2
+    MSI = 3
+    SW_MSI = 4
+
+    @classmethod
+    def of(cls, region: Reserved) -> ResvType:
+        """That of ``region``."""
+        return cls[region.kind.name]
 
 
 class Cookie(enum.Enum):
