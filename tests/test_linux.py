@@ -45,13 +45,13 @@ def world():
 def test_allocating_and_freeing(world):
     free = world.frames.free_count
     domain = world.domain()
-    assert domain.type is DomainType.UNMANAGED
+    assert domain.kernel.type is DomainType.UNMANAGED
     linux.iommu_domain_free(domain)
     linux.iommu_domain_free(None)
     assert world.frames.free_count == free
     assert linux.iommu_paging_domain_alloc(world.stranger) == -errno.ENODEV
     assert linux.iommu_paging_domain_alloc_flags(world.nic, 1) == -errno.EOPNOTSUPP
-    assert linux.iommu_paging_domain_alloc_flags(world.nic, 8).type is DomainType.UNMANAGED
+    assert linux.iommu_paging_domain_alloc_flags(world.nic, 8).kernel.type is DomainType.UNMANAGED
     world.frames.fail_nth(1)
     assert world.domain() == -errno.ENOMEM
 
@@ -192,9 +192,9 @@ def test_unmapping_fast(world):
     gather = linux.iommu_iotlb_gather_init(domain)
     assert linux.iommu_unmap_fast(domain, 0x8000, 0x2000, gather) == 0x2000
     assert linux.iommu_unmap_fast(domain, 0x8000, 0x2000, gather) == 0
-    assert domain.translation.stats.invalidations == 0
+    assert domain.stats.invalidations == 0
     linux.iommu_iotlb_sync(domain, gather)
-    assert domain.translation.stats.invalidations == 1
+    assert domain.stats.invalidations == 1
 
 
 def test_faults(world):
@@ -236,7 +236,7 @@ def test_capabilities_are_those_of_the_format(form, more):
     assert found == ALWAYS | more
     dirty = World(format=form, hwpt=Hwpt.DIRTY_TRACKING)
     assert linux.device_iommu_capable(dirty.nic, Capability.DIRTY_TRACKING)
-    assert linux.iommu_paging_domain_alloc_flags(dirty.nic, 2).type is DomainType.UNMANAGED
+    assert linux.iommu_paging_domain_alloc_flags(dirty.nic, 2).kernel.type is DomainType.UNMANAGED
     assert linux.iommu_paging_domain_alloc_flags(world.nic, 2) == -errno.EOPNOTSUPP
 
 
@@ -263,14 +263,14 @@ def test_gathering_by_hand(world):
     assert not linux.iommu_iotlb_gather_is_disjoint(gather, 0x4000, 0x1000)
     assert linux.iommu_iotlb_gather_is_disjoint(gather, 0x5000, 0x1000)
     linux.iommu_iotlb_gather_add_page(domain, gather, 0x5000, 0x1000)
-    assert domain.translation.stats.invalidations == 1  # a gap: what was before was flushed
+    assert domain.stats.invalidations == 1  # a gap: what was before was flushed
     assert (gather.start, gather.last) == (0x5000, 0x5FFF)
     assert not linux.iommu_iotlb_gather_queued(gather)
     assert not linux.iommu_iotlb_gather_queued(None)
     linux.iommu_iotlb_sync(domain, gather)
-    assert domain.translation.stats.invalidations == 2
+    assert domain.stats.invalidations == 2
     linux.iommu_flush_iotlb_all(domain)
-    assert (domain.translation.stats.invalidations, domain.translation.stats.flushes) == (3, 1)
+    assert (domain.stats.invalidations, domain.stats.flushes) == (3, 1)
 
 
 def test_the_number_of_a_group(world):
@@ -294,9 +294,9 @@ def test_what_undoes_nothing_changes_nothing():
     default, domain = world.group.default_domain, world.domain()
     linux.iommu_detach_group(default, world.group)
     assert linux.iommu_get_domain_for_dev(world.nic) is default
-    before = domain.translation.stats.invalidations
+    before = domain.stats.invalidations
     linux.iommu_iotlb_sync(domain, linux.iommu_iotlb_gather_init(domain))
-    assert domain.translation.stats.invalidations == before
+    assert domain.stats.invalidations == before
     linux.iommu_set_fault_handler(default, lambda *_: 0)
     assert linux.report_iommu_fault(default, world.nic, 0x1000, 0) == -errno.ENOSYS  # its cookie is the allocator's
     linux.iommu_device_unuse_default_domain(world.nic)

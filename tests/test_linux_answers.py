@@ -163,7 +163,7 @@ def test_constants_are_what_calls_take(nic):
     assert linux.device_iommu_capable(nic, 0)
     assert not linux.device_iommu_capable(nic, linux.IOMMU_CAP_DIRTY_TRACKING)
     domain = linux.iommu_paging_domain_alloc_flags(nic, linux.IOMMU_HWPT_ALLOC_PASID)
-    assert domain.type == linux.IOMMU_DOMAIN_UNMANAGED
+    assert domain.kernel.type == linux.IOMMU_DOMAIN_UNMANAGED
     assert linux.iommu_map(domain, 0, 0x1000, 0x1000, linux.IOMMU_READ | linux.IOMMU_CACHE, linux.GFP_ATOMIC) == 0
 
 

@@ -39,7 +39,7 @@ class Machine:
             self.lower = host.alloc(linux.IOMMU_DOMAIN_DMA)
             # What the machine calls memory is mapped below at the same numbers.
             assert linux.iommu_map(self.lower, BASE, BASE, PAGES * PAGE, RW) == 0
-            self.hardware = Hardware(name="vsmmu", bus=self.bus, below=self.lower.translation)
+            self.hardware = Hardware(name="vsmmu", bus=self.bus, below=self.lower)
         self.core = IommuCore()
         self.device = BusDevice("camera", self.ram)
         self.group = self.core.probe(self.device, self.hardware, **facts)
@@ -70,7 +70,7 @@ def script(machine):
     group = linux.iommu_group_get(dev)
     yield "group", linux.iommu_group_id(group)
     default = linux.iommu_get_domain_for_dev(dev)
-    yield "type of the default domain", default.type.name
+    yield "type of the default domain", default.kernel.type.name
     flagged = linux.iommu_paging_domain_alloc_flags(dev, linux.IOMMU_HWPT_ALLOC_PASID)
     yield "flags", linux.PTR_ERR_OR_ZERO(flagged)
     linux.iommu_domain_free(None if linux.IS_ERR(flagged) else flagged)
@@ -97,14 +97,14 @@ def script(machine):
     yield "unmap and gather", linux.iommu_unmap_fast(domain, bus(16), PAGE, gather)
     linux.iommu_iotlb_sync(domain, gather)
     linux.iommu_flush_iotlb_all(domain)
-    yield "invalidations", domain.translation.stats.invalidations > 0
+    yield "invalidations", domain.stats.invalidations > 0
     linux.iommu_detach_device(domain, dev)
     yield "back", linux.iommu_get_domain_for_dev(dev) is default
     linux.iommu_domain_free(domain)
     yield "claim", linux.iommu_device_claim_dma_owner(dev, "vfio")
     yield "use by a driver", linux.iommu_device_use_default_domain(dev)
     yield "write while claimed", machine.write(bus(40))
-    yield "type while claimed", linux.iommu_get_domain_for_dev(dev).type.name
+    yield "type while claimed", linux.iommu_get_domain_for_dev(dev).kernel.type.name
     linux.iommu_device_release_dma_owner(dev)
     yield "use after the release", linux.iommu_device_use_default_domain(dev)
     yield "PASID", linux.iommu_attach_device_pasid(default, dev, 1)
@@ -157,11 +157,11 @@ def test_the_same_script_runs_everywhere(kind):
     machine = Machine(kind, regions=(Reserved(0x5000_0000, 0x10_0000, "msi"),))
     assert list(script(machine)) == [(row[0], row[1 + KINDS.index(kind)]) for row in ANSWERS]
     machine.group.check()
-    machine.group.domain.translation.check()
+    machine.group.domain.check()
     linux.iommu_device_unuse_default_domain(machine.device)
     machine.core.release(machine.device)
     if kind == "stacked":
-        assert machine.lower.translation.mappings() == []
+        assert machine.lower.mappings() == []
 
 
 @pytest.mark.parametrize(
@@ -278,6 +278,6 @@ def test_random_scripts_beside_a_dict(kind, calls):
             else:
                 assert machine.ram.read(machine.ram.space.at(memory(to)), 5) == b"frame"
         machine.ram.write(machine.ram.space.at(memory(0)), bytes(16))
-    domain.translation.check()
-    mapped = {page for start, stop in domain.translation.mapped() for page in range(start, stop, PAGE)}
+    domain.check()
+    mapped = {page for start, stop in domain.mapped() for page in range(start, stop, PAGE)}
     assert mapped == {bus(page) for page in reference.pages}

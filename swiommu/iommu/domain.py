@@ -78,7 +78,8 @@ class Domain(Stacked[A]):
     domain ``below``. ``enforces``: whether a device is kept from what is not mapped. ``node`` is its layer in its
     place: what its accesses go through; ``stats`` is what it has cost, ``granule`` the smallest page in bytes,
     ``aperture_last`` the highest bus address that can be mapped. ``on_data_page_write``: who is told where a kernel
-    would write into data, by formats whose driver does that.
+    would write into data, by formats whose driver does that. ``kernel`` is what a kernel's core keeps of it, if one has
+    made it (`swiommu.iommu.groups.IommuDomain`).
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.iommu import PagedDomain
@@ -93,6 +94,7 @@ class Domain(Stacked[A]):
     """
 
     enforces: ClassVar[bool]
+    kernel: Any = None
 
     def __init__(
         self,

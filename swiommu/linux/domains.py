@@ -13,7 +13,9 @@ from swiommu.iommu.groups import (
     claim_device,
     claim_group,
     detach_pasid,
+    free_domain,
     group_of,
+    record_of,
     release_device,
     release_group,
     report_fault,
@@ -26,8 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from swiommu.address import BusAddr
-    from swiommu.iommu import Attachable
-    from swiommu.iommu.groups import IommuDomain
+    from swiommu.iommu import Attachable, Domain
     from swiommu.layer import Reserved
 
 __all__ = [
@@ -65,7 +66,7 @@ def _done(call: Callable[..., None], *arguments: Any) -> int:
 # -- domains
 
 
-def iommu_paging_domain_alloc(dev: Attachable) -> IommuDomain | int:
+def iommu_paging_domain_alloc(dev: Attachable) -> Domain[Any] | int:
     """A domain of the IOMMU of ``dev`` to map into, or a negative errno, as ``ERR_PTR``.
 
     >>> from swiommu.address import BusSpace, PhysSpace
@@ -91,7 +92,7 @@ def iommu_paging_domain_alloc(dev: Attachable) -> IommuDomain | int:
     return iommu_paging_domain_alloc_flags(dev, 0)
 
 
-def iommu_paging_domain_alloc_flags(dev: Attachable, flags: int) -> IommuDomain | int:
+def iommu_paging_domain_alloc_flags(dev: Attachable, flags: int) -> Domain[Any] | int:
     """As `iommu_paging_domain_alloc`, with what is asked of the domain: bits of `swiommu.iommu.groups.Hwpt`.
 
     -EOPNOTSUPP for what the hardware can't, and for bits that mean nothing.
@@ -99,13 +100,13 @@ def iommu_paging_domain_alloc_flags(dev: Attachable, flags: int) -> IommuDomain 
     return answer(lambda: group_of(dev).hardware.alloc(DomainType.UNMANAGED, flags))
 
 
-def iommu_domain_free(domain: IommuDomain | None) -> None:
+def iommu_domain_free(domain: Domain[Any] | None) -> None:
     """Free it; nothing for NULL. A kernel would go on with a domain that devices still use; here it is `Busy`."""
     if domain is not None:
-        domain.free()
+        free_domain(domain)
 
 
-def iommu_get_domain_for_dev(dev: Attachable) -> IommuDomain | None:
+def iommu_get_domain_for_dev(dev: Attachable) -> Domain[Any] | None:
     """The domain that ``dev`` has by its group; None without one."""
     return None if dev.group is None else dev.group.domain
 
@@ -128,35 +129,35 @@ def device_iommu_capable(dev: Attachable, cap: Capability) -> bool:
 # -- attaching
 
 
-def iommu_attach_device(domain: IommuDomain, dev: Attachable) -> int:
+def iommu_attach_device(domain: Domain[Any], dev: Attachable) -> int:
     """-ENODEV without a group; -EINVAL, -EBUSY and what the driver says: `IommuGroup.attach_device`."""
     return _done(lambda: group_of(dev).attach_device(domain, dev))
 
 
-def iommu_detach_device(domain: IommuDomain, dev: Attachable) -> None:
+def iommu_detach_device(domain: Domain[Any], dev: Attachable) -> None:
     """Back to the default domain, or the blocking one of an owned group; which ``domain`` is said is not looked at."""
     del domain
     if dev.group is not None:
         dev.group.detach_device(dev)
 
 
-def iommu_attach_group(domain: IommuDomain, group: IommuGroup) -> int:
+def iommu_attach_group(domain: Domain[Any], group: IommuGroup) -> int:
     """As `iommu_attach_device`, for all devices of the group."""
     return _done(group.attach_group, domain)
 
 
-def iommu_detach_group(domain: IommuDomain, group: IommuGroup) -> None:
+def iommu_detach_group(domain: Domain[Any], group: IommuGroup) -> None:
     """As `iommu_detach_device`, for all devices of the group."""
     del domain
     group.detach_group()
 
 
-def iommu_attach_device_pasid(domain: IommuDomain, dev: Attachable, pasid: int) -> int:
+def iommu_attach_device_pasid(domain: Domain[Any], dev: Attachable, pasid: int) -> int:
     """-ENODEV, -EOPNOTSUPP, -EINVAL, -EBUSY: `swiommu.iommu.groups.attach_pasid`."""
     return _done(attach_pasid, domain, dev, pasid)
 
 
-def iommu_detach_device_pasid(domain: IommuDomain, dev: Attachable, pasid: int) -> None:
+def iommu_detach_device_pasid(domain: Domain[Any], dev: Attachable, pasid: int) -> None:
     """The PASID is blocked again."""
     del domain
     if dev.group is not None:
@@ -206,13 +207,13 @@ def iommu_group_dma_owner_claimed(group: IommuGroup) -> bool:
 
 
 def iommu_set_fault_handler(
-    domain: IommuDomain, handler: Callable[[IommuDomain, Any, int, int, object], int], token: object = None
+    domain: Domain[Any], handler: Callable[[Domain[Any], Any, int, int, object], int], token: object = None
 ) -> None:
     """Let ``handler(domain, dev, iova, flags, token)`` answer for faults, unless another cookie is there."""
-    domain.set_fault_handler(handler, token)
+    record_of(domain).set_fault_handler(handler, token)
 
 
-def report_iommu_fault(domain: IommuDomain, dev: Attachable, iova: BusAddr | int, flags: int) -> int:
+def report_iommu_fault(domain: Domain[Any], dev: Attachable, iova: BusAddr | int, flags: int) -> int:
     """What the handler answers; -ENOSYS without one."""
     return report_fault(domain, dev, iova, flags)
 

@@ -5,7 +5,7 @@ Addresses are plain numbers or know their space; `SpaceMismatch`, an EINVAL, for
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swiommu.address import as_integer
 from swiommu.errors import InvalidArgument
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swiommu.address import BusAddr, PhysAddr
-    from swiommu.iommu import IotlbGather, Scatterlist
-    from swiommu.iommu.groups import IommuDomain
+    from swiommu.iommu import Domain, IotlbGather, Scatterlist
 
 __all__ = [
     "iommu_flush_iotlb_all",
@@ -38,7 +37,7 @@ __all__ = [
 
 
 def iommu_map(
-    domain: IommuDomain,
+    domain: Domain[Any],
     iova: BusAddr | int,
     paddr: PhysAddr | BusAddr | int,
     size: int,
@@ -54,7 +53,7 @@ def iommu_map(
 
 
 def iommu_map_nosync(
-    domain: IommuDomain,
+    domain: Domain[Any],
     iova: BusAddr | int,
     paddr: PhysAddr | BusAddr | int,
     size: int,
@@ -65,13 +64,13 @@ def iommu_map_nosync(
     return answer(map_range, domain, iova, paddr, size, prot, gfp, sync=False) or 0
 
 
-def iommu_sync_map(domain: IommuDomain, iova: BusAddr | int, size: int) -> int:
+def iommu_sync_map(domain: Domain[Any], iova: BusAddr | int, size: int) -> int:
     """Tell the hardware of what was mapped; if it refuses, it is unmapped and the answer negative."""
     return answer(sync_map, domain, iova, size) or 0
 
 
 def iommu_map_sg(
-    domain: IommuDomain,
+    domain: Domain[Any],
     iova: BusAddr | int,
     sg: Sequence[Scatterlist],
     nents: int,
@@ -86,14 +85,14 @@ def iommu_map_sg(
 
 
 def _map_sg(
-    domain: IommuDomain, iova: BusAddr | int, sg: Sequence[Scatterlist], nents: int, prot: int, gfp: int
+    domain: Domain[Any], iova: BusAddr | int, sg: Sequence[Scatterlist], nents: int, prot: int, gfp: int
 ) -> int:
     if not 0 <= as_integer(nents, "nents") <= len(sg):
         raise InvalidArgument(f"{nents} entries of a scatter list of {len(sg)}", nents=nents)
     return map_sg(domain, iova, sg[: as_integer(nents, "nents")], prot, gfp)
 
 
-def iommu_unmap(domain: IommuDomain, iova: BusAddr | int, size: int) -> int:
+def iommu_unmap(domain: Domain[Any], iova: BusAddr | int, size: int) -> int:
     """The bytes unmapped: fewer than ``size`` up to a hole, more if a large leaf went whole; never negative.
 
     If it is 0 and no hole is there, `last_error` says why.
@@ -101,7 +100,7 @@ def iommu_unmap(domain: IommuDomain, iova: BusAddr | int, size: int) -> int:
     return unmap_range(domain, iova, size, refused=note)
 
 
-def iommu_iova_to_phys(domain: IommuDomain, iova: BusAddr | int) -> int:
+def iommu_iova_to_phys(domain: Domain[Any], iova: BusAddr | int) -> int:
     """Where it leads; 0 if nowhere, and for page 0."""
     return iova_to_phys(domain, iova)
 
@@ -109,7 +108,7 @@ def iommu_iova_to_phys(domain: IommuDomain, iova: BusAddr | int) -> int:
 # -- gathering and flushing
 
 
-def iommu_unmap_fast(domain: IommuDomain, iova: BusAddr | int, size: int, gather: IotlbGather) -> int:
+def iommu_unmap_fast(domain: Domain[Any], iova: BusAddr | int, size: int, gather: IotlbGather) -> int:
     """As `iommu_unmap`, with the flush left to `iommu_iotlb_sync`.
 
     >>> from swiommu.address import BusSpace, PhysSpace
@@ -128,7 +127,7 @@ def iommu_unmap_fast(domain: IommuDomain, iova: BusAddr | int, size: int, gather
     return unmap_range(domain, iova, size, gather, refused=note)
 
 
-def iommu_iotlb_gather_init(domain: IommuDomain) -> IotlbGather:
+def iommu_iotlb_gather_init(domain: Domain[Any]) -> IotlbGather:
     """An empty gather, for `iommu_unmap_fast` in this domain; raises `InvalidArgument` for one without mappings."""
     return gather_for(domain)
 
@@ -138,7 +137,7 @@ def iommu_iotlb_gather_add_range(gather: IotlbGather, iova: int, size: int) -> N
     gather.add_range(iova, size)
 
 
-def iommu_iotlb_gather_add_page(domain: IommuDomain, gather: IotlbGather, iova: int, size: int) -> None:
+def iommu_iotlb_gather_add_page(domain: Domain[Any], gather: IotlbGather, iova: int, size: int) -> None:
     """Add a page; if it is of another size than those before, or apart from them, these are flushed first."""
     del domain
     gather.add_page(iova, size)
@@ -154,12 +153,12 @@ def iommu_iotlb_gather_queued(gather: IotlbGather | None) -> bool:
     return gather is not None and gather.queued
 
 
-def iommu_iotlb_sync(domain: IommuDomain, gather: IotlbGather) -> None:
+def iommu_iotlb_sync(domain: Domain[Any], gather: IotlbGather) -> None:
     """Flush what was gathered, with one command."""
     del domain
     gather.sync()
 
 
-def iommu_flush_iotlb_all(domain: IommuDomain) -> None:
+def iommu_flush_iotlb_all(domain: Domain[Any]) -> None:
     """Flush all that is cached of the domain; nothing where there is no translation."""
-    domain.translation.invalidate_all()
+    domain.invalidate_all()

@@ -395,4 +395,4 @@ def test_the_group_of_a_device_hears_of_the_write(form, caplog):
         [f"the domain of 'pci': {sentence}"] if form is VTD else []
     )
     assert linux.iommu_unmap(domain, M2, M2) == (M2 if form is VTD else 0)
-    domain.translation.check()
+    domain.check()

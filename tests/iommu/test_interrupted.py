@@ -6,7 +6,7 @@ from swiommu.address import Access, BusRange, BusSpace, PhysRange, PhysSpace, Pr
 from swiommu.device import BusDevice
 from swiommu.errors import Busy, DeviceFault, NotFound, SwiommuError
 from swiommu.iommu import LinearDomain, PagedDomain, TopDownIova
-from swiommu.iommu.groups import Hardware, IommuCore
+from swiommu.iommu.groups import Hardware, IommuCore, free_domain
 from swiommu.layer import Reserved
 from swiommu.memory import Frames, FrameState, SparseRam
 from swiommu.pagetable import CountingTables, FrameTables
@@ -616,14 +616,14 @@ def test_listeners_and_drivers_of_groups(error):
     core.listeners.append(lambda event: wire("listener"))
     smmu.attach_hook = lambda domain, device: wire("attach")
     for n in range(1, 7):
-        other = smmu.alloc(own.type.__class__.UNMANAGED)
+        other = smmu.alloc(own.kernel.type.__class__.UNMANAGED)
         wire.arm(n, error)
         with pytest.raises(error):
             group.attach_group(other)
         group.check()
         assert group.domain is own
-        assert {nic.domain for nic in nics} == {own.translation}
-        other.free()
+        assert {nic.domain for nic in nics} == {own}
+        free_domain(other)
     wire.arm(1, error)
     with pytest.raises(error):
         core.probe(late := BusDevice("late", SparseRam(ram)), smmu)

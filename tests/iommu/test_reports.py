@@ -34,8 +34,8 @@ def test_16_mib_are_8_leaves_of_2_mib():
     )
     domain = smmu.alloc(DomainType.UNMANAGED)
     assert linux.iommu_map(domain, G, G, 1 << 24, RW) == 0
-    assert domain.translation.table.leaves == {K4: 0, 2 * M: 8, G: 0}
-    assert domain.translation.stats.walk_refs == 16
+    assert domain.table.leaves == {K4: 0, 2 * M: 8, G: 0}
+    assert domain.stats.walk_refs == 16
 
 
 # -- B34: a shadow of the guest's tables needs to hear of new maps
@@ -126,7 +126,7 @@ def test_a_walker_of_32_bits_reads_no_table_above_4_gib():
     IommuCore().probe(nic, wide)
     domain = linux.iommu_paging_domain_alloc(nic)
     assert linux.iommu_map(domain, 0x1000, 0x1000, K4, RW) == 0
-    domain.owner.walker_mask = DMA_BIT_MASK(32)
+    domain.kernel.owner.walker_mask = DMA_BIT_MASK(32)
     assert linux.iommu_paging_domain_alloc(nic) == -errno.ENOMEM
 
 

@@ -1,8 +1,9 @@
 """How a kernel gives devices their domains: types, groups, defaults, attaching, owners, reserved regions, faults.
 
-`IommuCore` finds devices behind `Hardware` and puts them into groups; an `IommuGroup` has one `IommuDomain` at a time,
-and behind that is a domain of the room around this one. Errors are raised, with the kernel's errno in them; functions
-by the kernel's names, which answer these, are in `swiommu.linux`. How addresses are translated is decided elsewhere.
+`IommuCore` finds devices behind `Hardware` and puts them into groups; an `IommuGroup` has one domain at a time, of those
+of `swiommu.iommu`. What only a kernel's core knows of one is a record, `IommuDomain`, its attribute ``kernel``. Errors
+are raised, with the kernel's errno in them; functions by the kernel's names, which answer these, are in `swiommu.linux`.
+How addresses are translated is decided elsewhere.
 """
 
 from swiommu.iommu.groups.core import IommuCore, capable
@@ -11,7 +12,7 @@ from swiommu.iommu.groups.events import GroupEvent
 from swiommu.iommu.groups.fixed import BlockedDomain, IdentityDomain
 from swiommu.iommu.groups.group import IommuGroup, group_of
 from swiommu.iommu.groups.hardware import Hardware, format_capabilities
-from swiommu.iommu.groups.iommu_domain import FAULT_READ, FAULT_WRITE, IommuDomain, report_fault
+from swiommu.iommu.groups.iommu_domain import FAULT_READ, FAULT_WRITE, IommuDomain, free_domain, record_of, report_fault
 from swiommu.iommu.groups.mapping import (
     gather_for,
     iova_to_phys,
@@ -69,6 +70,7 @@ __all__ = [
     "detach_pasid",
     "existing_group",
     "format_capabilities",
+    "free_domain",
     "gather_for",
     "group_of",
     "host_bridge_holes",
@@ -76,6 +78,7 @@ __all__ = [
     "map_range",
     "map_sg",
     "merged_regions",
+    "record_of",
     "regions_text",
     "release_device",
     "release_group",

@@ -9,6 +9,7 @@ from swiommu.iommu.attaching import move
 from swiommu.iommu.groups.default_domain import Defaults, follow_members, map_direct, setup_default_domain
 from swiommu.iommu.groups.events import GroupEvent
 from swiommu.iommu.groups.group import IommuGroup, Member, group_of
+from swiommu.iommu.groups.iommu_domain import free_domain
 from swiommu.iommu.groups.pci_groups import existing_group
 from swiommu.locking import no_shallow_copy
 
@@ -141,7 +142,7 @@ class IommuCore:
         group.domain = None
         for domain in (group.default_domain, group.blocking_domain):
             if domain is not None:
-                domain.free()
+                free_domain(domain)
 
 
 def capable(device: Attachable, capability: Capability) -> bool:

@@ -6,20 +6,21 @@ Source: ``iommu_get_default_domain_type``, ``iommu_group_alloc_default_domain``,
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from swiommu.address import Prot, align_up
 from swiommu.errors import InvalidArgument, NotSupported, SwiommuError
+from swiommu.iommu.groups.iommu_domain import free_domain, record_of
 from swiommu.iommu.groups.mapping import iova_to_phys, map_range
 from swiommu.iommu.groups.reserved_regions import host_bridge_holes
 from swiommu.iommu.groups.types import Cookie, DomainType, Hwpt
 from swiommu.layer import Reserved, ReservedKind
 
 if TYPE_CHECKING:
+    from swiommu.iommu.domain import Domain
     from swiommu.iommu.groups.group import IommuGroup, Member
-    from swiommu.iommu.groups.iommu_domain import IommuDomain
 
 __all__ = ["Defaults", "default_type", "follow_members", "map_direct", "setup_default_domain"]
 
@@ -90,8 +91,9 @@ def setup_default_domain(group: IommuGroup, defaults: Defaults, wanted: DomainTy
     if domain is old:
         return
     try:
-        if domain.type.dma_api:
-            domain.take_cookie(Cookie.DMA_IOVA)
+        record = record_of(domain)
+        if record.type.dma_api:
+            record.take_cookie(Cookie.DMA_IOVA)
         failed = _map_all_direct(group, domain)
         group.default_domain = domain
         # Drivers are not allowed to fail the first attach.
@@ -104,7 +106,7 @@ def setup_default_domain(group: IommuGroup, defaults: Defaults, wanted: DomainTy
             group.set_domain(old, must_succeed=True)
         if group.domain is not domain:  # else it is the first, and goes when the device is given up
             group.default_domain = old
-            domain.free()
+            free_domain(domain)
         raise
     if old is not None:
         _give_up(old)  # first: without translation both take what is kept clear from one region
@@ -112,7 +114,7 @@ def setup_default_domain(group: IommuGroup, defaults: Defaults, wanted: DomainTy
     follow_members(group, defaults)
 
 
-def _alloc(group: IommuGroup, kind: DomainType | None, default: DomainType) -> IommuDomain:
+def _alloc(group: IommuGroup, kind: DomainType | None, default: DomainType) -> Domain[Any]:
     if kind is not None:
         return _alloc_as(group, kind)
     try:
@@ -129,7 +131,7 @@ def _alloc(group: IommuGroup, kind: DomainType | None, default: DomainType) -> I
         return domain
 
 
-def _alloc_as(group: IommuGroup, kind: DomainType) -> IommuDomain:
+def _alloc_as(group: IommuGroup, kind: DomainType) -> Domain[Any]:
     if kind.paging and any(member.max_pasids for member in group.members[:1]):
         try:
             return group.hardware.alloc(kind, Hwpt.PASID)
@@ -138,7 +140,7 @@ def _alloc_as(group: IommuGroup, kind: DomainType) -> IommuDomain:
     return group.hardware.alloc(kind)
 
 
-def _map_all_direct(group: IommuGroup, domain: IommuDomain) -> bool:
+def _map_all_direct(group: IommuGroup, domain: Domain[Any]) -> bool:
     failed = False
     for member in group.members:
         try:
@@ -149,21 +151,22 @@ def _map_all_direct(group: IommuGroup, domain: IommuDomain) -> bool:
     return failed
 
 
-def map_direct(domain: IommuDomain, member: Member) -> None:
+def map_direct(domain: Domain[Any], member: Member) -> None:
     """Map the direct regions of ``member`` one to one, if the DMA API will use ``domain``.
 
     Both ends are rounded **up** to the smallest page; pages that are mapped already are left. Raises as `map_range`.
     """
-    if not domain.type.dma_api:
+    record = record_of(domain)
+    if not record.type.dma_api:
         return
-    page = domain.pgsize_bitmap & -domain.pgsize_bitmap
+    page = record.pgsize_bitmap & -record.pgsize_bitmap
     for region in member.regions:
         if region.kind in _DIRECT:
             for start, size in _unmapped(domain, region, page):
                 map_range(domain, start, start, size, Prot.READ | Prot.WRITE)
 
 
-def _unmapped(domain: IommuDomain, region: Reserved, page: int) -> list[tuple[int, int]]:
+def _unmapped(domain: Domain[Any], region: Reserved, page: int) -> list[tuple[int, int]]:
     runs: list[tuple[int, int]] = []
     for at in range(align_up(region.start, page), align_up(region.stop, page), page):
         if iova_to_phys(domain, at):
@@ -181,28 +184,28 @@ def follow_members(group: IommuGroup, defaults: Defaults) -> None:
     PCI devices try below 4 GiB first, unless ``defaults`` says otherwise; of a domain with one of them all do, since
     nobody tells it who asks. Source: ``iommu_setup_dma_ops``, ``pci_32bit_workaround`` of ``struct dev_iommu``.
     """
-    if group.default_domain is not None and group.default_domain.iova is not None:
+    record = None if group.default_domain is None else record_of(group.default_domain)
+    if record is not None and record.iova is not None:
         pci = any(member.pci is not None for member in group.members)
-        group.default_domain.iova.asked_by(pci=pci, forcedac=defaults.forcedac)
+        record.iova.asked_by(pci=pci, forcedac=defaults.forcedac)
 
 
-def _keep_clear(group: IommuGroup, domain: IommuDomain) -> None:
+def _keep_clear(group: IommuGroup, domain: Domain[Any]) -> None:
     # What the DMA API must not give out: software's own message windows are its to place.
-    own = domain.translation
-    if not domain.type.dma_api:
+    if not record_of(domain).type.dma_api:
         return
     for host in {member.pci.bus.root.host for member in group.members if member.pci is not None}:
         for first, last in host_bridge_holes(host):
-            if first <= own.aperture_last:
-                hole = Reserved(first, min(last, own.aperture_last) + 1 - first)
-                own.withhold_region(hole, own=False)
+            if first <= domain.aperture_last:
+                hole = Reserved(first, min(last, domain.aperture_last) + 1 - first)
+                domain.withhold_region(hole, own=False)
     for region in group.regions:
-        if region.kind is not ReservedKind.SW_MSI and region.start <= own.aperture_last:
-            own.reserve(region)
+        if region.kind is not ReservedKind.SW_MSI and region.start <= domain.aperture_last:
+            domain.reserve(region)
 
 
-def _give_up(old: IommuDomain) -> None:
+def _give_up(old: Domain[Any]) -> None:
     try:
-        old.free()
+        free_domain(old)
     except SwiommuError as error:
         _log.warning("the former default domain stays: %s", error)

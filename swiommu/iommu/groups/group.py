@@ -13,6 +13,7 @@ import attrs
 from swiommu.errors import Busy, InvalidArgument, NoDevice, NotPermitted, NotSupported, SwiommuError
 from swiommu.iommu.attaching import move
 from swiommu.iommu.groups.events import GroupEvent
+from swiommu.iommu.groups.iommu_domain import name_of, record_of
 from swiommu.iommu.groups.reserved_regions import merged_regions, regions_text
 from swiommu.iommu.groups.types import DomainType
 from swiommu.layer import ReservedKind
@@ -22,10 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swiommu.address import Access, BusAddr
-    from swiommu.iommu.domain import Attachable
+    from swiommu.iommu.domain import Attachable, Domain
     from swiommu.iommu.groups.events import Listener
     from swiommu.iommu.groups.hardware import Hardware
-    from swiommu.iommu.groups.iommu_domain import IommuDomain
     from swiommu.iommu.groups.pci import PciFunction
     from swiommu.layer import Reserved, Run
 
@@ -70,10 +70,10 @@ class IommuGroup:
     >>> smmu = Hardware(name="smmu", bus=bus, ram=ram, frames=Frames(ram.at(0), 1 << 20))
     >>> nic = BusDevice("nic", SparseRam(ram))
     >>> group = IommuCore().probe(nic, smmu)
-    >>> group.id, group.domain, group.domain is group.default_domain
+    >>> group.id, group.domain.kernel, group.domain is group.default_domain
     (0, IommuDomain(Translated of 'smmu'), True)
     >>> mine = smmu.alloc(DomainType.UNMANAGED)
-    >>> group.attach_device(mine, nic); nic.domain is mine.translation
+    >>> group.attach_device(mine, nic); nic.domain is mine
     True
     >>> group.detach_device(nic); group.domain is group.default_domain
     True
@@ -85,12 +85,12 @@ class IommuGroup:
         self.id = number
         self.hardware = hardware
         self.members: list[Member] = []
-        self.domain: IommuDomain | None = None
-        self.default_domain: IommuDomain | None = None
-        self.blocking_domain: IommuDomain | None = None
+        self.domain: Domain[Any] | None = None
+        self.default_domain: Domain[Any] | None = None
+        self.blocking_domain: Domain[Any] | None = None
         self.owner: object = None
         self.owner_cnt = 0
-        self.pasids: dict[int, IommuDomain] = {}
+        self.pasids: dict[int, Domain[Any]] = {}
         self._listeners = listeners
 
     def __repr__(self) -> str:
@@ -110,7 +110,7 @@ class IommuGroup:
 
     # -- attaching
 
-    def attach_device(self, domain: IommuDomain, device: Attachable) -> None:
+    def attach_device(self, domain: Domain[Any], device: Attachable) -> None:
         """As `attach_group`, for the only member; `InvalidArgument` if there are others, which it would go to as well.
 
         Source: ``iommu_attach_device``.
@@ -123,7 +123,7 @@ class IommuGroup:
             )
         self.attach_group(domain)
 
-    def attach_group(self, domain: IommuDomain) -> None:
+    def attach_group(self, domain: Domain[Any]) -> None:
         """Give all members ``domain``; all or nothing.
 
         Raises `Busy` if they have one that is neither default nor blocking, even the same one, while a member is reset,
@@ -132,11 +132,12 @@ class IommuGroup:
         driver says. Source: ``iommu_attach_group``.
         """
         if self.domain not in {None, self.default_domain, self.blocking_domain}:
-            raise Busy(f"IOMMU group {self.id} is attached to {self.domain!r} already", group=self.id)
+            raise Busy(f"IOMMU group {self.id} is attached to {name_of(self.domain)} already", group=self.id)
         own = {self.hardware.identity_domain, self.hardware.blocked_domain}
-        if domain.owner is not self.hardware and domain not in own:
+        record = record_of(domain)
+        if record.owner is not self.hardware and domain not in own:
             raise InvalidArgument(
-                f"{domain!r} is not a domain of IOMMU {self.hardware.name!r}, where group {self.id} is", group=self.id
+                f"{record!r} is not a domain of IOMMU {self.hardware.name!r}, where group {self.id} is", group=self.id
             )
         for member in self.members:
             if member.resetting:
@@ -163,7 +164,7 @@ class IommuGroup:
         if back is not None:
             self.set_domain(back, must_succeed=True)
 
-    def set_domain(self, domain: IommuDomain, *, must_succeed: bool = False) -> None:
+    def set_domain(self, domain: Domain[Any], *, must_succeed: bool = False) -> None:
         """Give all members ``domain`` unless they have it; if one can't, the earlier ones get back what they had.
 
         ``must_succeed``: those that can't have it are blocked, and the others go on.
@@ -176,13 +177,13 @@ class IommuGroup:
                 self.set_device_domain(member, domain, must_succeed=must_succeed)
             except BaseException as error:
                 if must_succeed and isinstance(error, SwiommuError):
-                    _log.warning("device %s can't have %r: %s", member.device.name, domain, error)
+                    _log.warning("device %s can't have %r: %s", member.device.name, record_of(domain), error)
                     continue
                 self._put_back(self.members[: place + 1])
                 raise
         self.domain = domain
 
-    def set_device_domain(self, member: Member, domain: IommuDomain, *, must_succeed: bool = False) -> None:
+    def set_device_domain(self, member: Member, domain: Domain[Any], *, must_succeed: bool = False) -> None:
         """Give one member ``domain``, where firmware lets it.
 
         A device that needs memory at the same addresses can't be blocked since 6.7: `InvalidArgument`. Before, the
@@ -198,19 +199,20 @@ class IommuGroup:
                 self._attach(member, self.blocking_domain)
             raise
 
-    def _require_direct_kept(self, member: Member, domain: IommuDomain) -> None:
+    def _require_direct_kept(self, member: Member, domain: Domain[Any]) -> None:
+        record = record_of(domain)
         needs = f"device {member.device.name!r} needs memory at the same addresses"
         if self.hardware.profile.core_keeps_direct_regions:
-            if domain.type is DomainType.BLOCKED or domain is self.blocking_domain:
-                raise InvalidArgument(f"{needs}: firmware rejects {domain!r}")
+            if record.type is DomainType.BLOCKED or domain is self.blocking_domain:
+                raise InvalidArgument(f"{needs}: firmware rejects {record!r}")
             return
         form = self.hardware.format
-        if form is not None and form.name.startswith("vtd-") and domain.type is DomainType.UNMANAGED:
-            raise NotPermitted(f"{needs} (RMRR): VT-d refuses {domain!r}", group=self.id)
+        if form is not None and form.name.startswith("vtd-") and record.type is DomainType.UNMANAGED:
+            raise NotPermitted(f"{needs} (RMRR): VT-d refuses {record!r}", group=self.id)
 
-    def _attach(self, member: Member, domain: IommuDomain) -> None:
+    def _attach(self, member: Member, domain: Domain[Any]) -> None:
         self.hardware.attach(domain, member.device)
-        move(member.device, domain.translation)
+        move(member.device, domain)
         self.tell(GroupEvent.attach(member.device.name))
 
     def _put_back(self, members: Sequence[Member]) -> None:
@@ -228,7 +230,7 @@ class IommuGroup:
             held = member.device.domain
             if member.resetting or held is None or self.domain is None:
                 continue
-            if held is not self.domain.translation:
+            if held is not self.domain:
                 raise Busy(
                     f"device {member.device.name!r} of IOMMU group {self.id} is attached to the domain of "
                     f"{held.input_space.name!r}, which stands on the group's",
@@ -246,7 +248,7 @@ class IommuGroup:
         if held is None or self.domain is None:
             raise NoDevice(f"device {device.name!r} is not attached to a domain")
         stream: Any = device  # a protocol can't say that it is hashable as any object is
-        with self.domain.asked_by(device):
+        with record_of(self.domain).asked_by(device):
             return held.translate(iova, size, access, stream=stream)
 
     # -- what sysfs shows
@@ -264,12 +266,12 @@ class IommuGroup:
     @property
     def type_text(self) -> str:
         """What ``/sys/kernel/iommu_groups/N/type`` holds: the word of the default domain's type."""
-        word = "unknown" if self.default_domain is None else self.default_domain.type.sysfs_word
+        word = "unknown" if self.default_domain is None else record_of(self.default_domain).type.sysfs_word
         return f"{word}\n"
 
     # -- the domain that blocks
 
-    def need_blocking_domain(self) -> IommuDomain:
+    def need_blocking_domain(self) -> Domain[Any]:
         """The hardware's static one, or an empty paging domain of the group's own; raises what making one raises."""
         if self.blocking_domain is None:
             try:
@@ -280,16 +282,16 @@ class IommuGroup:
 
     def check(self) -> None:
         """Members go through the group's domain, counts and owner fit; `AssertionError` with a dump."""
-        dump = f"{self!r} on {self.domain!r}, owner {self.owner!r} {self.owner_cnt} times"
+        dump = f"{self!r} on {name_of(self.domain)}, owner {self.owner!r} {self.owner_cnt} times"
         assert self.owner_cnt >= 0, dump
         assert self.owner is None or self.owner_cnt, dump
         for member in self.members:
             assert member.device.group is self, dump
             if self.domain is not None and not member.resetting and member.device.domain is not None:
                 chain = member.device.domain
-                while chain is not self.domain.translation and chain.below is not None:
+                while chain is not self.domain and chain.below is not None:
                     chain = chain.below
-                assert chain is self.domain.translation, f"{member.device.name} goes another way: {dump}"
+                assert chain is self.domain, f"{member.device.name} goes another way: {dump}"
 
 
 def group_of(device: Attachable) -> IommuGroup:

@@ -91,13 +91,13 @@ class Hardware:
     >>> from swiommu.region import Region
     >>> ram = PhysSpace("ram", width=40)
     >>> smmu = Hardware(name="smmu", bus=BusSpace("pci", width=48), ram=ram, frames=Frames(ram.at(0), 1 << 20))
-    >>> smmu.alloc(DomainType.UNMANAGED).type.log_name, smmu.identity_domain.type.log_name
+    >>> smmu.alloc(DomainType.UNMANAGED).kernel.type.log_name, smmu.identity_domain.kernel.type.log_name
     ('Unmanaged', 'Passthrough')
-    >>> guest = Hardware(name="vsmmu", bus=BusSpace("guest", width=40), below=smmu.alloc(DomainType.DMA).translation)
-    >>> guest.alloc(DomainType.UNMANAGED).translation.below.input_space.name
+    >>> guest = Hardware(name="vsmmu", bus=BusSpace("guest", width=40), below=smmu.alloc(DomainType.DMA))
+    >>> guest.alloc(DomainType.UNMANAGED).below.input_space.name
     'pci'
     >>> none = Hardware(name="soc", bus=BusSpace("soc", width=32), region=Region(ram.at(0x4000_0000), 1 << 20))
-    >>> none.alloc(DomainType.UNMANAGED).translation.enforces, none.blocked_domain, sorted(none.capabilities)
+    >>> none.alloc(DomainType.UNMANAGED).enforces, none.blocked_domain, sorted(none.capabilities)
     (False, None, [])
     """
 
@@ -125,10 +125,10 @@ class Hardware:
     knows_pasids: bool = attrs.field()
     policy: Callable[[], IovaPolicy] = LinuxIova
     walker_mask: int | None = None
-    sync_map: Callable[[IommuDomain, int, int], None] | None = None
-    attach_hook: Callable[[IommuDomain, Attachable], None] | None = None
-    identity_domain: IommuDomain | None = attrs.field(default=None, init=False)
-    blocked_domain: IommuDomain | None = attrs.field(default=None, init=False)
+    sync_map: Callable[[Domain[Any], int, int], None] | None = None
+    attach_hook: Callable[[Domain[Any], Attachable], None] | None = None
+    identity_domain: Domain[Any] | None = attrs.field(default=None, init=False)
+    blocked_domain: Domain[Any] | None = attrs.field(default=None, init=False)
     group: Any = attrs.field(default=None, init=False)
     translation: Translation = attrs.field(init=False)
     _countdown: int = attrs.field(default=0, init=False)
@@ -160,31 +160,14 @@ class Hardware:
         return self.region is None
 
     def __attrs_post_init__(self) -> None:
-        self.translation = self._paged() if self.region is None else self._linear(self.region)
+        self.translation = PagedTranslation(self) if self.region is None else self._linear(self.region)
         output = self.translation.output_space
         if self.identity:
-            through = IdentityDomain(self.bus, output, memory=self.memory, below=self.below)
-            self.identity_domain = IommuDomain(DomainType.IDENTITY, through, self)
+            self.identity_domain = IdentityDomain(self.bus, output, memory=self.memory, below=self.below)
+            self.identity_domain.kernel = IommuDomain(DomainType.IDENTITY, self.identity_domain, self)
         if self.blocked:
-            nowhere = BlockedDomain(self.bus, output, memory=self.memory, below=self.below)
-            self.blocked_domain = IommuDomain(DomainType.BLOCKED, nowhere, self)
-
-    def _paged(self) -> Translation:
-        if self.format is None or self.window is not None or self.delta:
-            raise InvalidArgument(
-                f"IOMMU {self.name!r} has no region: only one with a region has a window and no format"
-            )
-        return PagedTranslation(
-            name=self.name,
-            bus=self.bus,
-            ram=self.ram,
-            frames=self.frames,
-            memory=self.memory,
-            below=self.below,
-            format=self.format,
-            policy=self.policy,
-            walker_mask=self.walker_mask,
-        )
+            self.blocked_domain = BlockedDomain(self.bus, output, memory=self.memory, below=self.below)
+            self.blocked_domain.kernel = IommuDomain(DomainType.BLOCKED, self.blocked_domain, self)
 
     def _linear(self, region: Region[Any]) -> Translation:
         wrong = {
@@ -203,15 +186,7 @@ class Hardware:
         for what, given in wrong.items():
             if given:
                 raise InvalidArgument(f"IOMMU {self.name!r} translates nothing: it can't have {what}")
-        return LinearTranslation(
-            bus=self.bus,
-            ram=self.ram,
-            region=region,
-            window=self.window,
-            delta=self.delta,
-            memory=self.memory,
-            below=self.below,
-        )
+        return LinearTranslation(self, region)
 
     def capable(self, device: Attachable, capability: Capability) -> bool:
         """Whether it can do that for ``device``; coherency can't be enforced for those that are ``not_coherent``."""
@@ -226,7 +201,7 @@ class Hardware:
             return False
         return Capability.DEFERRED_FLUSH in self.capabilities or self.format.rules.name.startswith("generic_pt")
 
-    def alloc(self, kind: DomainType, flags: int = Hwpt.NONE) -> IommuDomain:
+    def alloc(self, kind: DomainType, flags: int = Hwpt.NONE) -> Domain[Any]:
         """A new domain, or the static one of that type; ``flags``: bits of `Hwpt`.
 
         Raises `NotSupported` for what it hasn't and for bits of ``flags`` beyond ``hwpt``, `NoMemory` without a frame
@@ -245,9 +220,10 @@ class Hardware:
         if kind is DomainType.DMA_FQ and not self.deferred_flush:
             kind = DomainType.DMA  # falls back without a word, as dma-iommu does
         own, iova = self.translation.domain(for_dma=kind.dma_api, lazy=kind is DomainType.DMA_FQ)
-        return IommuDomain(kind, own, self, iova=iova)
+        own.kernel = IommuDomain(kind, own, self, iova=iova)
+        return own
 
-    def attach(self, domain: IommuDomain, device: Attachable) -> None:
+    def attach(self, domain: Domain[Any], device: Attachable) -> None:
         """What the driver does to let ``device`` use ``domain``; raises what `fail_nth` said, or ``attach_hook``.
 
         An errno that the core does not know comes out as `NoDevice`.

@@ -7,16 +7,18 @@ Source: ``iommu_map_nosync``, ``__iommu_unmap``, ``iommu_map_sg`` of drivers/iom
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swiommu.address import Prot, as_integer, as_integers, as_number
 from swiommu.errors import AddressOverflow, InvalidArgument, NoDevice, OutOfRange, SwiommuError
+from swiommu.iommu.groups.iommu_domain import record_of
 from swiommu.iommu.groups.types import DomainType, Gfp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from swiommu.address import BusAddr, PhysAddr, Space
+    from swiommu.iommu.domain import Domain
     from swiommu.iommu.gather import IotlbGather
     from swiommu.iommu.groups.iommu_domain import IommuDomain
     from swiommu.iommu.scatterlist import Scatterlist
@@ -29,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 def map_range(
-    domain: IommuDomain,
+    domain: Domain[Any],
     iova: BusAddr | int,
     paddr: PhysAddr | BusAddr | int,
     size: int,
@@ -55,36 +57,37 @@ def map_range(
     >>> hex(iova_to_phys(domain, 0x9010)), iova_to_phys(domain, 0x1000), unmap_range(domain, 0x8000, 0x10_0000)
     ('0x40001010', 0, 12288)
     """
+    record, space = record_of(domain), domain.output_space
     if type(iova) is not int or type(paddr) is not int or type(size) is not int:
-        iova, paddr = _bus(domain, iova), as_number(paddr, domain.owner.translation.output_space, "paddr")
+        iova, paddr = _bus(domain, iova), as_number(paddr, space, "paddr")
         size = as_integer(size, "size")
     prot, gfp = as_integers(prot=prot, gfp=gfp)
-    if domain.owner.profile.gfp_checked_first:
+    if record.owner.profile.gfp_checked_first:
         _require_gfp(gfp)
-    if not domain.type.paging:
-        raise InvalidArgument(f"{domain!r} takes no mappings", type=domain.type)
-    if not domain.pgsize_bitmap:
-        raise NoDevice(f"{domain!r} has no page size to map with")
+    if not record.type.paging:
+        raise InvalidArgument(f"{record!r} takes no mappings", type=record.type)
+    if not record.pgsize_bitmap:
+        raise NoDevice(f"{record!r} has no page size to map with")
     _require_gfp(gfp)
-    if not _require_range(domain, iova, paddr, size, prot):
+    if not _require_range(record, iova, paddr, size, prot):
         return
-    own = domain.translation
-    own.map(own.input_space.at(iova), domain.owner.translation.output_space.at(paddr), size, Prot(prot))
-    if sync:
+    domain.map(domain.input_space.at(iova), record.owner.translation.output_space.at(paddr), size, Prot(prot))
+    if sync and record.owner.sync_map is not None:
         sync_map(domain, iova, size)
 
 
-def _bus(domain: IommuDomain, iova: BusAddr | int) -> int:
-    return as_number(iova, domain.translation.input_space, "iova")
+def _bus(domain: Domain[Any], iova: BusAddr | int) -> int:
+    return as_number(iova, domain.input_space, "iova")
 
 
-def sync_map(domain: IommuDomain, iova: BusAddr | int, size: int) -> None:
+def sync_map(domain: Domain[Any], iova: BusAddr | int, size: int) -> None:
     """Tell the hardware of what was mapped; if it refuses, all ``size`` bytes are unmapped and its error comes out."""
     if type(iova) is not int or type(size) is not int:
         iova, size = _bus(domain, iova), as_integer(size, "size")
-    if domain.owner.sync_map is not None:
+    told = record_of(domain).owner.sync_map
+    if told is not None:
         try:
-            domain.owner.sync_map(domain, iova, size)
+            told(domain, iova, size)
         except BaseException:
             unmap_range(domain, iova, size)
             raise
@@ -95,17 +98,17 @@ def _require_gfp(gfp: int) -> None:
         raise InvalidArgument(f"gfp flags {gfp:#x} ask for a zone or a compound page: tables take neither", gfp=gfp)
 
 
-def _require_range(domain: IommuDomain, iova: int, paddr: int, size: int, prot: int) -> bool:
+def _require_range(record: IommuDomain, iova: int, paddr: int, size: int, prot: int) -> bool:
     # Whether there is anything to map.
-    own, limit = domain.translation, domain.owner.translation.output_limit
+    own, limit = record.domain, record.owner.translation.output_limit
     rules, classic = own.rules, own.rules.maps_nothing
-    smallest = domain.pgsize_bitmap & -domain.pgsize_bitmap
+    smallest = record.pgsize_bitmap & -record.pgsize_bitmap
     if min(iova, paddr, size) < 0 or max(iova, paddr, size) >= _WRAP:
         raise InvalidArgument(f"iova {iova:#x}, paddr {paddr:#x} and size {size:#x} are not all of 64 bits")
     misaligned = (iova | paddr | size) & smallest - 1
     if classic:
         if misaligned:
-            raise _misaligned(domain, iova, paddr, size, smallest)
+            raise _misaligned(own, iova, paddr, size, smallest)
         if not size:
             return False
     if rules.no_access is not None and not prot & (Prot.READ | Prot.WRITE):
@@ -117,7 +120,7 @@ def _require_range(domain: IommuDomain, iova: int, paddr: int, size: int, prot: 
     if iova + size > _WRAP and not classic:
         raise AddressOverflow(f"{size:#x} bytes at {iova:#x} wrap around 64 bits", iova=iova, size=size)
     if misaligned:
-        raise _misaligned(domain, iova, paddr, size, smallest)
+        raise _misaligned(own, iova, paddr, size, smallest)
     if iova + size > own.input_space.limit or paddr + size > limit:
         raise OutOfRange(
             f"{size:#x} bytes at iova {iova:#x} to {paddr:#x} leave the {own.input_space.width} bits of the input "
@@ -129,8 +132,8 @@ def _require_range(domain: IommuDomain, iova: int, paddr: int, size: int, prot: 
     return True
 
 
-def _misaligned(domain: IommuDomain, iova: int, paddr: int, size: int, smallest: int) -> SwiommuError:
-    return domain.translation.rules.misaligned(
+def _misaligned(domain: Domain[Any], iova: int, paddr: int, size: int, smallest: int) -> SwiommuError:
+    return domain.rules.misaligned(
         f"unaligned: iova {iova:#x} pa {paddr:#x} size {size:#x} min_pagesz {smallest:#x}",
         iova=iova,
         paddr=paddr,
@@ -138,18 +141,19 @@ def _misaligned(domain: IommuDomain, iova: int, paddr: int, size: int, smallest:
     )
 
 
-def gather_for(domain: IommuDomain) -> IotlbGather:
+def gather_for(domain: Domain[Any]) -> IotlbGather:
     """An empty gather for `unmap_range`: its ``sync`` flushes this domain; `InvalidArgument` if that takes no mappings.
 
     Without translation hardware nothing is cached, and the gather stays empty.
     """
-    if not domain.type.paging:
-        raise InvalidArgument(f"{domain!r} has nothing to flush", type=domain.type)
-    return domain.translation.gather()
+    record = record_of(domain)
+    if not record.type.paging:
+        raise InvalidArgument(f"{record!r} has nothing to flush", type=record.type)
+    return domain.gather()
 
 
 def unmap_range(
-    domain: IommuDomain,
+    domain: Domain[Any],
     iova: BusAddr | int,
     size: int,
     gather: IotlbGather | None = None,
@@ -171,47 +175,46 @@ def unmap_range(
         return 0
 
 
-def _unmap(domain: IommuDomain, iova: int, size: int, gather: IotlbGather | None) -> int:
-    own = domain.translation
-    if not domain.type.paging or not domain.pgsize_bitmap:
-        raise InvalidArgument(f"{domain!r} has no mappings", type=domain.type)
-    smallest = domain.pgsize_bitmap & -domain.pgsize_bitmap
+def _unmap(domain: Domain[Any], iova: int, size: int, gather: IotlbGather | None) -> int:
+    record, space = record_of(domain), domain.input_space
+    if not record.type.paging or not record.pgsize_bitmap:
+        raise InvalidArgument(f"{record!r} has no mappings", type=record.type)
+    smallest = record.pgsize_bitmap & -record.pgsize_bitmap
     if (iova | size) & smallest - 1:
-        error = own.rules.misaligned(
+        error = domain.rules.misaligned(
             f"unaligned: iova {iova:#x} size {size:#x} min_pagesz {smallest:#x}", iova=iova, size=size
         )
         _log.error("%s", error)
         raise error
-    last = own.input_space.limit
-    if not 0 <= iova < last or size <= 0:
+    if not 0 <= iova < space.limit or size <= 0:
         raise OutOfRange(
-            f"{size:#x} bytes at {iova:#x} are none of the {own.input_space.width}-bit space {own.input_space.name!r}",
+            f"{size:#x} bytes at {iova:#x} are none of the {space.width}-bit space {space.name!r}",
             iova=iova,
             size=size,
         )
     try:
-        where, size = own.input_space.at(iova), min(size, last - iova)
-        return own.unmap(where, size) if gather is None else own.unmap_gathered(where, size, gather)
+        where, size = space.at(iova), min(size, space.limit - iova)
+        return domain.unmap(where, size) if gather is None else domain.unmap_gathered(where, size, gather)
     except SwiommuError as error:  # a domain above objects
         _log.warning("%s", error)
         raise
 
 
-def iova_to_phys(domain: IommuDomain, iova: BusAddr | int) -> int:
+def iova_to_phys(domain: Domain[Any], iova: BusAddr | int) -> int:
     """Where ``iova`` leads; 0 if nowhere, so that page 0 can't be told from nothing. Identity answers the input."""
     if type(iova) is not int:
         iova = _bus(domain, iova)
-    if domain.type is DomainType.IDENTITY:
+    kind = record_of(domain).type
+    if kind is DomainType.IDENTITY:
         return iova
-    own = domain.translation
-    if domain.type is DomainType.BLOCKED or not 0 <= iova < own.input_space.limit:
+    if kind is DomainType.BLOCKED or not 0 <= iova < domain.input_space.limit:
         return 0
-    found = own.iova_to_phys(own.input_space.at(iova))
+    found = domain.iova_to_phys(domain.input_space.at(iova))
     return 0 if found is None else found.value
 
 
 def map_sg(
-    domain: IommuDomain, iova: BusAddr | int, entries: Sequence[Scatterlist], prot: int, gfp: int = Gfp.KERNEL
+    domain: Domain[Any], iova: BusAddr | int, entries: Sequence[Scatterlist], prot: int, gfp: int = Gfp.KERNEL
 ) -> int:
     """Map entries one behind the other; the bytes mapped. Raises what `map_range` does, with all of it unmapped again.
 
@@ -226,14 +229,14 @@ def map_sg(
     >>> domain = smmu.alloc(DomainType.UNMANAGED)
     >>> peer = Scatterlist(0x9000, 0x1000, bus_address=True)
     >>> pieces = [Scatterlist(0x5000, 0x1000), Scatterlist(0x6000, 0x1000), peer, Scatterlist(0x2000, 0x1000)]
-    >>> map_sg(domain, 0x10000, pieces, Prot.READ), domain.translation.stats.maps
+    >>> map_sg(domain, 0x10000, pieces, Prot.READ), domain.stats.maps
     (12288, 2)
     """
     if type(iova) is not int:
         iova = _bus(domain, iova)
     mapped = 0
     try:
-        for start, length in _merged(entries, domain.owner.translation.output_space):
+        for start, length in _merged(entries, domain.output_space):
             map_range(domain, iova + mapped, start, length, prot, gfp, sync=False)
             mapped += length
     except BaseException:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from swiommu.errors import Busy, InvalidArgument, NotPermitted, ProbeDeferred
 from swiommu.iommu.groups.group import group_of
+from swiommu.iommu.groups.iommu_domain import name_of
 
 if TYPE_CHECKING:
     from swiommu.iommu.domain import Attachable
@@ -120,7 +121,7 @@ def _state(group: IommuGroup) -> str:
     if group.owner is not None:
         return f"owned by {group.owner!r}"
     if group.domain is not group.default_domain:
-        return f"attached to {group.domain!r}"
+        return f"attached to {name_of(group.domain)}"
     return (
         f"attached with {len(group.pasids)} PASIDs"
         if group.pasids

@@ -5,20 +5,20 @@ Source: ``iommu_attach_device_pasid``, ``iommu_detach_device_pasid``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swiommu.address import as_integer
 from swiommu.errors import Busy, InvalidArgument, NotSupported
 from swiommu.iommu.groups.group import group_of
+from swiommu.iommu.groups.iommu_domain import record_of
 
 if TYPE_CHECKING:
-    from swiommu.iommu.domain import Attachable
-    from swiommu.iommu.groups.iommu_domain import IommuDomain
+    from swiommu.iommu.domain import Attachable, Domain
 
 __all__ = ["attach_pasid", "detach_pasid"]
 
 
-def attach_pasid(domain: IommuDomain, device: Attachable, pasid: int) -> None:
+def attach_pasid(domain: Domain[Any], device: Attachable, pasid: int) -> None:
     """Give ``pasid`` of all members of the device's group ``domain``.
 
     Raises `NoDevice` without a group, `NotSupported` if the IOMMU knows no PASIDs or has no static domain that blocks,
@@ -32,8 +32,8 @@ def attach_pasid(domain: IommuDomain, device: Attachable, pasid: int) -> None:
     >>> smmu = Hardware(name="smmu", bus=BusSpace("pci", width=48), ram=ram, frames=Frames(ram.at(0), 1 << 20))
     >>> gpu = BusDevice("gpu", SparseRam(ram))
     >>> group = IommuCore().probe(gpu, smmu, max_pasids=16)
-    >>> attach_pasid(smmu.alloc(DomainType.UNMANAGED), gpu, 3); group.pasids
-    {3: IommuDomain(Unmanaged of 'smmu')}
+    >>> attach_pasid(smmu.alloc(DomainType.UNMANAGED), gpu, 3); group.pasids[3].kernel
+    IommuDomain(Unmanaged of 'smmu')
     >>> detach_pasid(gpu, 3); group.pasids
     {}
     """
@@ -41,15 +41,16 @@ def attach_pasid(domain: IommuDomain, device: Attachable, pasid: int) -> None:
     group = group_of(device)
     if not group.hardware.knows_pasids or group.hardware.blocked_domain is None:
         raise NotSupported(f"{group.hardware!r} attaches no PASIDs", pasid=pasid)
-    if domain.owner is not group.hardware or pasid == 0:
-        raise InvalidArgument(f"PASID {pasid} of device {device.name!r} can't have {domain!r}", pasid=pasid)
+    record = record_of(domain)
+    if record.owner is not group.hardware or pasid == 0:
+        raise InvalidArgument(f"PASID {pasid} of device {device.name!r} can't have {record!r}", pasid=pasid)
     for member in group.members:
         if member.max_pasids and pasid >= member.max_pasids:
             raise InvalidArgument(
                 f"device {member.device.name!r} has PASIDs below {member.max_pasids}, not {pasid}", pasid=pasid
             )
     if pasid in group.pasids:
-        raise Busy(f"PASID {pasid} of IOMMU group {group.id} has {group.pasids[pasid]!r}", pasid=pasid)
+        raise Busy(f"PASID {pasid} of IOMMU group {group.id} has {record_of(group.pasids[pasid])!r}", pasid=pasid)
     group.pasids[pasid] = domain
 
 

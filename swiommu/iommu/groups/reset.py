@@ -30,9 +30,9 @@ def reset_prepare(device: Attachable) -> None:
     >>> smmu = Hardware(name="smmu", bus=bus, ram=ram, frames=Frames(ram.at(0), 1 << 20))
     >>> nic = BusDevice("nic", SparseRam(ram))
     >>> group = IommuCore(Defaults(passthrough=True)).probe(nic, smmu)
-    >>> reset_prepare(nic); nic.domain is smmu.blocked_domain.translation
+    >>> reset_prepare(nic); nic.domain is smmu.blocked_domain
     True
-    >>> reset_done(nic); nic.domain is smmu.identity_domain.translation
+    >>> reset_done(nic); nic.domain is smmu.identity_domain
     True
     """
     group = group_of(device)
@@ -40,7 +40,7 @@ def reset_prepare(device: Attachable) -> None:
     if member.resetting:
         raise Busy(f"device {device.name!r} of IOMMU group {group.id} is being reset", group=group.id)
     group.require_bare()
-    move(device, group.need_blocking_domain().translation)
+    move(device, group.need_blocking_domain())
     member.resetting = True
 
 
@@ -50,4 +50,4 @@ def reset_done(device: Attachable) -> None:
     member = group.member(device)
     if member.resetting:
         member.resetting = False
-        move(device, None if group.domain is None else group.domain.translation)
+        move(device, group.domain)

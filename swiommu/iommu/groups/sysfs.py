@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from swiommu.errors import AccessDenied, InvalidArgument, NotPermitted
 from swiommu.iommu.groups.default_domain import setup_default_domain
+from swiommu.iommu.groups.iommu_domain import record_of
 from swiommu.iommu.groups.types import DomainType
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ def write_type(group: IommuGroup, text: str, defaults: Defaults, rights: Collect
     word = text.removesuffix("\n")
     if group.default_domain is None or word not in _WORDS:
         raise InvalidArgument(f"IOMMU group {group.id} can't have type {word!r}: there are {', '.join(_WORDS)}")
-    wanted, own = _WORDS[word], group.default_domain.translation
-    if wanted is DomainType.DMA_FQ and group.default_domain.type is DomainType.DMA:
-        own.flush_lazily()
-        group.default_domain.type = DomainType.DMA_FQ
+    wanted, record = _WORDS[word], record_of(group.default_domain)
+    if wanted is DomainType.DMA_FQ and record.type is DomainType.DMA:
+        record.domain.flush_lazily()
+        record.type = DomainType.DMA_FQ
         return
     if not group.members or group.owner_cnt:
         raise NotPermitted(

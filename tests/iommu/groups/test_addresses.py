@@ -16,7 +16,7 @@ def function(slot=0):
 
 
 def chosen(group, **options):
-    domain = group.default_domain.translation
+    domain = group.default_domain
     return [domain.alloc(pages << 12, **options).iova.start.value for pages in PAGES]
 
 
@@ -29,9 +29,9 @@ def chosen(group, **options):
 def test_the_worked_example(machine, strict, pci, forcedac, expected):
     host = machine(Defaults(strict=strict, forcedac=forcedac))
     _, group = host.probe("nic", pci=function() if pci else None)
-    assert group.default_domain.type is (DomainType.DMA if strict else DomainType.DMA_FQ)
+    assert group.default_domain.kernel.type is (DomainType.DMA if strict else DomainType.DMA_FQ)
     assert chosen(group) == expected
-    group.default_domain.translation.check()
+    group.default_domain.check()
 
 
 @pytest.mark.parametrize("forcedac", [True, False])
@@ -44,7 +44,7 @@ def test_what_a_device_can_drive_is_the_limit_all_the_same(machine, forcedac):
 def test_the_first_device_that_is_pci_lets_all_try_below_4g(machine):
     host = machine(grouping="iommu")
     _, group = host.probe("uart")
-    domain = group.default_domain.translation
+    domain = group.default_domain
     assert domain.alloc(4096).iova.start.value == TOP[0]
     nic, _ = host.probe("nic", pci=function())
     assert domain.alloc(4096).iova.start.value == BELOW_4G[0]

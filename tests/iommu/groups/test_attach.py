@@ -154,7 +154,7 @@ def test_a_failure_midway_puts_all_back(machine, nth):
     with pytest.raises(NoMemory, match="no room for a context"):
         group.attach_group(unmanaged(host))
     assert group.domain is before
-    assert all(device.domain is before.translation for device in devices)
+    assert all(device.domain is before for device in devices)
     # The earlier ones once there, and all that were tried once back.
     assert len(host.told()) == nth - 1 + nth
     group.check()
@@ -185,7 +185,7 @@ def test_what_a_driver_may_answer(machine, raised, becomes):
 
 def test_a_driver_may_look_at_what_it_attaches(machine, refused):
     def hook(domain, device):
-        if device.name == "odd" and domain.type is DomainType.UNMANAGED:
+        if device.name == "odd" and domain.kernel.type is DomainType.UNMANAGED:
             raise InvalidArgument("too wide")
 
     host = machine(attach_hook=hook)
@@ -259,7 +259,7 @@ def test_before_6_7_one_device_of_a_group_keeps_the_group_away(machine, refused)
         "device 'nic' needs memory at the same addresses (RMRR): VT-d refuses IommuDomain(Unmanaged of 'smmu')"
     )
     assert group.domain is before
-    assert gpu.domain is before.translation
+    assert gpu.domain is before
     group.check()
 
 
@@ -276,7 +276,7 @@ def test_without_a_static_blocked_domain_an_empty_one_blocks(machine, refused):
     gpu, other = host.probe("gpu", regions=(DIRECT,))
     claim_device(nic, "vfio")
     assert group.domain is group.blocking_domain
-    assert group.domain.type is DomainType.UNMANAGED
+    assert group.domain.kernel.type is DomainType.UNMANAGED
     with pytest.raises(DeviceFault):
         nic.read(host.bus(0x1000), 1)
     with pytest.raises(InvalidArgument):
@@ -299,7 +299,7 @@ def test_detaching_from_an_owned_group_blocks(machine):
 def test_the_group_decides(machine, refused):
     host = machine()
     nic, group = host.probe("nic")
-    own, other = group.domain.translation, unmanaged(host).translation
+    own, other = group.domain, unmanaged(host)
     text = "device 'nic' is in an IOMMU group, which decides on its domain: IommuGroup(0: nic)"
     assert refused(Busy, own.detach, nic) == text
     assert refused(Busy, other.attach, nic, "replace") == text
@@ -312,7 +312,7 @@ def test_a_software_domain_stands_on_that_of_the_group(machine, refused):
     domain = unmanaged(host)
     group.attach_device(domain, nic)
     map_range(domain, 0, 0x4000_0000, 0x10_0000, 3)
-    upper = PagedDomain(BusSpace("guest", width=32), below=domain.translation, frames=None, tables=_tables())
+    upper = PagedDomain(BusSpace("guest", width=32), below=domain, frames=None, tables=_tables())
     upper.attach(nic)
     upper.map(upper.input_space.at(0x8000), host.bus(0x1000), 0x1000)
     nic.write(upper.input_space.at(0x8000), b"two stages")
@@ -323,7 +323,7 @@ def test_a_software_domain_stands_on_that_of_the_group(machine, refused):
     assert nic.domain is upper
     group.check()
     upper.detach(nic)
-    assert nic.domain is domain.translation
+    assert nic.domain is domain
     group.detach_device(nic)
 
 

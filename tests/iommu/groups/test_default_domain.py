@@ -34,7 +34,7 @@ DMA, DMA_FQ, IDENTITY = DomainType.DMA, DomainType.DMA_FQ, DomainType.IDENTITY
 )
 def test_step_4_the_command_line(machine, passthrough, strict, kind, text):
     _, group = machine(Defaults(passthrough=passthrough, strict=strict)).probe("nic")
-    assert (group.default_domain.type, group.type_text) == (kind, text)
+    assert (group.default_domain.kernel.type, group.type_text) == (kind, text)
 
 
 def two(machine, first, second, **facts):
@@ -49,7 +49,7 @@ def test_step_1_identity_wins_a_conflict(machine, caplog, first, second):
     host, group = two(machine, first, second)
     with caplog.at_level(logging.ERROR):
         host.core.finish()
-    assert group.default_domain.type is IDENTITY
+    assert group.default_domain.kernel.type is IDENTITY
     (record,) = caplog.records
     assert record.getMessage() == (
         f"IOMMU driver error, requesting conflicting def_domain_type, {first.log_name} and {second.log_name}, "
@@ -60,12 +60,12 @@ def test_step_1_identity_wins_a_conflict(machine, caplog, first, second):
 def test_step_1_other_conflicts_go_to_the_first(machine):
     host, group = two(machine, DMA, DMA_FQ)
     host.core.finish()
-    assert group.default_domain.type is DMA
+    assert group.default_domain.kernel.type is DMA
 
 
 def test_step_2_untrusted_devices_translate(machine):
     _, group = machine(Defaults(passthrough=True)).probe("dock", untrusted=True)
-    assert group.default_domain.type is DMA
+    assert group.default_domain.kernel.type is DMA
 
 
 def test_step_2_against_the_driver_einval(machine, refused):
@@ -82,14 +82,14 @@ def test_step_3_wanted_against_demanded_einval(machine, refused):
     assert refused(InvalidArgument, write_type, group, "DMA", host.core.defaults) == (
         "IOMMU group 0 can't have <DomainType.DMA: 3>: it must have <DomainType.IDENTITY: 4>"
     )
-    assert gpu.domain is host.hardware.identity_domain.translation
+    assert gpu.domain is host.hardware.identity_domain
 
 
 def test_step_5_falls_back_to_dma(machine, caplog):
     host = machine(Defaults(passthrough=True), identity=False)
     with caplog.at_level(logging.WARNING):
         _, group = host.probe("nic")
-    assert group.default_domain.type is DMA
+    assert group.default_domain.kernel.type is DMA
     assert caplog.records[-1].getMessage() == (
         "Failed to allocate default IOMMU domain of type 4 for group 0 - Falling back to IOMMU_DOMAIN_DMA"
     )
@@ -122,8 +122,8 @@ def test_step_6_pasids_are_asked_for(machine, monkeypatch, hwpt):
 
 def test_without_deferred_flush_lazy_becomes_strict(machine):
     _, group = machine(capabilities=frozenset(Capability) - {Capability.DEFERRED_FLUSH}).probe("nic")
-    assert group.default_domain.type is DMA
-    assert group.domain.translation.flush_queue is None
+    assert group.default_domain.kernel.type is DMA
+    assert group.domain.flush_queue is None
 
 
 # -- direct regions
@@ -161,7 +161,7 @@ def test_pages_that_are_mapped_already_are_left(machine):
         0x9000,
         0xA000,
     ]
-    assert group.domain.translation.stats.maps == 3
+    assert group.domain.stats.maps == 3
 
 
 @pytest.mark.parametrize("kind", ["reserved", "msi", "sw-msi"])
@@ -172,7 +172,7 @@ def test_other_regions_are_not_mapped(machine, kind):
 
 def test_only_a_domain_of_the_dma_api_gets_them(machine):
     _, group = machine(Defaults(passthrough=True)).probe("gpu", regions=(Reserved(0x8000, 0x1000, "direct"),))
-    assert group.domain.translation.stats.maps == 0
+    assert group.domain.stats.maps == 0
 
 
 def test_a_region_that_can_not_be_mapped_is_tried_again_and_refused(machine, caplog):
@@ -198,7 +198,7 @@ def test_the_dma_api_gives_out_nothing_reserved(machine):
             Reserved(top - 0x2000, 0x1000, "sw-msi"),
         ),
     )
-    mapping = group.domain.translation.alloc(4096, limit=0xFFFF_FFFF)
+    mapping = group.domain.alloc(4096, limit=0xFFFF_FFFF)
     assert mapping.iova.start.value == top - 0x2000  # software's own window is not reserved
 
 
@@ -206,7 +206,7 @@ def test_windows_and_gaps_of_the_host_bridge(machine):
     host = machine(Defaults(strict=True), grouping="pci")
     bridge = HostBridge(windows=((0xC000_0000, 0x1000_0000),), dma_ranges=((0x8000_0000, 0x5000_0000),))
     _, group = host.probe("nic", pci=PciFunction(PciBus(0, host=bridge), 3))
-    translation = group.domain.translation
+    translation = group.domain
     assert translation.alloc(4096).iova.start.value == 0xBFFF_F000
 
 
@@ -262,7 +262,7 @@ def test_another_type(machine, word):
     nic, group = host.probe("nic", regions=(Reserved(0x8000, 0x1000, "direct"),))
     write_type(group, word, host.core.defaults)
     expected = {"identity\n": IDENTITY, "DMA": DMA, "auto": DMA_FQ}[word]
-    assert group.default_domain.type is expected
+    assert group.default_domain.kernel.type is expected
     assert nic.read(host.bus(0x8000), 1) == b"\0"
     group.check()
     write_type(group, "identity", host.core.defaults)
@@ -273,12 +273,12 @@ def test_from_dma_to_lazy_it_is_the_same_domain_while_in_use(machine):
     host = machine(Defaults(strict=True))
     nic, group = host.probe("nic")
     use_default_domain(nic)
-    domain, own = group.default_domain, group.default_domain.translation
+    domain, own = group.default_domain, group.default_domain
     first, second = own.alloc(4096), own.alloc(4096)
     own.release(first)
     assert own.stats.invalidations == 1
     write_type(group, "DMA-FQ", host.core.defaults)
-    assert (group.default_domain, domain.type, group.type_text) == (domain, DMA_FQ, "DMA-FQ\n")
+    assert (group.default_domain, domain.kernel.type, group.type_text) == (domain, DMA_FQ, "DMA-FQ\n")
     own.release(second)
     assert own.stats.invalidations == 1
     own.flush()
@@ -294,7 +294,7 @@ def test_a_change_that_fails_changes_nothing(machine):
     with pytest.raises(NoMemory):
         write_type(group, "identity", host.core.defaults)
     assert group.default_domain is group.domain is before
-    assert nic.domain is before.translation
+    assert nic.domain is before
     host.hardware.frames.fail_nth(1)
     with pytest.raises(NoMemory):
         write_type(group, "DMA", host.core.defaults)
@@ -337,7 +337,7 @@ def test_gone_devices_leave_nothing(machine, refused):
 def test_a_device_with_a_domain_of_its_own_ebusy(machine, refused):
     host = machine()
     nic = host.device("nic")
-    host.hardware.alloc(DomainType.UNMANAGED).translation.attach(nic)
+    host.hardware.alloc(DomainType.UNMANAGED).attach(nic)
     assert refused(Busy, host.core.probe, nic, host.hardware) == "device 'nic' is attached to the domain of 'pci'"
 
 
@@ -346,7 +346,7 @@ def test_a_late_device_gets_what_the_group_has(machine):
     _, group = host.probe("nic")
     group.attach_group(host.hardware.identity_domain)
     disk, _ = host.probe("disk")
-    assert disk.domain is host.hardware.identity_domain.translation
+    assert disk.domain is host.hardware.identity_domain
     host.hardware.fail_nth(1)
     with pytest.raises(InvalidArgument):
         host.probe("gpu")

@@ -48,7 +48,7 @@ def test_the_handlers_value_comes_back_and_the_event_is_after_it(attached, value
         assert host.told() == []
         return value
 
-    assert domain.set_fault_handler(handler, "token")
+    assert domain.kernel.set_fault_handler(handler, "token")
     assert report_fault(domain, nic, 0x1000, FAULT_READ) == value
     assert host.told() == ["io_page_fault: IOMMU:e1000 nic iova=0x0000000000001000 flags=0x0000"]
 
@@ -63,7 +63,7 @@ def test_a_devices_fault_reaches_the_handler_of_its_domain(attached):
     host, nic, domain = attached()
     map_range(domain, 0x8000, 0x1000, 0x1000, 1)
     seen = []
-    domain.set_fault_handler(lambda *arguments: seen.append(arguments) or 0, 42)
+    domain.kernel.set_fault_handler(lambda *arguments: seen.append(arguments) or 0, 42)
     nic.read(host.bus(0x8000), 4)
     with pytest.raises(DeviceFault, match="device 'nic' transferred 4 of 8 bytes: translation fault"):
         nic.read(host.bus(0x8FFC), 8)
@@ -81,21 +81,21 @@ def test_the_right_device_is_named(attached):
     disk, group = host.probe("disk")
     group.attach_group(domain)
     seen = []
-    domain.set_fault_handler(lambda _, device, *__: seen.append(device) or 0)
+    domain.kernel.set_fault_handler(lambda _, device, *__: seen.append(device) or 0)
     for device in (disk, nic, disk):
         with pytest.raises(DeviceFault):
             device.read(host.bus(0x1000), 1)
     assert seen == [disk, nic, disk]
     # somebody who looks, and is no device
     with pytest.raises(DeviceFault):
-        domain.translation.translate(host.bus(0x1000), 1, Access.READ)
+        domain.translate(host.bus(0x1000), 1, Access.READ)
     assert len(seen) == 3
 
 
 def test_after_detaching_it_is_the_other_domains_business(attached):
     host, nic, domain = attached()
     seen = []
-    domain.set_fault_handler(lambda *arguments: seen.append(arguments) or 0)
+    domain.kernel.set_fault_handler(lambda *arguments: seen.append(arguments) or 0)
     nic.group.detach_device(nic)
     with pytest.raises(DeviceFault):
         nic.read(host.bus(0x1000), 1)
@@ -104,13 +104,11 @@ def test_after_detaching_it_is_the_other_domains_business(attached):
 
 def test_a_fault_below_a_software_domain_is_reported_where_it_happened(attached):
     host, nic, domain = attached()
-    upper = PagedDomain(
-        BusSpace("guest", width=32), below=domain.translation, walker="physical", frames=host.hardware.frames
-    )
+    upper = PagedDomain(BusSpace("guest", width=32), below=domain, walker="physical", frames=host.hardware.frames)
     upper.attach(nic)
     upper.map(upper.input_space.at(0x8000), host.bus(0x5000), 0x1000)
     seen = []
-    domain.set_fault_handler(lambda _, device, iova, flags, token: seen.append((device, iova, flags)) or 0)
+    domain.kernel.set_fault_handler(lambda _, device, iova, flags, token: seen.append((device, iova, flags)) or 0)
     with pytest.raises(DeviceFault):
         nic.read(upper.input_space.at(0x8010), 1)
     assert seen == [(nic, 0x5010, FAULT_READ)]
@@ -122,18 +120,18 @@ def test_a_fault_below_a_software_domain_is_reported_where_it_happened(attached)
 @pytest.mark.parametrize(("profile", "taken"), [("6.12", True), ("7.3", False)])
 def test_a_handler_beside_another_cookie(attached, caplog, profile, taken):
     _, nic, domain = attached(profile=profile)
-    domain.take_cookie(Cookie.DMA_MSI)
+    domain.kernel.take_cookie(Cookie.DMA_MSI)
     with caplog.at_level(logging.WARNING):
-        assert domain.set_fault_handler(lambda *_: 5) is taken
+        assert domain.kernel.set_fault_handler(lambda *_: 5) is taken
     assert report_fault(domain, nic, 0, 0) == (5 if taken else -38)
     assert len(caplog.records) == (not taken)
 
 
 def test_a_handler_can_be_exchanged(attached):
     _, nic, domain = attached(profile="7.3")
-    assert domain.set_fault_handler(lambda *_: 1)
-    assert domain.set_fault_handler(lambda *_: 2)
-    assert (report_fault(domain, nic, 0, 0), domain.cookie) == (2, Cookie.FAULT_HANDLER)
+    assert domain.kernel.set_fault_handler(lambda *_: 1)
+    assert domain.kernel.set_fault_handler(lambda *_: 2)
+    assert (report_fault(domain, nic, 0, 0), domain.kernel.cookie) == (2, Cookie.FAULT_HANDLER)
 
 
 # -- A.3

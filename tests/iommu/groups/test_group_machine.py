@@ -14,6 +14,7 @@ from swiommu.iommu.groups import (
     IommuCore,
     claim_device,
     claim_group,
+    free_domain,
     map_range,
     release_device,
     release_group,
@@ -165,7 +166,7 @@ class GroupMachine(RuleBasedStateMachine):
         self.group.owner_cnt = 0
         for name in self.members:
             self.core.release(self.devices[name])
-        self.mine.free()
+        free_domain(self.mine)
         assert self.frames.free_count == 256
 
 

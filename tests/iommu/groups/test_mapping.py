@@ -66,8 +66,8 @@ def test_zones_are_refused(domain, refused, gfp):
 @pytest.mark.parametrize("profile", ["6.12", "7.3"], ids=lambda profile: f"A.6-1-to-3-order-{profile}")
 def test_what_is_asked_first(domain, refused, profile):
     blank = domain(profile=profile)
-    blank.pgsize_bitmap = 0
-    fixed = blank.owner.blocked_domain
+    blank.kernel.pgsize_bitmap = 0
+    fixed = blank.kernel.owner.blocked_domain
     first = profile == "6.12"
     gfp = "gfp flags 0xcc1 ask for a zone or a compound page: tables take neither"
     for each, kind, text in (
@@ -100,7 +100,7 @@ def test_misaligned(domain, refused, form, error, numbers):
 def test_nothing_is_mapped_by_classic_drivers(domain, form):
     mine = domain(form)
     map_range(mine, 0x1000, 0x1000, 0, RW)
-    assert mine.translation.stats.maps == 0
+    assert mine.stats.maps == 0
 
 
 @pytest.mark.parametrize(
@@ -132,10 +132,10 @@ def test_no_rights_is_read_for_the_driver_of_riscv(domain, form, prot):
     map_range(mine, 0x20_0000, 0x4000_0000, MIB2, prot)
     map_range(mine, 0x1000, 0x8000, 0x1000, prot)
     for at in (0x20_0000, 0x1000):
-        _, _, allowed = mine.translation.table.lookup(at)
+        _, _, allowed = mine.table.lookup(at)
         assert allowed & RW == Prot.READ
     assert unmap_range(mine, 0x1000, 0x1000) == 0x1000
-    mine.translation.check()
+    mine.check()
 
 
 @pytest.mark.parametrize("form", [GENERIC, LPAE, RISCV], ids=lambda form: f"A.6-ERANGE-{family(form)}")
@@ -204,11 +204,11 @@ def test_page_0_can_be_mapped_and_not_be_seen(domain):
 
 def test_memory_for_tables_runs_out(domain):
     mine = domain()
-    free = mine.owner.frames.free_count
-    mine.owner.frames.fail_nth(2)
+    free = mine.kernel.owner.frames.free_count
+    mine.kernel.owner.frames.fail_nth(2)
     with pytest.raises(NoMemory):
         map_range(mine, 0x1000, 0x1000, 0x1000, RW)
-    assert mine.owner.frames.free_count == free
+    assert mine.kernel.owner.frames.free_count == free
     assert iova_to_phys(mine, 0x1000) == 0
 
 
@@ -287,33 +287,33 @@ def test_misaligned_is_logged(domain, caplog):
 def test_without_page_sizes_nothing_is_unmapped(domain):
     mine = domain()
     map_range(mine, 0x8000, 0x1000, 0x1000, RW)
-    mine.pgsize_bitmap = 0
+    mine.kernel.pgsize_bitmap = 0
     assert unmap_range(mine, 0x8000, 0x1000) == 0
 
 
 def test_a_domain_above_objects_and_nothing_is_unmapped(domain):
     mine = domain()
     map_range(mine, 0x8000, 0x1000, 0x1000, RW)
-    upper = PagedDomain(BusSpace("guest", width=32), below=mine.translation, tables=CountingTables())
-    upper.map(upper.input_space.at(0x4000), mine.owner.bus.at(0x8000), 0x1000)
+    upper = PagedDomain(BusSpace("guest", width=32), below=mine, tables=CountingTables())
+    upper.map(upper.input_space.at(0x4000), mine.kernel.owner.bus.at(0x8000), 0x1000)
     assert unmap_range(mine, 0x8000, 0x1000) == 0
     assert iova_to_phys(mine, 0x8000) == 0x1000
 
 
 def test_unmapping_with_a_gather_flushes_later_and_once(domain):
     mine = domain()
-    own = mine.translation
+    own = mine
     map_range(mine, 0x8000, 0x1000, 0x2000, RW)
     map_range(mine, 1 << 40, 0x1000, 0x1000, RW)
-    free, gather = mine.owner.frames.free_count, gather_for(mine)
+    free, gather = mine.kernel.owner.frames.free_count, gather_for(mine)
     assert unmap_range(mine, 0x8000, 0x2000, gather) == 0x2000
     assert unmap_range(mine, 1 << 40, 0x1000, gather) == 0x1000
-    assert (own.stats.invalidations, mine.owner.frames.free_count) == (0, free)
+    assert (own.stats.invalidations, mine.kernel.owner.frames.free_count) == (0, free)
     assert (gather.start, gather.last) == (0x8000, (1 << 40) + 0xFFF)
     own.check()
     gather.sync()
     assert own.stats.invalidations == 1
-    assert mine.owner.frames.free_count > free
+    assert mine.kernel.owner.frames.free_count > free
     gather.sync()
     assert own.stats.invalidations == 1
     own.check()
@@ -325,16 +325,16 @@ def test_another_unmap_gives_nothing_of_a_gather_back(domain):
     map_range(mine, 1 << 40, 0x1000, 0x1000, RW)
     gather = gather_for(mine)
     unmap_range(mine, 1 << 40, 0x1000, gather)
-    free = mine.owner.frames.free_count
+    free = mine.kernel.owner.frames.free_count
     unmap_range(mine, 0x8000, 0x1000)
-    lower = mine.owner.frames.free_count - free
+    lower = mine.kernel.owner.frames.free_count - free
     gather.sync()
-    assert mine.owner.frames.free_count - free > lower
-    mine.translation.check()
+    assert mine.kernel.owner.frames.free_count - free > lower
+    mine.check()
 
 
 def test_nothing_to_gather_in_a_fixed_domain(domain, refused):
-    fixed = domain().owner.identity_domain
+    fixed = domain().kernel.owner.identity_domain
     assert refused(InvalidArgument, gather_for, fixed) == "IommuDomain(Passthrough of 'smmu') has nothing to flush"
 
 
@@ -347,7 +347,7 @@ def test_neighbours_are_one_map_and_peers_are_left_out(domain):
     pieces = [SgEntry(0x5000, 0x1000), SgEntry(0x6000, 0x1000), peer, SgEntry(0x7000, 0x1000), SgEntry(0x1000, 0x1000)]
     assert map_sg(mine, 0x8000, pieces, RW) == 0x4000
     assert [iova_to_phys(mine, at) for at in range(0x8000, 0xD000, 0x1000)] == [0x5000, 0x6000, 0x7000, 0x1000, 0]
-    assert mine.translation.stats.maps == 2
+    assert mine.stats.maps == 2
 
 
 @pytest.mark.parametrize("pieces", [[], [SgEntry(0x9_0000, 0x1000, bus_address=True)]], ids=["none", "peers-only"])
@@ -378,9 +378,9 @@ def test_the_hardware_is_told_of_a_list_once(domain):
 
 
 def test_coherency_is_enforced_where_the_format_can(domain):
-    assert domain(GENERIC).enforce_coherency() is True
-    assert domain(LPAE).enforce_coherency() is False
-    assert domain().owner.identity_domain.enforce_coherency() is False
+    assert domain(GENERIC).enforce_cache_coherency() is True
+    assert domain(LPAE).enforce_cache_coherency() is False
+    assert domain().kernel.owner.identity_domain.enforce_cache_coherency() is False
 
 
 # -- addresses that know their space
@@ -388,7 +388,7 @@ def test_coherency_is_enforced_where_the_format_can(domain):
 
 def test_addresses_are_taken_as_their_numbers(domain):
     mine = domain()
-    bus, ram = mine.translation.input_space, mine.translation.output_space
+    bus, ram = mine.input_space, mine.output_space
     map_range(mine, bus.at(0x8000), ram.at(0x5000), 0x2000, RW)
     assert iova_to_phys(mine, bus.at(0x9010)) == iova_to_phys(mine, 0x9010) == 0x6010
     sync_map(mine, bus.at(0x8000), 0x2000)
@@ -399,7 +399,7 @@ def test_addresses_are_taken_as_their_numbers(domain):
 
 def test_addresses_of_other_spaces_are_refused(domain, refused):
     mine = domain()
-    bus, ram, other = mine.translation.input_space, mine.translation.output_space, PhysSpace("other")
+    bus, ram, other = mine.input_space, mine.output_space, PhysSpace("other")
     assert refused(SpaceMismatch, map_range, mine, ram.at(0x8000), 0x5000, 0x1000, RW) == (
         "iova PhysAddr(ram:0x8000) is no address of the space 'pci'"
     )
@@ -413,7 +413,7 @@ def test_addresses_of_other_spaces_are_refused(domain, refused):
         assert refused(SpaceMismatch, call, mine, other.at(0x8000), *([0x1000] if call is unmap_range else [])) == (
             "iova PhysAddr(other:0x8000) is no address of the space 'pci'"
         )
-    assert mine.translation.mapped() == []
+    assert mine.mapped() == []
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from swiommu.address import Access
 from swiommu.errors import AlreadyThere, DeviceFault, InvalidArgument, NoMemory, NotFound, NotSupported
-from swiommu.iommu.groups import Cookie, DomainType, Hardware, Hwpt, iova_to_phys, map_range, unmap_range
+from swiommu.iommu.groups import Cookie, DomainType, Hardware, Hwpt, free_domain, iova_to_phys, map_range, unmap_range
 
 TABLE = [
     ("BLOCKED", 0x0, "Blocked", "blocked", False),
@@ -36,23 +36,23 @@ def test_paging_domains_map_and_walk(machine, kind):
     assert iova_to_phys(domain, 0x9010) == 0x1234_6010
     assert unmap_range(domain, 0x8000, 0x2000) == 0x2000
     assert iova_to_phys(domain, 0x9010) == 0
-    assert (domain.geometry.aperture_end, domain.geometry.force_aperture) == ((1 << 48) - 1, True)
+    assert (domain.kernel.geometry.aperture_end, domain.kernel.geometry.force_aperture) == ((1 << 48) - 1, True)
 
 
 @pytest.mark.parametrize("kind", ["BLOCKED", "IDENTITY"], ids=lambda kind: f"A.2-{kind}-takes-no-mapping")
 def test_fixed_domains_take_no_mapping(machine, refused, kind):
     domain = machine().hardware.alloc(DomainType[kind])
     text = refused(InvalidArgument, map_range, domain, 0x8000, 0x1000, 0x1000, 3)
-    assert text == f"IommuDomain({domain.type.log_name} of 'smmu') takes no mappings"
+    assert text == f"IommuDomain({domain.kernel.type.log_name} of 'smmu') takes no mappings"
     assert unmap_range(domain, 0x8000, 0x1000) == 0
-    assert domain.pgsize_bitmap == 0
+    assert domain.kernel.pgsize_bitmap == 0
     assert iova_to_phys(domain, 0x8123) == (0x8123 if kind == "IDENTITY" else 0)
 
 
 @pytest.mark.parametrize("kind", ["BLOCKED", "IDENTITY"])
 def test_fixed_domains_as_domains(machine, refused, kind):
     host = machine()
-    own = host.hardware.alloc(DomainType[kind]).translation
+    own = host.hardware.alloc(DomainType[kind])
     word = {"BLOCKED": "a blocked", "IDENTITY": "an identity"}[kind]
     assert refused(InvalidArgument, own.map, host.bus(0x1000), host.at(0x2000), 0x1000) == (
         f"0x1000 bytes at 0x1000 can't be mapped to 0x2000: {word} domain takes no mappings"
@@ -61,8 +61,8 @@ def test_fixed_domains_as_domains(machine, refused, kind):
         f"4096 bytes can't be allocated in {word} domain: it gives out no addresses"
     )
     assert own.unmap(host.bus(0x1000), 0x1000) == 0
-    twin = host.hardware.alloc(DomainType.UNMANAGED).translation
-    mapping = machine().hardware.alloc(DomainType.DMA).translation.alloc(4096)
+    twin = host.hardware.alloc(DomainType.UNMANAGED)
+    mapping = machine().hardware.alloc(DomainType.DMA).alloc(4096)
     with pytest.raises(NotFound):
         own.release(mapping)
     own.check()
@@ -80,7 +80,7 @@ def test_a_bound_piece_has_no_place_in_a_fixed_domain(machine, refused):
     from swiommu.address import PhysRange
 
     host = machine()
-    own = host.hardware.identity_domain.translation
+    own = host.hardware.identity_domain
     assert refused(NotSupported, own.bind, [PhysRange(host.at(0x1000), 0x10)]) == (
         "[0x1000, 0x1010) can't be bound in an identity domain"
     )
@@ -88,12 +88,12 @@ def test_a_bound_piece_has_no_place_in_a_fixed_domain(machine, refused):
 
 def test_a_second_kind_of_cookie_is_refused(machine, refused):
     domain = machine().hardware.alloc(DomainType.UNMANAGED)
-    domain.take_cookie(Cookie.DMA_MSI)
-    assert refused(AlreadyThere, domain.take_cookie, Cookie.DMA_IOVA) == (
+    domain.kernel.take_cookie(Cookie.DMA_MSI)
+    assert refused(AlreadyThere, domain.kernel.take_cookie, Cookie.DMA_IOVA) == (
         "IommuDomain(Unmanaged of 'smmu') has a cookie of kind DMA_MSI already"
     )
     assert AlreadyThere.errno == 17
-    assert domain.cookie is Cookie.DMA_MSI
+    assert domain.kernel.cookie is Cookie.DMA_MSI
 
 
 # -- A.2, allocation
@@ -124,7 +124,7 @@ def test_no_frame_for_the_first_table(machine):
 
 def test_asked_for_what_there_is(machine):
     hardware = machine(hwpt=Hwpt.DIRTY_TRACKING | Hwpt.PASID).hardware
-    assert hardware.alloc(DomainType.UNMANAGED, Hwpt.DIRTY_TRACKING).type is DomainType.UNMANAGED
+    assert hardware.alloc(DomainType.UNMANAGED, Hwpt.DIRTY_TRACKING).kernel.type is DomainType.UNMANAGED
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_freeing(machine):
     domain = host.hardware.alloc(DomainType.UNMANAGED)
     map_range(domain, 0x8000, 0x1000, 0x1000, 3)
     assert frames.free_count < before
-    domain.free()
+    free_domain(domain)
     assert frames.free_count == before
-    host.hardware.identity_domain.free()
-    assert host.hardware.identity_domain.translation.destroyed is False
+    free_domain(host.hardware.identity_domain)
+    assert host.hardware.identity_domain.destroyed is False

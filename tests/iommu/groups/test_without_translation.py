@@ -29,6 +29,7 @@ from swiommu.iommu.groups import (
     attach_pasid,
     capable,
     claim_device,
+    free_domain,
     gather_for,
     iova_to_phys,
     map_range,
@@ -69,19 +70,19 @@ def test_a_device_is_found_and_has_a_domain_of_the_dma_api():
     soc = Soc()
     camera, group = soc.probe()
     domain = group.default_domain
-    assert (domain.type, domain.cookie, group.type_text) == (DomainType.DMA, Cookie.DMA_IOVA, "DMA\n")
+    assert (domain.kernel.type, domain.kernel.cookie, group.type_text) == (DomainType.DMA, Cookie.DMA_IOVA, "DMA\n")
     assert group.domain is domain
     assert soc.events == [
         "add_device_to_group: IOMMU: groupID=0 device=camera",
         "attach_device_to_domain: IOMMU: device=camera",
     ]
-    geometry = domain.geometry
+    geometry = domain.kernel.geometry
     assert (geometry.aperture_start, geometry.aperture_end, geometry.force_aperture) == (
         ON_BUS,
         ON_BUS + SIZE - 1,
         True,
     )
-    assert domain.pgsize_bitmap == 0xFFFF_F000
+    assert domain.kernel.pgsize_bitmap == 0xFFFF_F000
     camera.write(soc.bus.at(ON_BUS + 0x100), b"frame")
     assert soc.ram.read(soc.ram.space.at(BASE + 0x100), 5) == b"frame"
     soc.core.release(camera)
@@ -101,7 +102,7 @@ def test_all_devices_of_a_bus_without_translation_are_one_group(refused):
     assert group.domain is mine
     group.check()
     soc.core.release(codec)
-    assert refused(Busy, mine.free).startswith("the domain of 'soc' has 1 devices")
+    assert refused(Busy, free_domain, mine).startswith("the domain of 'soc' has 1 devices")
 
 
 def test_what_it_can_not_enforce_is_no_capability():
@@ -131,7 +132,7 @@ def test_maps_where_the_window_shows_it(refused):
     assert unmap_range(mine, ON_BUS + 0x3000, 0x1000) == 0
     assert unmap_range(mine, ON_BUS + 0x2000, 0x10_0000) == 0x1000
     assert unmap_range(mine, ON_BUS + 0x4000, 0x10_0000) == 0x1000
-    assert mine.translation.mapped() == []
+    assert mine.mapped() == []
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_maps_where_the_window_shows_it(refused):
 def test_maps_that_are_refused(refused, kind, arguments, text):
     mine = Soc().hardware.alloc(DomainType.UNMANAGED)
     assert refused(kind, map_range, mine, *arguments) == text
-    assert mine.translation.mapped() == []
+    assert mine.mapped() == []
 
 
 def test_a_scatter_list_has_to_be_one_piece_of_memory(refused):
@@ -172,7 +173,7 @@ def test_a_scatter_list_has_to_be_one_piece_of_memory(refused):
     assert refused(NotSupported, map_sg, mine, ON_BUS + 0x8000, apart, RW) == (
         "bus 0x40009000 leads to 0x80009000 through delta -0x40000000, never to 0x8000a000"
     )
-    assert mine.translation.mapped() == [(ON_BUS + 0x5000, ON_BUS + 0x7000)]
+    assert mine.mapped() == [(ON_BUS + 0x5000, ON_BUS + 0x7000)]
 
 
 def test_nothing_is_cached_and_so_nothing_flushed():
@@ -182,8 +183,8 @@ def test_nothing_is_cached_and_so_nothing_flushed():
     assert unmap_range(mine, ON_BUS, 0x2000, gather) == 0x2000
     gather.sync()
     sync_map(mine, ON_BUS, 0x1000)
-    assert mine.translation.stats.invalidations == 0
-    assert not mine.enforce_coherency()
+    assert mine.stats.invalidations == 0
+    assert not mine.enforce_cache_coherency()
 
 
 def test_what_is_freed_gives_back_what_was_mapped_by_hand():
@@ -191,8 +192,8 @@ def test_what_is_freed_gives_back_what_was_mapped_by_hand():
     mine = soc.hardware.alloc(DomainType.UNMANAGED)
     map_range(mine, ON_BUS + 0x3000, BASE + 0x3000, 0x1000, RW)
     map_range(mine, ON_BUS + 0x1000, BASE + 0x1000, 0x1000, RW)
-    mine.free()
-    assert mine.translation.destroyed
+    free_domain(mine)
+    assert mine.destroyed
     assert soc.region.users == 0
 
 
@@ -200,7 +201,7 @@ def test_an_owner_keeps_drivers_out_and_the_device_is_not_kept_from_memory():
     soc = Soc()
     camera, group = soc.probe()
     claim_device(camera, "vfio")
-    assert (group.domain.type, group.domain is group.blocking_domain) == (DomainType.UNMANAGED, True)
+    assert (group.domain.kernel.type, group.domain is group.blocking_domain) == (DomainType.UNMANAGED, True)
     camera.write(soc.bus.at(ON_BUS), b"still")
     assert soc.ram.read(soc.ram.space.at(BASE), 5) == b"still"
     mine = soc.hardware.alloc(DomainType.UNMANAGED)
@@ -214,16 +215,16 @@ def test_an_owner_keeps_drivers_out_and_the_device_is_not_kept_from_memory():
 def test_a_device_that_is_reset_goes_to_an_empty_domain_and_comes_back():
     camera, group = Soc().probe()
     reset_prepare(camera)
-    assert camera.domain is group.blocking_domain.translation
+    assert camera.domain is group.blocking_domain
     reset_done(camera)
-    assert camera.domain is group.default_domain.translation
+    assert camera.domain is group.default_domain
 
 
 def test_an_access_outside_of_the_window_is_a_fault_of_the_device():
     soc = Soc()
     camera, group = soc.probe(driver="isp")
     seen = []
-    assert group.domain.set_fault_handler(lambda *arguments: seen.append(arguments) or 0, "token")
+    assert group.domain.kernel.set_fault_handler(lambda *arguments: seen.append(arguments) or 0, "token")
     soc.events.clear()
     with pytest.raises(DeviceFault):
         camera.read(soc.bus.at(ON_BUS + SIZE), 4)
@@ -233,7 +234,7 @@ def test_an_access_outside_of_the_window_is_a_fault_of_the_device():
 
 def test_passthrough_falls_back_to_the_window(caplog):
     _, group = Soc(Defaults(passthrough=True)).probe()
-    assert group.default_domain.type is DomainType.DMA
+    assert group.default_domain.kernel.type is DomainType.DMA
     assert [record.getMessage() for record in caplog.records] == [
         "Failed to allocate default IOMMU domain of type 4 for group 0 - Falling back to IOMMU_DOMAIN_DMA"
     ]
@@ -245,8 +246,8 @@ def test_its_type_in_sysfs(refused):
     first = group.default_domain
     assert [chunk.range for chunk in soc.region.chunks()] == [PhysRange(soc.ram.space.at(BASE + 0x8000), 0x2000)]
     write_type(group, "auto", soc.core.defaults)
-    assert (group.default_domain is first, group.default_domain.type) == (False, DomainType.DMA)
-    assert first.translation.destroyed
+    assert (group.default_domain is first, group.default_domain.kernel.type) == (False, DomainType.DMA)
+    assert first.destroyed
     assert [chunk.range for chunk in soc.region.chunks()] == [PhysRange(soc.ram.space.at(BASE + 0x8000), 0x2000)]
     assert refused(NotSupported, write_type, group, "DMA-FQ", soc.core.defaults) == (
         "the domain of 'soc' caches no translation: it has no flush to defer"
@@ -259,7 +260,7 @@ def test_its_type_in_sysfs(refused):
 def test_memory_that_firmware_uses_is_recorded_where_the_bus_shows_it(refused):
     soc = Soc(delta=0)
     _, group = soc.probe(regions=(Reserved(BASE + 0x4000, 0x2000, "direct"),))
-    assert group.default_domain.translation.mapped() == [(BASE + 0x4000, BASE + 0x6000)]
+    assert group.default_domain.mapped() == [(BASE + 0x4000, BASE + 0x6000)]
     shifted = Soc()
     assert refused(NotSupported, shifted.probe, regions=(Reserved(ON_BUS, 0x1000, "direct"),)) == (
         "bus 0x40000000 leads to 0x80000000 through delta -0x40000000, never to 0x40000000"
@@ -276,7 +277,7 @@ def test_what_a_host_bridge_hides_is_no_memory_to_give_out():
 
 def test_a_region_that_is_given_out_is_shared_by_its_domains(refused):
     soc = Soc()
-    one, two = (soc.hardware.alloc(DomainType.DMA).translation for _ in range(2))
+    one, two = (soc.hardware.alloc(DomainType.DMA) for _ in range(2))
     first, second = one.alloc(SIZE // 2), two.alloc(SIZE // 2)
     assert not first.pieces[0].overlaps(second.pieces[0])
     assert refused(NoMemory, one.alloc, 1) == "4096 bytes were asked for and 0 are free"
@@ -336,7 +337,7 @@ class Host:
         self.smmu = Hardware(
             name="smmu", bus=BusSpace("ipa", width=40), ram=self.ram.space, frames=self.frames, identity=False
         )
-        self.lower = self.smmu.alloc(DomainType.DMA).translation
+        self.lower = self.smmu.alloc(DomainType.DMA)
         self.bus = BusSpace("guest", width=40)
         self.hardware = Hardware(name="vsmmu", bus=self.bus, below=self.lower, **options)
         self.core = IommuCore(Defaults(strict=True))
@@ -353,9 +354,9 @@ def test_an_iommu_on_another_one():
     group.attach_device(mine, nic)
     nic.write(host.bus.at(0x9000), b"hello")
     assert host.ram.read(host.ram.space.at(0x1234_6000), 5) == b"hello"
-    assert mine.translation.table.root in range(1 << 40)
+    assert mine.table.root in range(1 << 40)
     group.detach_device(nic)
-    mine.free()
+    free_domain(mine)
     host.core.release(nic)
     assert host.lower.mappings() == []
 
@@ -395,7 +396,7 @@ def test_tables_in_frames_below_are_read_there(refused):
     mine = guest.alloc(DomainType.UNMANAGED)
     assert (before - frames.free_count, host.lower.mappings()) == (1, [])
     map_range(mine, 0x8000, 0x5000, 0x1000, RW)
-    assert 0x6000_0000 <= mine.translation.table.root < 0x6010_0000
+    assert 0x6000_0000 <= mine.table.root < 0x6010_0000
     near = Hardware(
         name="near", bus=BusSpace("near", width=40), below=host.lower, frames=frames, walker_mask=0x5FFF_FFFF
     )
