@@ -1,9 +1,9 @@
 """How a kernel gives devices their domains: types, groups, defaults, attaching, owners, reserved regions, faults.
 
-`IommuCore` finds devices behind `Hardware` and puts them into groups; an `IommuGroup` has one domain at a time, of those
-of `swiommu.iommu`. What only a kernel's core knows of one is a record, `IommuDomain`, its attribute ``kernel``. Errors
-are raised, with the kernel's errno in them; functions by the kernel's names, which answer these, are in `swiommu.linux`.
-How addresses are translated is decided elsewhere.
+`IommuCore` finds devices behind `Hardware` and puts them into groups; an `IommuGroup` has one domain at a time, one of
+those of `swiommu.iommu`. What only a kernel's core knows of it is a record, `IommuDomain`, its attribute ``kernel``.
+Errors are raised, with the kernel's errno in them; functions by the kernel's names, which answer these, are in
+`swiommu.linux`. How addresses are translated is decided elsewhere.
 """
 
 from swiommu.iommu.groups.core import IommuCore, capable
