@@ -4,26 +4,25 @@ Each change notes its inverse in an `UndoLog`; rolling back runs the inverses, l
 however much there is. Two ways to use it:
 
 - a caller notes the inverse of each operation (`UndoLog` as a context);
-- a thing notes the inverse of each of its changes while a transaction of it is open (`Undoable`, made with
-  `Transaction`), so that its caches, cursors and counts come back too, which no inverse operation restores.
+- a thing notes the inverse of each of its changes while a transaction of it is open (`Undoable`), so that its caches,
+  cursors and counts come back too, which no inverse operation restores.
 
 An inverse changes only the thing whose change it takes back. So transactions of several things may be opened and closed
-in any nesting, and a thing that is made of others opens theirs with its own.
+in any nesting, and a thing that is made of others has theirs opened with its own.
 """
 
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     _Step = tuple[Callable[..., object], tuple[object, ...]]
 
-__all__ = ["Recorded", "Transaction", "UndoLog", "Undoable", "transaction_of_part"]
+__all__ = ["Transaction", "UndoLog", "Undoable", "part_to_undo"]
 
 
 class UndoLog:
@@ -78,18 +77,15 @@ class UndoLog:
         What an inverse raises, `KeyboardInterrupt` too, keeps none of the others from running: the first exception
         comes out when all are done. Whatever inverses note meanwhile is dropped.
         """
-        steps, raised = self._steps, None
-        left = reversed(steps[self._mark :])
-        while True:
-            try:
-                for step, args in left:
-                    step(*args)
-                break
-            except BaseException as error:  # noqa: BLE001 - raised below, when all is done
-                raised = raised or error
-        del steps[self._mark :]
-        if raised is not None:
-            raise raised
+        steps = self._steps
+        try:
+            _run_all(reversed(steps[self._mark :]))
+        finally:
+            del steps[self._mark :]
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        # A copy of a thing whose transaction is open is a thing without one.
+        return type(None), ()
 
     def __enter__(self) -> Self:
         return self
@@ -103,116 +99,147 @@ class UndoLog:
             self.rollback()
 
 
-class Recorded(Protocol):
-    """What notes the inverse of each of its changes in ``undo_log``, unless that is None."""
+class Undoable:
+    """What notes the inverse of each of its changes in ``undo_log``, unless that is None.
 
-    undo_log: UndoLog | None
+    A thing that has a ``lock`` holds it for the whole of a transaction.
 
-
-class Transaction:
-    """A context in which ``thing`` has a log: kept if the block ends, rolled back if it raises. Nests.
-
-    ``saved`` are attributes that change with many operations and are dear to note each time (counts, cursors): they are
-    noted once, at the beginning.
-
-    >>> class Stack:
-    ...     undo_log = None
+    >>> class Stack(Undoable):
     ...     def __init__(self):
-    ...         self.items, self.pushed = [], 0
+    ...         self.items, self.pushed, self.undo_log = [], 0, None
     ...     def push(self, item):
     ...         self.items.append(item); self.pushed += 1
     ...         if self.undo_log is not None:
     ...             self.undo_log.note(self.items.pop)
+    ...     def begin_undo(self, log):
+    ...         log.save(self, "pushed")
+    ...         return ()
     >>> stack = Stack(); stack.push("a")
-    >>> try:
-    ...     with Transaction(stack, "pushed"):
-    ...         stack.push("b"); 1 / 0
-    ... except ZeroDivisionError:
-    ...     print(stack.items, stack.pushed)
-    ['a'] 1
+    >>> with stack.dry_run():
+    ...     stack.push("b"); stack.items
+    ['a', 'b']
+    >>> stack.items, stack.pushed
+    (['a'], 1)
     """
 
-    __slots__ = ("_log", "_outer", "_saved", "_thing")
+    __slots__ = ("undo_log",)
 
-    def __init__(self, thing: Recorded, *saved: str) -> None:
+    undo_log: UndoLog | None
+
+    def begin_undo(self, log: UndoLog) -> Iterable[Undoable]:
+        """A transaction begins: note in ``log`` what changes with many operations (counts, cursors), this once.
+
+        The answer is what the thing is made of that keeps a log of its own.
+        """
+        del log
+        return ()
+
+    def transaction(self) -> Transaction:
+        """A context: what is done inside is kept if the block ends, undone if it raises; it costs what was changed."""
+        return Transaction(self)
+
+    def dry_run(self) -> Transaction:
+        """A context: what is done inside is undone at the end, whatever it was; it costs what was changed."""
+        return Transaction(self, keep=False)
+
+
+class Transaction:
+    """A context in which ``thing`` and its parts have logs: kept if the block ends and ``keep``, else rolled back.
+
+    >>> class Counter(Undoable):
+    ...     count, undo_log = 0, None
+    ...     def begin_undo(self, log):
+    ...         log.save(self, "count")
+    ...         return ()
+    >>> counter = Counter()
+    >>> with Transaction(counter): counter.count += 1
+    >>> with Transaction(counter, keep=False): counter.count += 1
+    >>> counter.count
+    1
+    """
+
+    __slots__ = ("_keep", "_opened", "_thing")
+
+    def __init__(self, thing: Undoable, *, keep: bool = True) -> None:
         self._thing = thing
-        self._saved = saved
+        self._keep = keep
+        self._opened: list[tuple[Undoable, UndoLog | None, UndoLog, Any]] = []
 
-    def __enter__(self) -> UndoLog:
-        thing = self._thing
-        self._outer = thing.undo_log
-        log = self._log = UndoLog(self._outer)
-        if self._saved:
-            log.save(thing, *self._saved)
-        thing.undo_log = log
-        return log
+    def __enter__(self) -> None:
+        try:
+            self._open(self._thing)
+        except BaseException:
+            self._close(keep=False)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._thing.undo_log = self._outer
-        self._log.__exit__(kind, error, traceback)
+        self._close(keep=self._keep and kind is None)
+
+    def _open(self, thing: Undoable) -> None:
+        lock = getattr(thing, "lock", None)
+        if lock is not None:
+            lock.acquire()
+        outer = thing.undo_log
+        log = thing.undo_log = UndoLog(outer)
+        self._opened.append((thing, outer, log, lock))
+        for part in thing.begin_undo(log):
+            self._open(part)
+
+    def _close(self, *, keep: bool) -> None:
+        opened, self._opened = self._opened, []
+        _run_all((_close_one, (*each, keep)) for each in reversed(opened))
 
 
-class _DryRunEnds(BaseException):
-    """Rolls the transaction of a dry run back; never seen outside."""
+def part_to_undo(owner: object, name: str, log: UndoLog) -> tuple[Undoable, ...]:
+    """What `Undoable.begin_undo` answers for a part, attribute ``name``, that may be of somebody else.
 
-
-@runtime_checkable
-class Undoable(Protocol):
-    """What can take back whatever was done to it since some moment, to the last cache and count.
-
-    Classes that derive from it say how with `transaction`, most of them by a `Transaction` of themselves, and get
-    `dry_run`. A thing that has a lock holds it for the whole of both.
-    """
-
-    __slots__ = ()
-
-    def transaction(self) -> AbstractContextManager[object]:
-        """What is done inside is kept if the block ends, and undone if it raises; at the cost of what was changed."""
-        ...
-
-    @contextmanager
-    def dry_run(self) -> Iterator[None]:
-        """What is done inside is undone at the end, whatever it was; at the cost of what was changed."""
-        end = _DryRunEnds()
-        try:
-            with self.transaction():
-                yield
-                raise end
-        except _DryRunEnds as reached:
-            if reached is not end:
-                raise
-
-
-@contextmanager
-def transaction_of_part(owner: object, name: str) -> Iterator[None]:
-    """A transaction of what ``owner`` has as attribute ``name``.
-
-    A part that is not `Undoable`, as an allocator of somebody else's may be, is replaced by a deep copy of it, which
-    stays if the block ends; if the block raises, the part is back and has seen nothing. That costs what the part holds,
-    not what is changed.
+    A part that is `Undoable` takes part by itself. Another one is replaced by a deep copy, which stays if the
+    transaction is kept; if it is rolled back, the part is there again and has seen nothing. That costs what the part
+    holds, not what is changed.
 
     >>> class Owner:
     ...     part = [1]
-    >>> try:
-    ...     with transaction_of_part(Owner, "part"):
-    ...         Owner.part.append(2); 1 / 0
-    ... except ZeroDivisionError:
-    ...     print(Owner.part)
-    [1]
+    >>> with UndoLog() as log:
+    ...     parts = part_to_undo(Owner, "part", log)
+    ...     Owner.part.append(2); log.rollback()
+    >>> parts, Owner.part
+    ((), [1])
     """
     part = getattr(owner, name)
     if isinstance(part, Undoable):
-        with part.transaction():
-            yield
-        return
+        return (part,)
+    log.save(owner, name)
     setattr(owner, name, copy.deepcopy(part))
+    return ()
+
+
+def _run_all(steps: Iterable[_Step]) -> None:
+    """Each of them whatever another one raises, an interrupt between two of them included; the first comes out."""
+    raised: BaseException | None = None
+    left = iter(steps)
+    while True:
+        try:
+            for step, args in left:
+                step(*args)
+            break
+        except BaseException as error:  # noqa: BLE001 - raised below, when all is done
+            raised = raised or error
+    if raised is not None:
+        raise raised
+
+
+def _close_one(thing: Undoable, outer: UndoLog | None, log: UndoLog, lock: Any, keep: bool) -> None:
+    thing.undo_log = outer
     try:
-        yield
-    except BaseException:
-        setattr(owner, name, part)
-        raise
+        if keep:
+            log.commit()
+        else:
+            log.rollback()
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _set_all(thing: object, values: list[tuple[str, object]]) -> None:

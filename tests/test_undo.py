@@ -1,13 +1,15 @@
 """The log of inverses: what is rolled back, what is kept, and what an exception in between costs."""
 
 import copy
+import pickle
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from swiommu.undo import Transaction, Undoable, UndoLog, transaction_of_part
+from swiommu.locking import Lock
+from swiommu.undo import Undoable, UndoLog, part_to_undo
 
 RAISED = (KeyError, KeyboardInterrupt)
 raised = pytest.mark.parametrize("error", RAISED)
@@ -23,7 +25,7 @@ def attempt(context, *steps):
             step(got)
 
 
-class Table:
+class Table(Undoable):
     """A dictionary that notes what it was."""
 
     def __init__(self):
@@ -44,12 +46,9 @@ class Table:
     def dump(self):
         return dict(self.rows), self.writes
 
-
-class Ledger(Table, Undoable):
-    """A `Table` whose transactions are its own."""
-
-    def transaction(self):
-        return Transaction(self, "writes")
+    def begin_undo(self, log):
+        log.save(self, "writes")
+        return ()
 
 
 def test_inverses_run_last_first_and_once():
@@ -138,7 +137,7 @@ def test_values_that_are_saved():
 
 @raised
 def test_a_transaction_keeps_or_undoes(error):
-    table = Ledger()
+    table = Table()
     with table.transaction():
         table.put("a", 1)
     before = table.dump()
@@ -154,7 +153,7 @@ def test_a_transaction_keeps_or_undoes(error):
 
 
 def test_a_dry_run_leaves_nothing_behind_whatever_is_committed_in_it():
-    table = Ledger()
+    table = Table()
     table.put("a", 1)
     with table.dry_run():
         with table.transaction():
@@ -167,7 +166,7 @@ def test_a_dry_run_leaves_nothing_behind_whatever_is_committed_in_it():
 
 def test_transactions_of_two_things_in_any_nesting():
     """What is committed in the transaction of both is undone with the one that has an outer one, and only there."""
-    one, two = Ledger(), Ledger()
+    one, two = Table(), Table()
     with one.dry_run():
         with one.transaction(), two.transaction():
             one.put("a", 1)
@@ -178,7 +177,7 @@ def test_transactions_of_two_things_in_any_nesting():
 
 @raised
 def test_what_is_raised_in_a_dry_run_comes_out(error):
-    table = Ledger()
+    table = Table()
     with pytest.raises(error):
         attempt(table.dry_run(), lambda _: table.put("a", 1), lambda _: stopped(error))
     assert table.dump() == ({}, 0)
@@ -186,7 +185,7 @@ def test_what_is_raised_in_a_dry_run_comes_out(error):
 
 @pytest.mark.parametrize("size", [10, 10_000])
 def test_a_transaction_costs_what_is_changed(size):
-    table = Ledger()
+    table = Table()
     for key in range(size):
         table.put(key, key)
     with table.dry_run():
@@ -202,9 +201,14 @@ class Plain:
         self.rows = {}
 
 
-class Owner:
+class Owner(Undoable):
+    """What has one part."""
+
     def __init__(self, part):
-        self.part = part
+        self.undo_log, self.part = None, part
+
+    def begin_undo(self, log):
+        return part_to_undo(self, "part", log)
 
 
 @raised
@@ -218,25 +222,73 @@ def test_a_part_that_can_not_undo_is_copied_for_a_transaction(error):
         raise error
 
     with pytest.raises(error):
-        attempt(transaction_of_part(owner, "part"), changed)
+        attempt(owner.transaction(), changed)
     assert (owner.part is part, part.rows) == (True, {})
-    with transaction_of_part(owner, "part"):
+    with owner.transaction():
         owner.part.rows["a"] = 1
     assert (owner.part is part, owner.part.rows) == (False, {"a": 1})
 
 
 def test_a_part_that_can_undo_is_not_copied():
-    owner = Owner(Ledger())
+    owner = Owner(Table())
     part = owner.part
-    with transaction_of_part(owner, "part"):
+    with owner.dry_run():
         assert owner.part is part
+        part.put("a", 1)
+    assert part.dump() == ({}, 0)
     with pytest.raises(KeyError):
-        attempt(transaction_of_part(owner, "part"), lambda _: part.put("a", 1), lambda _: stopped(KeyError))
+        attempt(owner.transaction(), lambda _: part.put("a", 1), lambda _: stopped(KeyError))
     assert part.dump() == ({}, 0)
 
 
-def test_what_counts_as_undoable():
-    assert [isinstance(each, Undoable) for each in (Ledger(), Table(), Plain())] == [True, False, False]
+class Refusing(Undoable):
+    """A part of which no transaction can be opened."""
+
+    undo_log = None
+
+    def begin_undo(self, log):
+        raise RuntimeError("not now")
+
+
+class Pair(Undoable):
+    def __init__(self, *parts):
+        self.undo_log, self.parts, self.lock = None, parts, Lock()
+
+    def begin_undo(self, log):
+        return self.parts
+
+
+def test_a_part_that_refuses_leaves_no_transaction_open():
+    table = Table()
+    pair = Pair(table, Refusing(), Table())
+    with pytest.raises(RuntimeError, match="not now"):
+        pair.transaction().__enter__()
+    assert (pair.undo_log, table.undo_log, [each.undo_log for each in pair.parts]) == (None, None, [None] * 3)
+    assert not pair.lock._is_owned()
+
+
+@raised
+def test_a_part_whose_roll_back_raises_keeps_no_other_one_from_it(error):
+    tables = Table(), Table(), Table()
+    pair = Pair(*tables)
+    context = pair.transaction()
+    context.__enter__()
+    assert pair.lock._is_owned()
+    for table in tables:
+        table.put("a", 1)
+        table.undo_log.note(stopped, error)
+    with pytest.raises(error):
+        context.__exit__(KeyError, KeyError(), None)
+    assert [(table.dump(), table.undo_log) for table in tables] == [(({}, 0), None)] * 3
+    assert not pair.lock._is_owned()
+
+
+def test_a_copy_of_a_log_is_none():
+    table = Table()
+    with table.dry_run():
+        table.put("a", 1)
+        for twin in (copy.deepcopy(table), pickle.loads(pickle.dumps(table))):
+            assert (twin.undo_log, twin.rows) == (None, {"a": 1})
 
 
 class Nested(RuleBasedStateMachine):
@@ -244,7 +296,7 @@ class Nested(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.table, self.open = Ledger(), []
+        self.table, self.open = Table(), []
 
     @rule(key=st.integers(0, 5), value=st.integers(1, 9))
     def put(self, key, value):

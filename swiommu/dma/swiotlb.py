@@ -11,7 +11,6 @@ are not modelled.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,9 +18,10 @@ from swiommu.address import PAGE_SIZE, as_integer, as_integers, is_power_of_two
 from swiommu.errors import AddressInUse, InvalidArgument, NotFound, PoolFull, SegmentExceeded
 from swiommu.locking import Lock, locked, no_shallow_copy
 from swiommu.region import FailSwitch
+from swiommu.undo import Undoable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from swiommu.undo import UndoLog
 
 __all__ = ["IO_TLB_DEFAULT_SLOTS", "IO_TLB_SEGSIZE", "IO_TLB_SHIFT", "IO_TLB_SIZE", "Slots", "SwiotlbPool"]
 
@@ -55,7 +55,7 @@ class _Search(NamedTuple):
     shift: int  # where the pool starts between two boundaries
 
 
-class SwiotlbPool:
+class SwiotlbPool(Undoable):
     """``slots`` slots from ``start``, all free; ``areas`` is a power of two (as many as CPUs, rounded up, in Linux).
 
     Sizes in bytes unless said otherwise; ``used`` and ``hiwater`` (its peak) in slots, as debugfs shows them. Raises
@@ -116,6 +116,7 @@ class SwiotlbPool:
         self._live: dict[int, Slots] = {}
         self._fail = FailSwitch()
         self.lock = Lock()
+        self.undo_log = None
 
     @property
     def size(self) -> int:
@@ -205,10 +206,13 @@ class SwiotlbPool:
         """
         if type(address) is not int:
             address = as_integer(address, "address")
-        slots = self._live.pop(address, None)
+        slots = self._live.get(address)
         if slots is None:
             raise NotFound(f"{address:#x} is not the address of a live bounce buffer", address=address)
         first, count = slots
+        if self.undo_log is not None:
+            self._keep(address, first)
+        del self._live[address]
         segment, bit = divmod(first, IO_TLB_SEGSIZE)
         free = self._free[segment] | ((1 << count) - 1) << bit
         self._free[segment] = free
@@ -255,22 +259,18 @@ class SwiotlbPool:
         other.used, other.hiwater = self.used, self.hiwater
         return other
 
-    @contextmanager
-    def dry_run(self) -> Iterator[None]:
-        """What is taken inside and released again leaves nothing behind: the next search begins where it would have.
+    def begin_undo(self, log: UndoLog) -> tuple[Undoable, ...]:
+        """See `Undoable.begin_undo`; the next search begins where it would have.
 
         >>> pool = SwiotlbPool(0x1000_0000, 128)
         >>> with pool.dry_run():
-        ...     freed = pool.release(pool.find_slots(0, 4096))
-        >>> freed, hex(pool.find_slots(0, 1)), pool.hiwater
-        (2, '0x10000000', 1)
+        ...     address = pool.find_slots(0, 4096)
+        >>> hex(address), hex(pool.find_slots(0, 1)), pool.hiwater
+        ('0x10000000', '0x10000000', 1)
         """
-        with self.lock:
-            saved = self._index.copy(), self.hiwater, self._fail.copy()
-            try:
-                yield
-            finally:
-                self._index, self.hiwater, self._fail = saved
+        log.save(self, "hiwater", "used")
+        log.save(self._fail, "left")
+        return ()
 
     def slots_of(self, address: int) -> Slots | None:
         """The slots that `find_slots` took when it answered ``address``; None if that is not live."""
@@ -358,6 +358,8 @@ class SwiotlbPool:
             if self._room[segment] >= need:
                 starts = _run_starts(self._free[segment], need)
                 if not starts:
+                    if self.undo_log is not None:
+                        self.undo_log.note(self._room.__setitem__, segment, self._room[segment])
                     self._room[segment] = need - 1
                 starts = starts >> bit & _every(step)
                 while starts:
@@ -374,12 +376,30 @@ class SwiotlbPool:
 
     def _take(self, address: int, slots: Slots) -> None:
         first, count = slots
+        if self.undo_log is not None:
+            self._keep(address, first)
         segment, bit = divmod(first, IO_TLB_SEGSIZE)
         self._free[segment] &= ~(((1 << count) - 1) << bit)
         self._live[address] = slots
         self.area_used[first // self.area_slots] += count
         self.used += count
         self.hiwater = max(self.hiwater, self.used)
+
+    def _keep(self, address: int, first: int) -> None:
+        """Rolling back puts back what a mapping at ``address``, from slot ``first``, changes."""
+        assert self.undo_log is not None, "no transaction is open"
+        segment, area = first // IO_TLB_SEGSIZE, first // self.area_slots
+        values = self._free[segment], self._room[segment], self.area_used[area], self._index[area]
+        self.undo_log.note(self._put_back, address, self._live.get(address), segment, area, values)
+
+    def _put_back(
+        self, address: int, slots: Slots | None, segment: int, area: int, values: tuple[int, int, int, int]
+    ) -> None:
+        self._free[segment], self._room[segment], self.area_used[area], self._index[area] = values
+        if slots is None:
+            self._live.pop(address, None)
+        else:
+            self._live[address] = slots
 
     def _move_index(self, first: int, count: int) -> None:
         area, index = divmod(first, self.area_slots)

@@ -14,9 +14,11 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from swiommu.locking import no_shallow_copy
+from swiommu.undo import Undoable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
 
 __all__ = ["FreeBlocks", "aligned_blocks", "append_run"]
 
@@ -51,7 +53,7 @@ def append_run(runs: list[tuple[int, int]], start: int, count: int) -> None:
         runs.append((start, count))
 
 
-class FreeBlocks:
+class FreeBlocks(Undoable):
     """Free blocks by order; every question and change costs O(log n) a block.
 
     Per order a set says what is free and a heap finds the lowest; a heap entry that is not in the set is dead and
@@ -71,10 +73,13 @@ class FreeBlocks:
         self.max_order = max_order
         self._starts: list[set[int]] = [set() for _ in range(max_order + 1)]
         self._heaps: list[list[int]] = [[] for _ in range(max_order + 1)]
+        self.undo_log = None
 
     def insert(self, start: int, stop: int) -> None:
         """Make the frames ``[start, stop)`` free, melting them with free neighbours."""
         size = stop - start
+        if self.undo_log is not None and size:
+            self.undo_log.note(self.cut, start, stop)
         if (size | start) & (size - 1) or size > 1 << self.max_order:
             for first, cut in aligned_blocks(start, stop, self.max_order):
                 self._melt(first, cut)
@@ -88,6 +93,8 @@ class FreeBlocks:
                 start = self._pop(size)
                 for half in range(order, size):
                     self._add(start + (1 << half), half)
+                if self.undo_log is not None:
+                    self.undo_log.note(self.insert, start, start + (1 << order))
                 return start
         return None
 
@@ -112,10 +119,15 @@ class FreeBlocks:
                 left = 0
             if not left:
                 break
+        if self.undo_log is not None:
+            for start, frames in runs:
+                self.undo_log.note(self.insert, start, start + frames)
         return runs
 
     def cut(self, start: int, stop: int) -> None:
         """Take exactly the frames ``[start, stop)``, all of which are free; what stays of their blocks stays free."""
+        if self.undo_log is not None and start < stop:
+            self.undo_log.note(self.insert, start, stop)
         position = start
         while position < stop:
             block, order = self._block_of(position)

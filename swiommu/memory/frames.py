@@ -15,9 +15,12 @@ from swiommu.address import PAGE_SIZE, PhysAddr, PhysRange, as_integer, as_integ
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotFound, OutOfRange
 from swiommu.locking import Lock, locked, no_shallow_copy
 from swiommu.memory.blocks import FreeBlocks, append_run
+from swiommu.undo import Undoable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from swiommu.undo import UndoLog
 
 __all__ = ["FrameState", "Frames"]
 
@@ -36,7 +39,7 @@ class FrameState(enum.IntEnum):
     DROPPABLE = 4
 
 
-class Frames:
+class Frames(Undoable):
     """The frames of ``size`` bytes from ``start``; all of them are free at first.
 
     ``max_order`` is the order of the largest block: 10 is 4 MiB of 4 KiB frames, as in Linux. Raises `InvalidArgument`
@@ -87,6 +90,7 @@ class Frames:
         self._fail_in = 0
         self.pinned = 0
         self.lock = Lock()
+        self.undo_log = None
 
     @property
     def max_order(self) -> int:
@@ -260,8 +264,21 @@ class Frames:
         self._require_taken(pfn, count)
         low = pfn - self.start_pfn
         self.pinned -= self._states.count(FrameState.PINNED, low, low + count)
-        self._states[low : low + count] = bytes((state,)) * count
+        self._write(low, bytes((state,)) * count)
         self.pinned += count * (state == FrameState.PINNED)
+
+    def begin_undo(self, log: UndoLog) -> tuple[Undoable, ...]:
+        """See `Undoable.begin_undo`.
+
+        >>> from swiommu.address import PhysSpace
+        >>> frames = Frames(PhysSpace("ram").at(0), 1 << 20)
+        >>> with frames.dry_run():
+        ...     runs = frames.take_pages(3)
+        >>> runs, frames.free_count
+        ([(0, 3)], 256)
+        """
+        log.save(self, "_fail_in", "free_count", "pinned")
+        return (self._blocks,)
 
     @locked
     def fail_nth(self, n: int) -> None:
@@ -284,14 +301,20 @@ class Frames:
 
     def _free(self, pfn: int, count: int) -> None:
         low = pfn - self.start_pfn
-        self._states[low : low + count] = bytes(count)
+        self._write(low, bytes(count))
         self._blocks.insert(pfn, pfn + count)
         self.free_count += count
 
     def _mark(self, pfn: int, count: int) -> None:
         low = pfn - self.start_pfn
-        self._states[low : low + count] = b"\x01" * count
+        self._write(low, b"\x01" * count)
         self.free_count -= count
+
+    def _write(self, low: int, states: bytes | bytearray) -> None:
+        high = low + len(states)
+        if self.undo_log is not None:
+            self.undo_log.note(self._write, low, self._states[low:high])
+        self._states[low:high] = states
 
     def _holds(self, pfn: int, count: int) -> bool:
         if count < 1:

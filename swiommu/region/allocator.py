@@ -8,16 +8,14 @@ turns them into addresses, rounds what callers ask for, keeps the chunks, and di
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from swiommu.address import as_integer, as_integers, is_power_of_two
 from swiommu.errors import InvalidArgument, NoMemory
-from swiommu.locking import bare_copy, no_shallow_copy
 
 __all__ = [
     "Allocator",
     "AllocatorFactory",
-    "CheapCopy",
     "FailSwitch",
     "allocator_names",
     "check_range",
@@ -41,6 +39,9 @@ class Allocator(Protocol):
     - ``holes`` is every free range as (start, size), by address and merged;
     - ``check`` raises AssertionError with a dump if the structure contradicts itself;
     - ``fail_nth(n)`` makes the n-th following ``alloc`` (1 = the next) raise `NoMemory`, once.
+
+    One that derives from `swiommu.undo.Undoable` is tried in place; another one is copied for it, at the cost of all
+    that it holds (`swiommu.undo.part_to_undo`).
     """
 
     name: str
@@ -87,63 +88,29 @@ class FailSwitch:
     (False, True, False)
     """
 
-    __slots__ = ("_left",)
+    __slots__ = ("left",)
 
     def __init__(self) -> None:
-        self._left = 0
-
-    def copy(self) -> FailSwitch:
-        """A switch that will strike at the same call."""
-        other = FailSwitch()
-        other._left = self._left
-        return other
+        self.left = 0  # calls up to the one that fails, that one included; 0: none will
 
     def arm(self, n: int) -> None:
         """Let the ``n``-th call from now strike (1 = the next); `InvalidArgument` for n below 1."""
         n = as_integer(n, "n")
         if n < 1:
             raise InvalidArgument(f"call number {n} can't be made to fail: the next call is number 1", n=n)
-        self._left = n
+        self.left = n
 
     def strike(self) -> bool:
         """Count one call; True if it is the one to fail."""
-        if not self._left:
+        if not self.left:
             return False
-        self._left -= 1
-        return not self._left
+        self.left -= 1
+        return not self.left
 
     def refuse(self, size: int) -> None:
         """Count one call for ``size`` bytes and raise `NoMemory` if it is the one to fail."""
-        if self._left and self.strike():
+        if self.left and self.strike():
             raise NoMemory(f"this allocation of {size} bytes was told to fail", size=size)
-
-
-class CheapCopy:
-    """A deep copy that doesn't look at every number: who tries a request out copies the allocator for it.
-
-    For classes with slots that hold plain values, things with a ``copy`` method, and lists of either.
-
-    >>> import copy
-    >>> from swiommu.region import Tlsf
-    >>> one = Tlsf(0, 0x4000)
-    >>> other = copy.deepcopy(one)
-    >>> one.alloc(0x1000, 0x1000), one.free_space, other.free_space
-    (0, 12288, 16384)
-    """
-
-    __slots__ = ()
-    __copy__ = no_shallow_copy
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        other = memo[id(self)] = bare_copy(self)
-        names: list[str] = [name for each in type(self).__mro__ for name in vars(each).get("__slots__", ())]
-        for name in names:
-            value = getattr(self, name)
-            if isinstance(value, list):
-                setattr(other, name, [each.copy() if hasattr(each, "copy") else each for each in value])
-            elif hasattr(value, "copy"):
-                setattr(other, name, value.copy())
-        return other
 
 
 def check_request(size: int, align: int, page_size: int) -> tuple[int, int]:

@@ -7,23 +7,24 @@ only otherwise in the middle. Source: RFC v4 patch 2 (``cma-best-fit.c``), resta
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, NoMemory, NotFound
-from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
+from swiommu.locking import no_shallow_copy
+from swiommu.region.allocator import FailSwitch, check_range, check_request
 from swiommu.region.by_size import BySize, Key
 from swiommu.region.reports import Reports
 from swiommu.region.runs import FreeRuns
+from swiommu.undo import Undoable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from swiommu.undo import UndoLog
 
 __all__ = ["BestFit"]
 
 
-class BestFit(CheapCopy, Reports):
+class BestFit(Undoable, Reports):
     """Best fit over ``size`` bytes from the absolute address ``start``, exactly as published.
 
     `skipped` is the number of holes that the last `alloc` found large enough but refused for their alignment.
@@ -42,7 +43,6 @@ class BestFit(CheapCopy, Reports):
         "_by_size",
         "_fail",
         "_keys",
-        "_log",
         "_runs",
         "_sequence",
         "_starts",
@@ -51,6 +51,8 @@ class BestFit(CheapCopy, Reports):
         "skipped",
         "start",
     )
+
+    __copy__ = no_shallow_copy
 
     name = "best_fit"
 
@@ -68,7 +70,7 @@ class BestFit(CheapCopy, Reports):
         self._starts: dict[int, int] = {}
         self._sequence = 0
         self._fail = FailSwitch()
-        self._log: list[tuple[bool, Key]] | None = None  # of a dry run: holes that came (True) and went
+        self.undo_log = None
         self._insert(start, size)
 
     @property
@@ -135,9 +137,8 @@ class BestFit(CheapCopy, Reports):
         """Every hole as (start, size), by address; two holes never touch."""
         return [(self.start + place, size) for place, size in self._runs.runs()]
 
-    @contextmanager
-    def dry_run(self) -> Iterator[None]:
-        """What is taken inside and given back again leaves nothing behind, not even in the order of holes.
+    def begin_undo(self, log: UndoLog) -> tuple[Undoable, ...]:
+        """See `Undoable.begin_undo`; the order of holes comes back too.
 
         >>> fit = BestFit(0, 0x6000)
         >>> fit.reserve(0x2000, 0x1000)  # leaves two holes, of which the lower one is newer
@@ -146,19 +147,9 @@ class BestFit(CheapCopy, Reports):
         >>> hex(fit.alloc(0x1000, 0x1000))
         '0x0'
         """
-        saved = self._sequence, self.skipped, self._fail.copy(), self._log
-        log: list[tuple[bool, Key]] = []
-        self._log = log
-        try:
-            yield
-        finally:
-            self._log = None
-            for came, key in reversed(log):
-                if came:
-                    self._remove(key[2])
-                else:
-                    self._put(key)
-            self._sequence, self.skipped, self._fail, self._log = saved
+        log.save(self, "_sequence", "skipped")
+        log.save(self._fail, "left")
+        return (self._runs,)
 
     def fail_nth(self, n: int) -> None:
         """Make the ``n``-th following `alloc` (1 = the next) raise `NoMemory`, once."""
@@ -206,16 +197,16 @@ class BestFit(CheapCopy, Reports):
         self._keys[start] = key
         self._starts[start + size] = start
         self._by_size.add(key)
-        if self._log is not None:
-            self._log.append((True, key))
+        if self.undo_log is not None:
+            self.undo_log.note(self._remove, start)
 
     def _remove(self, start: int) -> int:
         """Forget a hole and answer one past its end."""
         key = self._keys.pop(start)
         self._by_size.remove(key)
         del self._starts[start + key[0]]
-        if self._log is not None:
-            self._log.append((False, key))
+        if self.undo_log is not None:
+            self.undo_log.note(self._put, key)
         return start + key[0]
 
     def _no_hole(self, size: int, align: int) -> str:

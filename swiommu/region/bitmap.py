@@ -10,17 +10,18 @@ from __future__ import annotations
 import copy
 import errno
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
 
 from swiommu.address import as_integer, as_integers
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotFound, OutOfRange, SwiommuError
+from swiommu.locking import no_shallow_copy
 from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
-from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
+from swiommu.region.allocator import FailSwitch, check_range, check_request
 from swiommu.region.reports import Reports
 from swiommu.region.runs import FreeRuns
+from swiommu.undo import Undoable, UndoLog
 
 __all__ = ["Bitmap", "Migrate"]
 
@@ -31,7 +32,7 @@ Migrate: TypeAlias = Callable[[int, int], int]
 _MIGRATION_ERRNO = {0: 0, 1: errno.EBUSY, 2: errno.ENOMEM}
 
 
-class Bitmap(CheapCopy, Reports):
+class Bitmap(Undoable, Reports):
     """One contiguous area of ``size`` bytes from the absolute address ``start``, as mainline CMA serves it.
 
     Addresses are in bytes in the `Allocator` methods and in pages (pfn, count, alignment *orders*) in `alloc_pages`
@@ -62,6 +63,8 @@ class Bitmap(CheapCopy, Reports):
         "size",
         "start",
     )
+
+    __copy__ = no_shallow_copy
 
     name = "bitmap"
 
@@ -96,6 +99,7 @@ class Bitmap(CheapCopy, Reports):
         self._busy: dict[int, int] = {}
         self._busy_pfns: list[int] = []
         self._fail = FailSwitch()
+        self.undo_log = None
 
     # -- the kernel's calls, in pages ---------------------------------------------------------------------------
 
@@ -203,21 +207,15 @@ class Bitmap(CheapCopy, Reports):
             pfn, count, state = as_integers(pfn=pfn, count=count, state=state)
         if state not in _MIGRATION_ERRNO:
             raise InvalidArgument(f"state {state} is none of 0 (normal), 1 (busy), 2 (fails)", state=state)
-        for page in range(pfn, pfn + count):
-            if state:
-                self._busy[page] = state
-            else:
-                self._busy.pop(page, None)
-        self._busy_pfns = sorted(self._busy)
+        if self.undo_log is not None:
+            self.undo_log.note(self._mark_busy, {page: self._busy.get(page, 0) for page in range(pfn, pfn + count)})
+        self._mark_busy(dict.fromkeys(range(pfn, pfn + count), state))
 
-    @contextmanager
-    def dry_run(self) -> Iterator[None]:
-        """What is taken inside and given back again leaves nothing behind, in `retries` and `fail_nth` neither."""
-        saved = self.retries, self._fail.copy()
-        try:
-            yield
-        finally:
-            self.retries, self._fail = saved
+    def begin_undo(self, log: UndoLog) -> tuple[Undoable, ...]:
+        """See `Undoable.begin_undo`; `retries` and `fail_nth` come back too."""
+        log.save(self, "available", "retries")
+        log.save(self._fail, "left")
+        return (self._runs,)
 
     def copy(self) -> Bitmap:
         """The same area, of its own."""
@@ -329,6 +327,14 @@ class Bitmap(CheapCopy, Reports):
         )
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _mark_busy(self, states: dict[int, int]) -> None:
+        for page, state in states.items():
+            if state:
+                self._busy[page] = state
+            else:
+                self._busy.pop(page, None)
+        self._busy_pfns = sorted(self._busy)
 
     @property
     def _bit_size(self) -> int:

@@ -12,23 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotFound
+from swiommu.locking import no_shallow_copy
 from swiommu.profile import profile_of
-from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
+from swiommu.region.allocator import FailSwitch, check_range, check_request
 from swiommu.region.bitmap import Bitmap
 from swiommu.region.reports import Reports
+from swiommu.undo import Undoable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from swiommu.region.allocator import Allocator
     from swiommu.region.bitmap import Migrate
+    from swiommu.undo import UndoLog
 
 __all__ = ["BitmapRanges", "make_bitmap"]
 
 _MOST_RANGES = 8
 
 
-class BitmapRanges(CheapCopy, Reports):
+class BitmapRanges(Undoable, Reports):
     """An area of several ``ranges`` within ``size`` bytes from ``start``; what lies between them is never handed out.
 
     ``ranges`` are (start, size) in bytes, ascending, at most 8, none touching the next; they behave as from 6.15 on
@@ -42,7 +45,19 @@ class BitmapRanges(CheapCopy, Reports):
     (8, 0, 'range 0: range 1: +4@4=> 4 free of 11 total pages')
     """
 
-    __slots__ = ("_fail", "available", "count", "order_per_bit", "page_size", "parts", "retries", "size", "start")
+    __slots__ = (
+        "_fail",
+        "available",
+        "count",
+        "order_per_bit",
+        "page_size",
+        "parts",
+        "retries",
+        "size",
+        "start",
+    )
+
+    __copy__ = no_shallow_copy
 
     name = "bitmap"
     profile = profile_of((6, 15))
@@ -77,6 +92,7 @@ class BitmapRanges(CheapCopy, Reports):
         self.count = sum(part.count for part in self.parts)
         self.available = self.count
         self._fail = FailSwitch()
+        self.undo_log = None
 
     def alloc_pages(self, count: int, align_order: int, *, migrate: Migrate | None = None) -> int:
         """Take ``count`` pages at a pfn that is a multiple of ``2**align_order`` and return the first pfn.
@@ -191,6 +207,12 @@ class BitmapRanges(CheapCopy, Reports):
     def holes(self) -> list[tuple[int, int]]:
         """Every free range as (start, size) in bytes, by address; those of two ranges never touch."""
         return list(self._holes())
+
+    def begin_undo(self, log: UndoLog) -> list[Bitmap]:
+        """See `Undoable.begin_undo`."""
+        log.save(self, "available", "retries")
+        log.save(self._fail, "left")
+        return self.parts
 
     def fail_nth(self, n: int) -> None:
         """Make the ``n``-th following `alloc` or `alloc_pages` (1 = the next) raise `NoMemory`, once."""

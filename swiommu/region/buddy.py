@@ -7,17 +7,24 @@ inside its blocks. Source: Knowlton 1965; Knuth, "The Art of Computer Programmin
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from swiommu.address import as_integer, as_integers
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotFound
+from swiommu.locking import no_shallow_copy
 from swiommu.memory.blocks import FreeBlocks
-from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
+from swiommu.region.allocator import FailSwitch, check_range, check_request
 from swiommu.region.reports import Reports
 from swiommu.region.taken import Taken
+from swiommu.undo import Undoable
+
+if TYPE_CHECKING:
+    from swiommu.undo import UndoLog
 
 __all__ = ["Buddy"]
 
 
-class Buddy(CheapCopy, Reports):
+class Buddy(Undoable, Reports):
     """A buddy system over ``size`` bytes from the absolute address ``start``; blocks are aligned in that space.
 
     Served is the smallest free block that is large enough, of these the lowest. An alignment beyond the size wants a
@@ -48,6 +55,8 @@ class Buddy(CheapCopy, Reports):
         "start",
     )
 
+    __copy__ = no_shallow_copy
+
     name = "buddy"
 
     def __init__(self, start: int, size: int, *, page_size: int = 4096, max_order: int | None = None) -> None:
@@ -70,6 +79,7 @@ class Buddy(CheapCopy, Reports):
         self.free_space = size
         self._taken = Taken(page_size)
         self._fail = FailSwitch()
+        self.undo_log = None
 
     @property
     def padding(self) -> int:
@@ -136,6 +146,12 @@ class Buddy(CheapCopy, Reports):
     def holes(self) -> list[tuple[int, int]]:
         """Every free range as (start, size), by address, merged: where two blocks touch they are one hole."""
         return [(pfn << self._shift, count << self._shift) for pfn, count in self._blocks.runs()]
+
+    def begin_undo(self, log: UndoLog) -> tuple[Undoable, ...]:
+        """See `Undoable.begin_undo`."""
+        log.save(self, "free_space")
+        log.save(self._fail, "left")
+        return self._blocks, self._taken
 
     def fail_nth(self, n: int) -> None:
         """Make the ``n``-th following `alloc` (1 = the next) raise `NoMemory`, once."""

@@ -6,16 +6,23 @@ byte and nothing is padded.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, NoMemory, NotFound
-from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
+from swiommu.locking import no_shallow_copy
+from swiommu.region.allocator import FailSwitch, check_range, check_request
 from swiommu.region.reports import Reports
 from swiommu.region.runs import FreeRuns
+from swiommu.undo import Undoable
+
+if TYPE_CHECKING:
+    from swiommu.undo import UndoLog
 
 __all__ = ["FirstFit"]
 
 
-class FirstFit(CheapCopy, Reports):
+class FirstFit(Undoable, Reports):
     """First fit by address over ``size`` bytes from the absolute address ``start``.
 
     Raises `InvalidArgument` for an empty range or a page size that is not a power of two. Neither ``start`` nor
@@ -31,6 +38,8 @@ class FirstFit(CheapCopy, Reports):
 
     __slots__ = ("_fail", "_runs", "page_size", "size", "start")
 
+    __copy__ = no_shallow_copy
+
     name = "first_fit"
 
     def __init__(self, start: int, size: int, *, page_size: int = 4096) -> None:
@@ -40,6 +49,7 @@ class FirstFit(CheapCopy, Reports):
         self.page_size = page_size
         self._runs = FreeRuns(size)
         self._fail = FailSwitch()
+        self.undo_log = None
 
     @property
     def free_space(self) -> int:
@@ -91,6 +101,11 @@ class FirstFit(CheapCopy, Reports):
     def holes(self) -> list[tuple[int, int]]:
         """Every hole as (start, size), by address; two holes never touch."""
         return [(self.start + place, size) for place, size in self._runs.runs()]
+
+    def begin_undo(self, log: UndoLog) -> tuple[Undoable, ...]:
+        """See `Undoable.begin_undo`."""
+        log.save(self._fail, "left")
+        return (self._runs,)
 
     def fail_nth(self, n: int) -> None:
         """Make the ``n``-th following `alloc` (1 = the next) raise `NoMemory`, once."""

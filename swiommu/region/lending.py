@@ -7,11 +7,9 @@ alone, which nobody refers to: taking back costs no copy and can't fail. Counts 
 
 from __future__ import annotations
 
-import copy
 import errno
 import re
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import attrs
 
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from swiommu.profile import Profile
+    from swiommu.undo import Undoable, UndoLog
 
 __all__ = ["Lending", "LendingAccount", "Returns", "Tenants"]
 
@@ -97,7 +96,7 @@ class Lending(Bitmap):
     Returns(moved=19, dropped=0, in_vain=3, busy=1, asked=2)
     """
 
-    __slots__ = ("_frames", "_log", "_numbers", "_standing", "_tenants", "before_try", "lock", "returns")
+    __slots__ = ("_frames", "_numbers", "_standing", "_tenants", "before_try", "lock", "returns")
 
     name = "lending"
 
@@ -121,15 +120,8 @@ class Lending(Bitmap):
         self._tenants = tenants
         self._frames = bytearray(standing) or bytearray(self.count)
         self._numbers = [self._frames.count(state) for state in FrameState]  # of frames, by state
-        self._log: list[tuple[int, bytearray]] | None = None  # of a dry run: what frames were in before
         self.before_try: Callable[[int], None] | None = None
         self.returns = Returns()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        other = super().__deepcopy__(memo)
-        # A copy must not move the pages of the original.
-        other._tenants = copy.deepcopy(self._tenants, memo)  # noqa: SLF001 - of its own class
-        return other
 
     # -- lending -----------------------------------------------------------------------------------------------------
 
@@ -269,23 +261,12 @@ class Lending(Bitmap):
             raise Busy(f"{size} bytes at {start:#x} can't be taken back: errno {code}", start=start, size=size)
         self._mark(pfn, count, FrameState.TAKEN)
 
-    @contextmanager
-    def dry_run(self) -> Iterator[None]:
-        """See `Bitmap.dry_run`; `NotSupported` with tenants, who can't be moved back."""
+    def begin_undo(self, log: UndoLog) -> tuple[Undoable, ...]:
+        """See `Undoable.begin_undo`; `NotSupported` with tenants, who can't be moved back."""
         if self._tenants is not None:
             raise NotSupported(f"{self!r} has tenants, which a dry run would move")
-        with self.lock:
-            returns, outer = self.returns, self._log
-            log: list[tuple[int, bytearray]] = []
-            self._log = log
-            try:
-                with super().dry_run():
-                    yield
-            finally:
-                self._log = None
-                for low, states in reversed(log):
-                    self._write(low, states)
-                self.returns, self._log = returns, outer
+        log.save(self, "returns")
+        return super().begin_undo(log)
 
     @locked
     def check(self) -> None:
@@ -370,8 +351,8 @@ class Lending(Bitmap):
         """The one way to change what frames are in."""
         high, numbers = low + len(states), self._numbers
         before = self._frames[low:high]
-        if self._log is not None:
-            self._log.append((low, before))
+        if self.undo_log is not None:
+            self.undo_log.note(self._write, low, before)
         if len(states) == 1:  # a pin: there are many for each request
             numbers[before[0]] -= 1
             numbers[states[0]] += 1
@@ -408,8 +389,8 @@ class Lending(Bitmap):
         self._write(position, bytes((becomes,)))
 
     def _restate_many(self, pfns: Iterable[int], was: int, becomes: int) -> list[int]:
-        frames, base, last, log = self._frames, self.base_pfn, self.count - 1, self._log
-        before, after, changed = bytearray((was,)), int(becomes), list[int]()
+        frames, base, last, log = self._frames, self.base_pfn, self.count - 1, self.undo_log
+        after, changed = int(becomes), list[int]()
         try:
             for pfn in pfns:
                 at = pfn - base
@@ -422,9 +403,10 @@ class Lending(Bitmap):
             raise
         self._numbers[was] -= len(changed)
         self._numbers[after] += len(changed)
-        if log is not None:
-            log += [(at, before) for at in changed]
-        return [at + base for at in changed]
+        pfns = [at + base for at in changed]
+        if log is not None and pfns:
+            log.note(self._restate_many, pfns, becomes, was)
+        return pfns
 
     def _span(self, pfn: int, count: int) -> tuple[int, int]:
         if count < 1 or pfn < self.base_pfn or pfn + count > self.base_pfn + self.count:

@@ -6,8 +6,6 @@ The rules for sizes, alignments and accounting are those of RFC v4 sections 10 a
 
 from __future__ import annotations
 
-import copy
-from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
@@ -37,9 +35,10 @@ from swiommu.locking import Lock, locked, no_shallow_copy
 from swiommu.region.allocator import Allocator, make_allocator
 from swiommu.region.picture import area_svg
 from swiommu.region.reports import Shortage, Statistics, explain_failure, statistics
+from swiommu.undo import Undoable, part_to_undo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from swiommu.undo import UndoLog
 
 __all__ = ["Chunk", "Region"]
 
@@ -83,7 +82,7 @@ class Chunk(Generic[A]):
         return f"Chunk({self.start.space.name}:{self.start.value:#x}+{self.size:#x})"
 
 
-class Region(Generic[A]):
+class Region(Undoable, Generic[A]):
     """``size`` bytes from ``start``, handed out in page-rounded chunks by an allocator.
 
     ``allocator`` is a registered name (``options`` such as ``page_size`` or ``order_per_bit`` go to it) or an instance
@@ -144,6 +143,7 @@ class Region(Generic[A]):
         self.lock = Lock()
         self._chunks: dict[int, Chunk[A]] = {}
         self._starts = SortedList()
+        self.undo_log = None
 
     @property
     def space(self) -> Space:
@@ -231,28 +231,18 @@ class Region(Generic[A]):
         self.allocator.reserve(place, size)
         return self._remember(Chunk(start, size, self))
 
-    @contextmanager
-    def dry_run(self) -> Iterator[None]:
-        """What is allocated inside and freed again leaves nothing behind, not even in the order of holes.
-
-        It costs what is done inside; an allocator without a ``dry_run`` of its own is copied for it.
+    def begin_undo(self, log: UndoLog) -> tuple[Undoable, ...]:
+        """See `Undoable.begin_undo`; the order in which an allocator tries its holes comes back too.
 
         >>> from swiommu.address import PhysSpace
         >>> region = Region(PhysSpace("ram").at(0x4000_0000), 1 << 20)
         >>> with region.dry_run():
-        ...     region.free(region.alloc(0x3000))
-        >>> region.allocator.check()
+        ...     chunk = region.alloc(0x3000)
+        >>> chunk, region.users
+        (Chunk(ram:0x40000000+0x3000), 0)
         """
-        with self.lock:
-            allocator = self.allocator
-            undo = getattr(allocator, "dry_run", None)
-            if undo is None:
-                self.allocator = copy.deepcopy(allocator)
-            try:
-                with nullcontext() if undo is None else undo():
-                    yield
-            finally:
-                self.allocator = allocator
+        log.save(self, "free_space")
+        return part_to_undo(self, "allocator", log)
 
     @locked
     def chunk_at(self, address: A) -> Chunk[A] | None:
@@ -342,6 +332,8 @@ class Region(Generic[A]):
         return type(self.start)(self.start.space, value)
 
     def _remember(self, chunk: Chunk[A]) -> Chunk[A]:
+        if self.undo_log is not None:
+            self.undo_log.note(self._forget, chunk)
         self._starts.add(chunk.start.value)
         self._chunks[chunk.start.value] = chunk
         self.free_space -= chunk.size
@@ -349,6 +341,8 @@ class Region(Generic[A]):
 
     def _forget(self, chunk: Chunk[A]) -> None:
         start = chunk.start.value
+        if self.undo_log is not None:
+            self.undo_log.note(self._remember, chunk)
         del self._chunks[start]
         self._starts.remove(start)
         self.free_space += chunk.size

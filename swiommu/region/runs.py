@@ -10,8 +10,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
+from swiommu.undo import Undoable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
 
 __all__ = ["FreeRuns"]
 
@@ -19,7 +22,7 @@ _BUCKET = 128
 _GROUP = 64
 
 
-class FreeRuns:
+class FreeRuns(Undoable):
     """Which of ``count`` bits are clear; all are at the start. Positions and lengths are in bits.
 
     >>> runs = FreeRuns(10)
@@ -29,7 +32,17 @@ class FreeRuns:
     7
     """
 
-    __slots__ = ("_bucket", "_firsts", "_groups", "_lengths", "_longest", "_refused", "_starts", "count", "total")
+    __slots__ = (
+        "_bucket",
+        "_firsts",
+        "_groups",
+        "_lengths",
+        "_longest",
+        "_refused",
+        "_starts",
+        "count",
+        "total",
+    )
 
     def __init__(self, count: int, *, bucket: int = _BUCKET) -> None:
         self.count = count
@@ -44,12 +57,9 @@ class FreeRuns:
         self._refused: list[dict[tuple[int, int], int]] = []
         # The longest run of each _GROUP buckets; None when buckets have come or gone since.
         self._groups: list[int] | None = None
+        self.undo_log = None
         if count:
             self._insert(0, count)
-
-    def __deepcopy__(self, memo: object) -> FreeRuns:
-        # The generic way looks at every number; histories of an area are copied often.
-        return self.copy()
 
     def copy(self) -> FreeRuns:
         """The same runs, of its own."""
@@ -60,6 +70,10 @@ class FreeRuns:
         other._firsts, other._longest = self._firsts.copy(), self._longest.copy()
         other._refused, other._groups = [{} for _ in self._refused], None
         return other
+
+    def __deepcopy__(self, memo: object) -> FreeRuns:
+        # The generic way looks at every number; histories of an area are copied often.
+        return self.copy()
 
     def find(self, need: int, *, step: int, offset: int, start: int) -> int | None:
         """The lowest clear ``b >= start`` with room for ``need`` bits and ``(b + offset) % step == 0``, if any.
@@ -90,6 +104,8 @@ class FreeRuns:
         stop = run + self._lengths[bucket][index]
         if bit + length > stop:
             return False
+        if self.undo_log is not None:
+            self.undo_log.note(self.give, bit, length)
         if run == bit and bit + length == stop:
             self._remove(bucket, index)
             return True
@@ -112,6 +128,9 @@ class FreeRuns:
         """Clear ``length`` bits from ``bit``, whether set or not, and return how many were set."""
         before = self.total
         low, high = bit, bit + length
+        if self.undo_log is not None:
+            for start, stop in self._set_parts(low, high):
+                self.undo_log.note(self.take, start, stop - start)
         while True:
             # The last run that begins at or before the end: absorb it as long as it touches the range.
             bucket, index = self._at(high)
@@ -208,6 +227,19 @@ class FreeRuns:
             groups[group] = length
         elif before == groups[group]:
             groups[group] = max(self._longest[group * _GROUP : (group + 1) * _GROUP])
+
+    def _set_parts(self, low: int, high: int) -> Iterator[tuple[int, int]]:
+        """The parts of ``low`` to ``high`` (exclusive) that are set, descending."""
+        while high > low:
+            bucket, index = self._at(high - 1)
+            if index < 0:
+                yield low, high
+                return
+            start = self._starts[bucket][index]
+            stop = min(start + self._lengths[bucket][index], high)
+            if max(stop, low) < high:
+                yield max(stop, low), high
+            high = start
 
     def _at(self, bit: int) -> tuple[int, int]:
         """Bucket and index of the last run that begins at or before ``bit`` and reaches it or ends before it.

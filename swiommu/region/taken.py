@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from swiommu.undo import Undoable
+
+if TYPE_CHECKING:
+    from swiommu.undo import UndoLog
+
 __all__ = ["Taken"]
 
 
-class Taken:
+class Taken(Undoable):
     """Ranges by start. Some are followed by padding: held with them, never asked for, given back with their last byte.
 
     Starts and sizes are multiples of ``unit``. Giving back a whole range costs one look-up; a part of one costs a
@@ -25,15 +32,18 @@ class Taken:
         self.padding = 0
         # One past the last byte that was asked for -> bytes of padding from there.
         self._paddings: dict[int, int] = {}
+        self.undo_log = None
 
-    def copy(self) -> Taken:
-        """The same ranges, of its own."""
-        other = Taken(self._unit)
-        other.ranges, other._paddings, other.padding = self.ranges.copy(), self._paddings.copy(), self.padding
-        return other
+    def begin_undo(self, log: UndoLog) -> tuple[Undoable, ...]:
+        """See `Undoable.begin_undo`."""
+        log.save(self, "padding")
+        return ()
 
     def add(self, start: int, size: int, *, padding: int = 0) -> None:
         """Note a range that was free."""
+        if self.undo_log is not None:
+            self._keep(self.ranges, start)
+            self._keep(self._paddings, start + size)
         self.ranges[start] = size
         if padding:
             self._paddings[start + size] = padding
@@ -44,7 +54,11 @@ class Taken:
 
         None, and nothing changed, if any of it is not in a range.
         """
+        if self.undo_log is not None:
+            self._keep(self._paddings, start + size)
         if self.ranges.get(start) == size:
+            if self.undo_log is not None:
+                self._keep(self.ranges, start)
             del self.ranges[start]
         elif not self._cut(start, size):
             return None
@@ -82,6 +96,8 @@ class Taken:
             end += length
         if first is None or end is None or end <= start or not covered:
             return False
+        if self.undo_log is not None:
+            self._keep(self.ranges, *covered, stop)
         for each in covered:
             del self.ranges[each]
         if first < start:
@@ -89,6 +105,11 @@ class Taken:
         if stop < end:
             self.ranges[stop] = end - stop
         return True
+
+    def _keep(self, table: dict[int, int], *keys: int) -> None:
+        """Rolling back gives these keys of a table the values that they have now."""
+        assert self.undo_log is not None, "no transaction is open"
+        self.undo_log.note(_put_back, table, [(key, table.get(key)) for key in keys])
 
     def _holder(self, start: int) -> int | None:
         """The start of the last range that begins at or before ``start``."""
@@ -100,3 +121,11 @@ class Taken:
             if place < 0:
                 return None
         return max((each for each in self.ranges if each <= start), default=None)
+
+
+def _put_back(table: dict[int, int], values: list[tuple[int, int | None]]) -> None:
+    for key, value in values:
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value

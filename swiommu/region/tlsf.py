@@ -7,16 +7,25 @@ levels are one number: a class is the size in pages written with ``1 + 4`` leadi
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotFound
-from swiommu.region.allocator import CheapCopy, FailSwitch, check_range, check_request
+from swiommu.locking import no_shallow_copy
+from swiommu.region.allocator import FailSwitch, check_range, check_request
 from swiommu.region.reports import Reports
 from swiommu.region.taken import Taken
+from swiommu.undo import Undoable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from swiommu.undo import UndoLog
 
 __all__ = ["Tlsf"]
 
 _BITS = 4  # of the second level: 16 classes for each power of two
-_SLACK = 32  # holes that may go from a class before it is packed, beside as many as it has left
+_NONE = -1  # no hole
 
 
 def _class_of(pages: int) -> int:
@@ -31,7 +40,7 @@ def _class_for(pages: int) -> int:
     return _class_of(pages + (1 << shift) - 1)
 
 
-class Tlsf(CheapCopy, Reports):
+class Tlsf(Undoable, Reports):
     """Two-level segregated fit over ``size`` bytes from the absolute address ``start``.
 
     The search rounds the request up to a class of holes that all serve, alignment included. Only when there is no
@@ -48,12 +57,11 @@ class Tlsf(CheapCopy, Reports):
     """
 
     __slots__ = (
-        "_bins",
         "_fail",
-        "_gone",
+        "_holes",
         "_map",
+        "_newest",
         "_shift",
-        "_sizes",
         "_starts",
         "_taken",
         "free_space",
@@ -61,6 +69,8 @@ class Tlsf(CheapCopy, Reports):
         "size",
         "start",
     )
+
+    __copy__ = no_shallow_copy
 
     name = "tlsf"
 
@@ -75,15 +85,15 @@ class Tlsf(CheapCopy, Reports):
         self.page_size = page_size
         self.free_space = 0
         self._shift = page_size.bit_length() - 1
-        # Holes by start and by one past their end; by class, the newest last; a bit for each class that has some.
-        self._sizes: dict[int, int] = {}
+        # Holes by start, each with its size and the next older and newer one of its class, as published: so it is put
+        # back into its place as easily as it was taken out. And by one past their end; a bit for each class with some.
+        self._holes: dict[int, list[int]] = {}
         self._starts: dict[int, int] = {}
-        self._bins: list[dict[int, None]] = [{} for _ in range(_class_of(size >> self._shift) + 1)]
+        self._newest = [_NONE] * (_class_of(size >> self._shift) + 1)
         self._map = 0
-        # By class, how many were taken out of the middle since it was last packed.
-        self._gone = [0] * len(self._bins)
         self._taken = Taken(page_size)
         self._fail = FailSwitch()
+        self.undo_log = None
         self._insert(start, size)
 
     def alloc(self, size: int, align: int) -> int:
@@ -127,7 +137,7 @@ class Tlsf(CheapCopy, Reports):
         if self._taken.remove(start, size) is None:
             raise NotFound(f"{size} bytes at {start:#x} are not allocated", start=start, size=size)
         before = self._starts.get(start)
-        if start + size in self._sizes:
+        if start + size in self._holes:
             size += self._remove(start + size)
         if before is not None:
             size += self._remove(before)
@@ -143,7 +153,7 @@ class Tlsf(CheapCopy, Reports):
             start, size = as_integers(start=start, size=size)
         hole = self._hole_of(start)
         stop = start + size
-        if hole is None or size < 1 or (start | size) % self.page_size or stop > hole + self._sizes[hole]:
+        if hole is None or size < 1 or (start | size) % self.page_size or stop > hole + self._holes[hole][0]:
             raise AddressInUse(f"{size} bytes at {start:#x} are not all free", start=start, size=size)
         end = hole + self._remove(hole)
         if stop < end:
@@ -154,7 +164,12 @@ class Tlsf(CheapCopy, Reports):
 
     def holes(self) -> list[tuple[int, int]]:
         """Every hole as (start, size), by address; two holes never touch."""
-        return sorted(self._sizes.items())
+        return sorted((start, hole[0]) for start, hole in self._holes.items())
+
+    def begin_undo(self, log: UndoLog) -> tuple[Undoable, ...]:
+        """See `Undoable.begin_undo`; the order of holes comes back too."""
+        log.save(self._fail, "left")
+        return (self._taken,)
 
     def fail_nth(self, n: int) -> None:
         """Make the ``n``-th following `alloc` (1 = the next) raise `NoMemory`, once."""
@@ -172,65 +187,98 @@ class Tlsf(CheapCopy, Reports):
             assert not (was_hole and is_hole), f"the hole at {start:#x} touches the one before: {dump}"
             last, was_hole = start + size, is_hole
         assert last == self.start + self.size, f"the last ends at {last:#x}: {dump}"
-        assert self._starts == {start + size: start for start, size in self._sizes.items()}, f"ends are wrong: {dump}"
-        binned = {start: index for index, each in enumerate(self._bins) for start in each}
-        classes = {start: _class_of(size >> self._shift) for start, size in self._sizes.items()}
-        assert binned == classes, f"classes are {binned}: {dump}"
-        assert self._map == sum(1 << index for index, each in enumerate(self._bins) if each), f"{self._map:#x}: {dump}"
-        assert self.free_space == sum(self._sizes.values()), f"free space {self.free_space}: {dump}"
+        sizes = dict(self.holes())
+        assert self._starts == {start + size: start for start, size in sizes.items()}, f"ends are wrong: {dump}"
+        linked = [(index, start) for index in range(len(self._newest)) for start in self._of_class(index)]
+        classes = sorted((_class_of(size >> self._shift), start) for start, size in sizes.items())
+        assert sorted(linked) == classes, f"classes are {linked}: {dump}"
+        assert self._map == sum({1 << index for index, _ in linked}), f"{self._map:#x}: {dump}"
+        older = {start: hole[1] for start, hole in self._holes.items() if hole[1] != _NONE}
+        newer = {hole[2]: start for start, hole in self._holes.items() if hole[2] != _NONE}
+        assert older == newer, f"links to older holes {older}, back from newer ones {newer}: {dump}"
+        assert self.free_space == sum(sizes.values()), f"free space {self.free_space}: {dump}"
 
     def __repr__(self) -> str:
-        return f"Tlsf({self.start:#x}, {self.size:#x}, free_space={self.free_space}, holes={len(self._sizes)})"
+        return f"Tlsf({self.start:#x}, {self.size:#x}, free_space={self.free_space}, holes={len(self._holes)})"
 
     def _find(self, size: int, align: int) -> int | None:
         # Every hole starts at a page, so this much always has an aligned place.
         enough = _class_for((size + align - self.page_size) >> self._shift)
         above = self._map >> enough
         if above:
-            return next(reversed(self._bins[enough + (above & -above).bit_length() - 1]))
-        for index in range(_class_of(size >> self._shift), min(enough, len(self._bins))):
-            for hole in reversed(self._bins[index]):
-                if ((hole + align - 1) & -align) + size <= hole + self._sizes[hole]:
+            return self._newest[enough + (above & -above).bit_length() - 1]
+        for index in range(_class_of(size >> self._shift), min(enough, len(self._newest))):
+            for hole in self._of_class(index):
+                if ((hole + align - 1) & -align) + size <= hole + self._holes[hole][0]:
                     return hole
         return None
 
+    def _of_class(self, index: int) -> Iterator[int]:
+        """The holes of a class, the newest first."""
+        hole = self._newest[index]
+        while hole != _NONE:
+            yield hole
+            hole = self._holes[hole][1]
+
     def _insert(self, start: int, size: int) -> None:
         index = _class_of(size >> self._shift)
-        self._sizes[start] = size
+        older = self._newest[index]
+        if older != _NONE:
+            self._holes[older][2] = start
+        self._holes[start] = [size, older, _NONE]
         self._starts[start + size] = start
-        self._bins[index][start] = None
+        self._newest[index] = start
         self._map |= 1 << index
         self.free_space += size
+        if self.undo_log is not None:
+            self.undo_log.note(self._remove, start)
 
     def _remove(self, start: int) -> int:
-        size = self._sizes.pop(start)
+        hole = self._holes.pop(start)
+        size, older, newer = hole
         del self._starts[start + size]
-        index = _class_of(size >> self._shift)
-        bin_ = self._bins[index]
-        del bin_[start]
-        self._gone[index] += 1
-        if self._gone[index] > len(bin_) + _SLACK:
-            # Looking for the newest steps over what was deleted behind it, which a dict only drops when it grows.
-            self._bins[index] = bin_ = dict.fromkeys(bin_)
-            self._gone[index] = 0
-        if not bin_:
-            self._map &= ~(1 << index)
+        if older != _NONE:
+            self._holes[older][2] = newer
+        if newer != _NONE:
+            self._holes[newer][1] = older
+        else:
+            index = _class_of(size >> self._shift)
+            self._newest[index] = older
+            if older == _NONE:
+                self._map &= ~(1 << index)
         self.free_space -= size
+        if self.undo_log is not None:
+            self.undo_log.note(self._link, start, hole)
         return size
+
+    def _link(self, start: int, hole: list[int]) -> None:
+        """Undo a `_remove`: the holes beside it are what they were then."""
+        size, older, newer = hole
+        self._holes[start] = hole
+        self._starts[start + size] = start
+        if older != _NONE:
+            self._holes[older][2] = start
+        if newer != _NONE:
+            self._holes[newer][1] = start
+        else:
+            index = _class_of(size >> self._shift)
+            self._newest[index] = start
+            self._map |= 1 << index
+        self.free_space += size
 
     def _hole_of(self, start: int) -> int | None:
         """The last hole that begins at or before ``start``."""
         place = start
-        for _ in range(len(self._sizes)):
-            if place in self._sizes:
+        for _ in range(len(self._holes)):
+            if place in self._holes:
                 return place
             place -= self.page_size
             if place < self.start:
                 return None
-        return max((hole for hole in self._sizes if hole <= start), default=None)
+        return max((hole for hole in self._holes if hole <= start), default=None)
 
     def _no_hole(self, size: int, align: int) -> str:
         return (
             f"no hole for {size} bytes aligned to {align}: {self.free_space} bytes are free in "
-            f"{len(self._sizes)} holes, the largest of {max(self._sizes.values(), default=0)}"
+            f"{len(self._holes)} holes, the largest of {max((hole[0] for hole in self._holes.values()), default=0)}"
         )

@@ -110,7 +110,7 @@ class _World:
 
     def fork(self) -> _World:
         other = copy.copy(self)
-        other.area = copy.deepcopy(self.area)
+        other.area = self.area.copy()  # both histories go on, so that neither is undone
         other.calls = {context: attrs.evolve(call) for context, call in self.calls.items()}
         other.tally = self.tally.copy()
         return other

@@ -1,13 +1,16 @@
 """A region that was tried serves what follows as one that was not."""
 
+import copy
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swiommu.address import PhysSpace
-from swiommu.errors import NotSupported, SwiommuError
+from swiommu.errors import NoMemory, NotSupported, SwiommuError
 from swiommu.memory import Frames, FrameState, SparseRam
-from swiommu.region import Bitmap, Lending, LentPages, Region
+from swiommu.region import BestFit, Bitmap, Lending, LentPages, Region
+from swiommu.undo import Undoable
 
 PAGE = 4096
 PAGES = 64
@@ -61,15 +64,65 @@ def test_what_follows_is_as_if_nothing_had_been_tried(name, before, tried, after
     for step in before:
         act(other, others, step)
     with region.dry_run():
-        new = []
+        inside = live.copy()
         for step in tried:
-            act(region, new, step)
-        for chunk in new:
-            region.free(chunk)
+            act(region, inside, step)
     region.check()
     assert getattr(region.allocator, "returns", None) == getattr(other.allocator, "returns", None)
     for step in after:
         assert act(region, live, step) == act(other, others, step)
+
+
+class Foreign:
+    """An allocator of somebody else's: no more than the protocol asks for."""
+
+    name = "foreign"
+
+    def __init__(self, start, size):
+        self.inner, self.start, self.size, self.page_size = BestFit(start, size), start, size, PAGE
+
+    def __getattr__(self, name):
+        if name in {"inner", "undo_log", "__deepcopy__", "__setstate__"}:
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+
+class Joining(Foreign, Undoable):
+    """The same, which says how it takes part."""
+
+    undo_log = None
+
+    def begin_undo(self, log):
+        log.note(self.__setattr__, "inner", copy.deepcopy(self.inner))
+        return ()
+
+
+@pytest.mark.parametrize("kind", [Foreign, Joining])
+def test_an_allocator_of_somebody_else(kind):
+    start = SPACE.at(PAGES * PAGE)
+    allocator = kind(start.value, PAGES * PAGE)
+    region = Region(start, PAGES * PAGE, allocator=allocator)
+    kept = region.reserve(start + PAGE, PAGE)
+    with region.dry_run():
+        region.alloc(5 * PAGE)
+        region.free(kept)
+        assert (region.allocator is allocator) == (kind is Joining)
+    region.check()
+    assert (region.chunks(), region.allocator) == ([kept], allocator)
+
+    def refused():
+        with region.transaction():
+            region.alloc(3 * PAGE)
+            region.alloc(PAGES * PAGE)
+
+    with pytest.raises(NoMemory):
+        refused()
+    assert region.chunks() == [kept]
+    with region.transaction():
+        chunk = region.alloc(3 * PAGE)
+    region.check()
+    assert region.chunks() == [kept, chunk]
+    assert (region.allocator is allocator) == (kind is Joining)
 
 
 def test_tenants_are_not_moved_for_a_trial():

@@ -220,7 +220,7 @@ def played(name, live, sizes, memory):
 # Holes of one size, the next to be used first: what decides beside the layout.
 MEMORY = {
     "best_fit": lambda each: tuple(start for *_, start in each._by_size),
-    "tlsf": lambda each: tuple(tuple(holes) for holes in each._bins if holes),
+    "tlsf": lambda each: tuple(tuple(each._of_class(index)) for index in range(len(each._newest))),
 }
 REMEMBERING = [
     (name, sizes, live, BEST_FIT[sizes][live])

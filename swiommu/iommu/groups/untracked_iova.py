@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from swiommu.errors import NotSupported
 from swiommu.iommu.iova import LinuxIova
+from swiommu.undo import Undoable, part_to_undo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from swiommu.iommu.iova import IovaPolicy
+    from swiommu.undo import UndoLog
 
 __all__ = ["UntrackedIova"]
 
 
-class UntrackedIova:
+class UntrackedIova(Undoable):
     """``inner`` chooses addresses and keeps what it chose; nobody asks it about addresses that others chose.
 
     So ``iommu_map`` over a range that the DMA API gave out is refused by the page table or by nobody, as in Linux.
@@ -32,6 +31,7 @@ class UntrackedIova:
         self.inner = inner
         self._cpu = 0
         self._given: dict[int, int] = {}
+        self.undo_log = None
 
     @property
     def cpu(self) -> int:
@@ -50,11 +50,15 @@ class UntrackedIova:
             raise NotSupported(f"nobody chooses {size} bus bytes in an unmanaged domain: its owner maps where he likes")
         iova = self.inner.alloc(size, limit_inclusive, align)
         self._given[iova] = size
+        if self.undo_log is not None:
+            self.undo_log.note(self._given.__delitem__, iova)
         return iova
 
     def free(self, iova: int, size: int) -> None:
         """What `alloc` gave goes back; of other addresses nothing is known."""
         if self.inner is not None and self._given.get(iova) == size:
+            if self.undo_log is not None:
+                self.undo_log.note(self._given.__setitem__, iova, size)
             del self._given[iova]
             self.inner.free(iova, size)
 
@@ -76,15 +80,10 @@ class UntrackedIova:
         if self.inner is not None:
             self.inner.advance(now_ns)
 
-    @contextmanager
-    def dry_run(self) -> Iterator[None]:
-        """See `IovaPolicy.dry_run`."""
-        cpu = self._cpu
-        try:
-            with nullcontext() if self.inner is None else self.inner.dry_run():
-                yield
-        finally:
-            self._cpu = cpu
+    def begin_undo(self, log: UndoLog) -> tuple[Undoable, ...]:
+        """See `Undoable.begin_undo`."""
+        log.save(self, "_cpu")
+        return part_to_undo(self, "inner", log)
 
     def check(self) -> None:
         """See `IovaPolicy.check`."""

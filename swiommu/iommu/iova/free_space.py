@@ -6,13 +6,16 @@ import copy
 from bisect import bisect_left, bisect_right, insort
 from typing import TYPE_CHECKING, Self
 
+from swiommu.undo import Undoable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
 
 __all__ = ["FreeSpace"]
 
 
-class FreeSpace:
+class FreeSpace(Undoable):
     """The free parts of ``start`` to ``stop`` (exclusive), all of it at first; plain numbers of any unit.
 
     Runs stand in classes by length (powers of two): a search asks each class that can serve it for its highest run.
@@ -30,6 +33,7 @@ class FreeSpace:
         self._starts: list[int] = []
         self._stops: dict[int, int] = {}
         self._by_class: list[list[int]] = [[] for _ in range((stop - start).bit_length() + 1)]
+        self.undo_log = None
         self._insert(start, stop)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -72,6 +76,8 @@ class FreeSpace:
         stop = self._stops[start]
         if stop < high:
             return False
+        if self.undo_log is not None:
+            self.undo_log.note(self.give, low, high)
         if start < low:
             self._resize(start, low)
         else:
@@ -87,6 +93,8 @@ class FreeSpace:
         before = stops[starts[index - 1]] if index else -1
         if before > low or (index < len(starts) and starts[index] < high):
             return False
+        if self.undo_log is not None:
+            self.undo_log.note(self.take, low, high)
         stop = high
         if high in stops:
             stop = stops[high]
@@ -100,6 +108,7 @@ class FreeSpace:
     def copy(self) -> Self:
         """A space of its own with the same runs."""
         twin = copy.copy(self)
+        twin.undo_log = None
         twin._starts, twin._stops = self._starts.copy(), self._stops.copy()  # noqa: SLF001 - a copy of ourselves
         twin._by_class = [starts.copy() for starts in self._by_class]  # noqa: SLF001 - same
         return twin

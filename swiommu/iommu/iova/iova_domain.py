@@ -12,8 +12,6 @@ downwards, because new ranges then go to its end, and the holes between them are
 from __future__ import annotations
 
 from bisect import bisect_left
-from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 import attrs
@@ -24,9 +22,12 @@ from swiommu.iommu.iova.free_space import FreeSpace
 from swiommu.iommu.iova.rcache import IovaRcache
 from swiommu.locking import bare_copy, no_shallow_copy
 from swiommu.profile import DEFAULT_PROFILE, Profile, profile_of
+from swiommu.undo import Undoable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable
+
+    from swiommu.undo import UndoLog
 
 __all__ = ["IOVA_ANCHOR", "IovaDomain", "IovaStats"]
 
@@ -48,7 +49,7 @@ class IovaStats:
     flushed: int = 0
 
 
-class IovaDomain:
+class IovaDomain(Undoable):
     """Bus addresses in units of ``granule`` bytes, none below ``start_pfn``, asked for by ``cpus`` CPUs.
 
     ``profile``: the kernel whose magazines these are.
@@ -102,7 +103,7 @@ class IovaDomain:
         self._cached: set[int] = set()
         self._depot_due: list[int | None] = [None] * self.RANGE_CACHE_MAX_SIZE
         self._countdown = 0
-        self._undo: list[Callable[[], object]] | None = None  # what `dry_run` has to do at its end, last first
+        self.undo_log = None
 
     # -- the fast way: caches first
 
@@ -118,7 +119,6 @@ class IovaDomain:
         order = (size - 1).bit_length()
         size = self.rounded(size)
         if order < self.RANGE_CACHE_MAX_SIZE:
-            self._keep_cache(order)
             # The kernel computes this bound without a sign; a limit below the size finds nothing here instead.
             pfn = self._rcaches[order].get(cpu, limit_pfn + 1 - size)
             if pfn:
@@ -149,17 +149,14 @@ class IovaDomain:
             self._remove(lo)
             return
         self._cached.add(pfn)
-        if self._undo is not None:
-            self._undo.append(partial(self._cached.remove, pfn))
-        self._keep_cache(order)
+        if self.undo_log is not None:
+            self.undo_log.note(self._cached.remove, pfn)
         if self._rcaches[order].insert(cpu, pfn) and self._depot_due[order] is None:
             self._depot_due[order] = self.now + self.DEPOT_DELAY_NS
 
     def flush_rcaches(self) -> None:
         """Give everything that the caches hold back to the tree, CPU by CPU, then the depots."""
         self.stats.flushed += 1
-        for order in range(self.RANGE_CACHE_MAX_SIZE):
-            self._keep_cache(order)
         for cpu in range(self.cpus):
             for rcache in self._rcaches:
                 self._free_pfns(rcache.flush_cpu(cpu))
@@ -175,7 +172,6 @@ class IovaDomain:
             while (due := self._depot_due[order]) is not None and due <= now_ns:
                 self._depot_due[order] = None
                 if len(rcache.depot) > self.cpus:
-                    self._keep_cache(order)
                     self._free_pfns(rcache.flush_depot(len(rcache.depot) - 1))
                     self._depot_due[order] = due + self.DEPOT_DELAY_NS
         self.now = max(self.now, now_ns)
@@ -234,15 +230,15 @@ class IovaDomain:
             _cached=self._cached.copy(),
             _rcaches=[rcache.copy() for rcache in self._rcaches],
             _depot_due=self._depot_due.copy(),
+            undo_log=None,
         )
         return twin
 
     def __deepcopy__(self, memo: object) -> Self:
         return self.copy()
 
-    @contextmanager
-    def dry_run(self) -> Iterator[None]:
-        """What is done inside is undone at the end, change by change, so that it costs no more than that.
+    def begin_undo(self, log: UndoLog) -> list[IovaRcache]:
+        """See `Undoable.begin_undo`; caches, cursors, `stats` and the clock come back too.
 
         >>> domain = IovaDomain()
         >>> with domain.dry_run():
@@ -251,18 +247,10 @@ class IovaDomain:
         >>> domain.ranges(), domain.stats.slow
         ([], 0)
         """
-        names = ("cached32_node", "cached_node", "max32_alloc_size", "now", "stats", "_countdown", "_undo")
-        saved = {name: getattr(self, name) for name in names}
-        due = self._depot_due.copy()
-        self.stats, self._undo = attrs.evolve(self.stats), []
-        try:
-            yield
-        finally:
-            undo, self._undo = self._undo, None
-            for step in reversed(undo):
-                step()
-            vars(self).update(saved)
-            self._depot_due = due
+        log.save(self, "_countdown", "cached32_node", "cached_node", "max32_alloc_size", "now")
+        log.save(self.stats, "failed", "flushed", "hits", "slow", "visited")
+        log.note(self._depot_due.__setitem__, slice(None), self._depot_due.copy())
+        return self._rcaches
 
     def decides_like(self, other: IovaDomain) -> bool:
         """Whether the two will answer every call alike from here on."""
@@ -359,8 +347,8 @@ class IovaDomain:
         self._keys.insert(bisect_left(self._keys, -lo), -lo)
         self._hi[lo] = hi
         self._space.take(lo, hi + 1)
-        if self._undo is not None:
-            self._undo.append(partial(self._remove, lo))
+        if self.undo_log is not None:
+            self.undo_log.note(self._remove, lo)
 
     def _remove(self, lo: int) -> None:
         """``remove_iova``: the cursors step up to the next range if the freed one lay at or above them."""
@@ -369,8 +357,8 @@ class IovaDomain:
         above, hi = -keys[index - 1], self._hi.pop(lo)
         del keys[index]
         self._space.give(lo, hi + 1)
-        if self._undo is not None:
-            self._undo.append(partial(self._insert, lo, hi))
+        if self.undo_log is not None:
+            self.undo_log.note(self._insert, lo, hi)
         if lo == self.cached32_node or (hi < self.dma_32bit_pfn and lo >= self.cached32_node):
             self.cached32_node = above
         if lo < self.dma_32bit_pfn:
@@ -383,8 +371,8 @@ class IovaDomain:
         self._keys[index] = -to
         self._hi[to] = self._hi.pop(lo)
         self._space.take(to, lo)
-        if self._undo is not None:
-            self._undo.append(partial(self._shrink_up, to, lo))
+        if self.undo_log is not None:
+            self.undo_log.note(self._shrink_up, to, lo)
         if self.cached32_node == lo:
             self.cached32_node = to
         if self.cached_node == lo:
@@ -398,13 +386,8 @@ class IovaDomain:
 
     def _uncache(self, pfn: int) -> None:
         self._cached.remove(pfn)
-        if self._undo is not None:
-            self._undo.append(partial(self._cached.add, pfn))
-
-    def _keep_cache(self, order: int) -> None:
-        """In a dry run, put this cache back at its end as it is now."""
-        if self._undo is not None:
-            self._undo.append(partial(self._rcaches.__setitem__, order, self._rcaches[order].copy()))
+        if self.undo_log is not None:
+            self.undo_log.note(self._cached.add, pfn)
 
     def _free_pfns(self, pfns: Iterable[int]) -> None:
         for pfn in pfns:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, InvalidArgument, NoSpace, NotFound
 from swiommu.iommu.iova.iova_domain import IovaDomain
 from swiommu.iommu.iova.policy import CheckedRequests
-from swiommu.locking import bare_copy, no_shallow_copy
+from swiommu.locking import no_shallow_copy
 from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from swiommu.undo import Undoable, UndoLog
 
 __all__ = ["LinuxIova"]
 
@@ -65,7 +63,7 @@ class LinuxIova(CheckedRequests):
         self.cpu = 0
         self.device = ""
         self._shift = self.granule.bit_length() - 1
-        self._full: dict[str, None] = {}  # in the order in which they came, so that a dry run can take back the last
+        self._full: set[str] = set()
         self._given: dict[int, int] = {}
         self._padded: dict[int, int] = {}
         self._taken = RangeSet()
@@ -89,9 +87,9 @@ class LinuxIova(CheckedRequests):
         if step > 1 << (pages - 1).bit_length():
             pages = step  # the allocator aligns to the size only
         pfn = self._alloc(pages, limit_inclusive)
-        self._given[pfn] = asked
-        if pages != asked:
-            self._padded[pfn] = pages
+        self._remember(pfn, asked, pages)
+        if self.undo_log is not None:
+            self.undo_log.note(self._forget, pfn)
         return pfn << self._shift
 
     def free(self, iova: int, size: int) -> None:
@@ -102,8 +100,11 @@ class LinuxIova(CheckedRequests):
         iova, pages = self._pages(iova, size)
         pfn = iova >> self._shift
         if self._given.get(pfn) == pages:
-            del self._given[pfn]
-            self.allocator.free_iova_fast(pfn, self._padded.pop(pfn, pages), cpu=self.cpu)
+            padded = self._padded.get(pfn, pages)
+            if self.undo_log is not None:
+                self.undo_log.note(self._remember, pfn, pages, padded)
+            self._forget(pfn)
+            self.allocator.free_iova_fast(pfn, padded, cpu=self.cpu)
             return
         if any(self._taken.gaps(pfn, pfn + pages)):
             raise NotFound(f"{size:#x} bus bytes at {iova:#x} are not all taken", iova=iova, size=size)
@@ -113,7 +114,10 @@ class LinuxIova(CheckedRequests):
                 self.allocator.reserve_iova(lo, pfn - 1)
             if pfn + pages <= hi:
                 self.allocator.reserve_iova(pfn + pages, hi)
+        held = self._whole_ranges(pfn, pfn + pages) if self.undo_log is not None else []
         self._taken.cut(pfn, pfn + pages)
+        if self.undo_log is not None:
+            self.undo_log.note(self._put_back, pfn, pfn + pages, held)
 
     def take(self, iova: int, size: int) -> None:
         """See `IovaPolicy.take`; Linux knows no such call and leaves its caller to see to it.
@@ -126,6 +130,8 @@ class LinuxIova(CheckedRequests):
             raise AddressInUse(f"{size:#x} bus bytes at {iova:#x} are not all free", iova=iova, size=size)
         self.allocator.reserve_iova(pfn, pfn + pages - 1)
         self._taken.add(pfn, pfn + pages)
+        if self.undo_log is not None:
+            self.undo_log.note(self._taken.remove, pfn)
 
     def reserve(self, low: int, high: int) -> None:
         """See `IovaPolicy.reserve`; reserving what is reserved already is allowed."""
@@ -138,29 +144,13 @@ class LinuxIova(CheckedRequests):
         self.allocator.reserve_iova(pfn, pfn + pages - 1)
         for start, stop in gaps:
             self._reserved.add(start, stop)
+            if self.undo_log is not None:
+                self.undo_log.note(self._reserved.remove, start)
 
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        # Whoever tries something out copies this often; the general way goes through every number.
-        twin = bare_copy(self)
-        twin.allocator = self.allocator.copy()
-        for name in ("_full", "_given", "_padded"):
-            setattr(twin, name, getattr(self, name).copy())
-        for name in ("_taken", "_reserved"):
-            setattr(twin, name, copy.deepcopy(getattr(self, name), memo))
-        return twin
-
-    @contextmanager
-    def dry_run(self) -> Iterator[None]:
-        """See `IovaPolicy.dry_run`."""
-        saved = self.cpu, self.device, self._countdown
-        full = len(self._full)
-        try:
-            with self.allocator.dry_run():
-                yield
-        finally:
-            self.cpu, self.device, self._countdown = saved
-            while len(self._full) > full:
-                self._full.popitem()
+    def begin_undo(self, log: UndoLog) -> tuple[Undoable, ...]:
+        """See `Undoable.begin_undo`."""
+        log.save(self, "_countdown", "cpu", "device")
+        return (self.allocator,)
 
     def advance(self, now_ns: int) -> None:
         """Let time pass; see `IovaDomain.advance`."""
@@ -187,7 +177,9 @@ class LinuxIova(CheckedRequests):
                     pages, _LAST_32BIT >> self._shift, flush_rcache=False, cpu=self.cpu
                 )
             except NoSpace:
-                self._full[self.device] = None
+                if self.undo_log is not None:
+                    self.undo_log.note(self._full.remove, self.device)
+                self._full.add(self.device)
         # The kernel shifts the limit down, and may pass a limit inside a granule by part of it; this does not.
         last = (limit + 1 >> self._shift) - 1
         try:
@@ -205,6 +197,34 @@ class LinuxIova(CheckedRequests):
         if size < 1 or iova < 0:
             raise InvalidArgument(f"a bus range of {size} bytes at {iova:#x}: at least 1 is needed", size=size)
         return iova, (iova + size + self.granule - 1 >> self._shift) - (iova >> self._shift)
+
+    def _forget(self, pfn: int) -> None:
+        del self._given[pfn]
+        self._padded.pop(pfn, None)
+
+    def _remember(self, pfn: int, asked: int, pages: int) -> None:
+        self._given[pfn] = asked
+        if pages != asked:
+            self._padded[pfn] = pages
+
+    def _whole_ranges(self, low: int, high: int) -> list[tuple[int, int]]:
+        """The taken ranges that share a page with ``low`` to ``high`` (exclusive), all of which is taken."""
+        held = []
+        while low < high:
+            range_ = self._taken.at(low)
+            assert range_ is not None, f"{low:#x} is not taken"
+            held.append(range_)
+            low = range_[1]
+        return held
+
+    def _put_back(self, low: int, high: int, held: list[tuple[int, int]]) -> None:
+        """Undo a cut of ``low`` to ``high`` out of the ranges ``held``."""
+        if held[0][0] < low:
+            self._taken.remove(held[0][0])
+        if high < held[-1][1]:
+            self._taken.remove(high)
+        for start, stop in held:
+            self._taken.add(start, stop)
 
     def _is_free(self, lo: int, hi: int) -> bool:
         if not self.allocator.overlapping(lo, hi):

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from swiommu.address import is_power_of_two
 from swiommu.errors import InvalidArgument, NoSpace
+from swiommu.undo import Undoable
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+
 
 __all__ = ["CheckedRequests", "IovaPolicy"]
 
@@ -44,8 +46,8 @@ class IovaPolicy(Protocol):
         """Let time pass, for policies that do things by the clock."""
         ...
 
-    def dry_run(self) -> AbstractContextManager[None]:
-        """What is taken inside and given back again leaves nothing behind, in caches and counts neither."""
+    def dry_run(self) -> AbstractContextManager[object]:
+        """What is done inside is undone at the end, in caches and counts too: those that are `Undoable` have it."""
         ...
 
     def check(self) -> None:
@@ -53,13 +55,14 @@ class IovaPolicy(Protocol):
         ...
 
 
-class CheckedRequests:
+class CheckedRequests(Undoable):
     """What policies do with a request before they look for a place for it."""
 
     __slots__ = ("_countdown",)
 
     def __init__(self) -> None:
         self._countdown = 0
+        self.undo_log = None
 
     def fail_nth(self, n: int) -> None:
         """Let the ``n``-th following `alloc` (1: the next) raise `NoSpace` and change nothing, once."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swiommu.undo import Undoable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["IovaRcache"]
 
 
-class IovaRcache:
+class IovaRcache(Undoable):
     """Freed ranges of one size, by their first page frame; each CPU has a ``loaded`` and a ``prev`` magazine.
 
     A magazine holds ``mag_size`` of them. Full ones that a CPU can't keep go to the depot, which all CPUs share.
@@ -30,6 +32,7 @@ class IovaRcache:
         self.loaded: list[list[int]] = [[] for _ in range(cpus)]
         self.prev: list[list[int]] = [[] for _ in range(cpus)]
         self.depot: list[list[int]] = []
+        self.undo_log = None
 
     def insert(self, cpu: int, pfn: int) -> bool:
         """Keep ``pfn`` on ``cpu``; whether a full magazine went to the depot for it."""
@@ -40,10 +43,14 @@ class IovaRcache:
                 self.depot.append(magazine)
                 self.loaded[cpu] = []
                 pushed = True
+                if self.undo_log is not None:
+                    self.undo_log.note(self._pull, cpu)
             else:
                 self._swap(cpu)
             magazine = self.loaded[cpu]
         magazine.append(pfn)
+        if self.undo_log is not None:
+            self.undo_log.note(magazine.pop)
         return pushed
 
     def get(self, cpu: int, bound: int) -> int:
@@ -56,16 +63,24 @@ class IovaRcache:
             if self.prev[cpu]:
                 self._swap(cpu)
             elif self.depot:
-                self.loaded[cpu] = self.depot.pop().copy()
+                full = self.depot.pop()
+                self.loaded[cpu] = full.copy()
+                if self.undo_log is not None:
+                    self.undo_log.note(self._push, cpu, full, magazine)
             else:
                 return 0
             magazine = self.loaded[cpu]
         if magazine[-1] <= bound:  # the loop below would find it at once; this is the way of nearly every call
-            return magazine.pop()
+            pfn = magazine.pop()
+            if self.undo_log is not None:
+                self.undo_log.note(magazine.append, pfn)
+            return pfn
         for index in range(len(magazine) - 2, -1, -1):
             pfn = magazine[index]
             if pfn <= bound:
                 magazine[index] = magazine.pop()
+                if self.undo_log is not None:
+                    self.undo_log.note(_put_inside, magazine, index, pfn)
                 return pfn
         return 0
 
@@ -73,12 +88,17 @@ class IovaRcache:
         """Empty the magazines of ``cpu``, loaded first, each from its oldest entry on."""
         for magazine in (self.loaded[cpu], self.prev[cpu]):
             yield from magazine
+            if self.undo_log is not None and magazine:
+                self.undo_log.note(magazine.extend, magazine.copy())
             magazine.clear()
 
     def flush_depot(self, keep: int = 0) -> Iterator[int]:
         """Empty the depot down to ``keep`` magazines, newest magazine first."""
         while len(self.depot) > keep:
-            yield from self.depot.pop()
+            full = self.depot.pop()
+            if self.undo_log is not None:
+                self.undo_log.note(self.depot.append, full)
+            yield from full
 
     def replace(self, pfn: int, by: int) -> bool:
         """Put ``by`` in the place of ``pfn``; whether it was there. For checkers that follow a recording."""
@@ -107,9 +127,26 @@ class IovaRcache:
 
     def _swap(self, cpu: int) -> None:
         self.loaded[cpu], self.prev[cpu] = self.prev[cpu], self.loaded[cpu]
+        if self.undo_log is not None:
+            self.undo_log.note(self._swap, cpu)
+
+    def _pull(self, cpu: int) -> None:
+        """The opposite of what `insert` does with a full magazine."""
+        self.loaded[cpu] = self.depot.pop()
+
+    def _push(self, cpu: int, full: list[int], empty: list[int]) -> None:
+        """The opposite of what `get` does with a magazine of the depot."""
+        self.depot.append(full)
+        self.loaded[cpu] = empty
 
     def check(self) -> None:
         """No magazine holds more than it can, those of the depot are full; `AssertionError` with a dump."""
         dump = f"loaded {self.loaded}, prev {self.prev}, depot {self.depot}"
         assert all(len(magazine) <= self.mag_size for magazine in (*self.loaded, *self.prev)), dump
         assert all(len(magazine) == self.mag_size for magazine in self.depot), dump
+
+
+def _put_inside(magazine: list[int], index: int, pfn: int) -> None:
+    """The opposite of putting the last entry in the place of ``pfn``."""
+    magazine.append(magazine[index])
+    magazine[index] = pfn

@@ -6,7 +6,6 @@ there is. Both align a range to the next power of two of its size and start at t
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE, as_integers, is_power_of_two
@@ -17,7 +16,7 @@ from swiommu.locking import no_shallow_copy
 from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from swiommu.undo import Undoable, UndoLog
 
 __all__ = ["TopDownIova"]
 
@@ -106,15 +105,13 @@ class TopDownIova(CheckedRequests):
         for gap_start, gap_stop in wanted:
             self._space.take(gap_start, gap_stop)
             self._reserved.add(gap_start, gap_stop)
+            if self.undo_log is not None:
+                self.undo_log.note(self._reserved.remove, gap_start)
 
-    @contextmanager
-    def dry_run(self) -> Iterator[None]:
-        """See `IovaPolicy.dry_run`; free runs are as before by themselves."""
-        saved = self.cpu, self._countdown
-        try:
-            yield
-        finally:
-            self.cpu, self._countdown = saved
+    def begin_undo(self, log: UndoLog) -> tuple[Undoable, ...]:
+        """See `Undoable.begin_undo`."""
+        log.save(self, "_countdown", "cpu")
+        return (self._space,)
 
     def advance(self, now_ns: int) -> None:
         """See `IovaPolicy.advance`; nothing here depends on time."""

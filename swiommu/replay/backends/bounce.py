@@ -74,11 +74,11 @@ class Bouncer:
             self._counters.bytes_copied += size
 
     def refusal(self, request: Request) -> Cause | None:
-        """Why not all pieces would find slots now: they are taken, and released again."""
+        """Why not all pieces would find slots now: they are taken on trial."""
         copied = self._counters.bytes_copied
         try:
             with self._pool.dry_run():
-                self.unmap(request, self.map(request))
+                self.map(request)
         except SwiommuError as error:
             return cause_of(error)
         finally:

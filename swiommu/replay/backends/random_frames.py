@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import bisect
 import random
-from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 from swiommu.address import AddressRange, PhysAddr, PhysRange
 from swiommu.errors import NoMemory
+from swiommu.undo import Undoable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from swiommu.memory import Frames
+    from swiommu.undo import UndoLog
 
 __all__ = ["RandomFrames"]
 
 
-class RandomFrames:
+class RandomFrames(Undoable):
     """Takes frames one by one, each drawn from what is free; the same seed draws the same frames.
 
     Others (page tables) take from the same `Frames`, so a drawn frame may be gone: it is passed over.
@@ -29,19 +29,8 @@ class RandomFrames:
         self._frames = frames
         self._random = random.Random(seed)  # noqa: S311 - a reproducible worst case, not a secret
         self._drawable = _Drawable([])
-        self._undo: list[Callable[[], object]] | None = None  # what `dry_run` has to do at its end, last first
-
-    @contextmanager
-    def dry_run(self) -> Iterator[None]:
-        """What is drawn inside and given back leaves nothing behind: the same frames are drawn next."""
-        undo: list[Callable[[], object]] = []
-        self._undo = undo
-        try:
-            yield
-        finally:
-            self._undo = None
-            for step in reversed(undo):
-                step()
+        self.undo_log = None
+        self._state_is_in: UndoLog | None = None  # the log that has the state of the draws
 
     def take(self, n: int) -> list[PhysRange]:
         """``n`` frames as pieces in the order drawn, all or nothing; `NoMemory`."""
@@ -63,21 +52,24 @@ class RandomFrames:
             first, count = piece.start.value // size, piece.size // size
             self._frames.give(first, count)
             self._drawable.extend(range(first, first + count))
-            if self._undo is not None:
-                self._undo.append(partial(self._drawable.forget, count))
+            if self.undo_log is not None:
+                self.undo_log.note(self._drawable.forget, count)
 
     def _draw(self) -> int:
-        if self._undo is not None and not self._undo:  # the first draw of a dry run
-            self._undo.append(partial(self._random.setstate, self._random.getstate()))
+        if (
+            self.undo_log is not None and self._state_is_in is not self.undo_log
+        ):  # it is dear, and many trials draw none
+            self.undo_log.note(self._random.setstate, self._random.getstate())
+            self._state_is_in = self.undo_log
         while True:
             if not len(self._drawable):
-                if self._undo is not None:
-                    self._undo.append(partial(setattr, self, "_drawable", self._drawable))
+                if self.undo_log is not None:
+                    self.undo_log.save(self, "_drawable")
                 self._drawable = _Drawable(self._frames.free_runs())
             place = self._random.randrange(len(self._drawable))
             pfn = self._drawable.take(place)
-            if self._undo is not None:
-                self._undo.append(partial(self._drawable.put_back, place, pfn))
+            if self.undo_log is not None:
+                self.undo_log.note(self._drawable.put_back, place, pfn)
             if self._frames.is_free(pfn):
                 return pfn
 
