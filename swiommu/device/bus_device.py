@@ -5,18 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from swiommu.address import Access, as_integer
+from swiommu.dma import DmaDevice
 from swiommu.errors import DeviceFault, InvalidArgument, NoDevice, OutOfRange, SpaceMismatch
 from swiommu.layer import load, save
 from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
-    from swiommu.address import BusAddr, BusSpace, Space
+    from swiommu.address import BusAddr, BusSpace, PhysAddr, Space
+    from swiommu.dma import SwiotlbPool
     from swiommu.iommu import Domain
     from swiommu.iommu.groups import IommuGroup
     from swiommu.layer import Run
-    from swiommu.memory import SparseRam
+    from swiommu.memory import Frames, SparseRam
+    from swiommu.region import Region
 
 __all__ = ["Bus", "BusDevice"]
 
@@ -46,6 +49,9 @@ class BusDevice:
     They go through the domain that it is attached to; without one through ``bus``, if it sits on one. ``group`` is the
     IOMMU group that decides on its domain, if it is in one. The device is the stream of its accesses, by which caches
     tell it from others.
+    ``dma`` is what its driver calls, served as its default domain says. Coherent memory comes from ``memory`` where no
+    IOMMU gives it (in order: its own region, zones), and what is out of reach bounces in ``pool``. The mask is one for
+    all of them, and can be set at any time.
     Bursts move ascending: what lies before the first failing byte is transferred, nothing at or after it, and the
     error says how much (``transferred``). `InvalidArgument` for a mask that is not of the form ``2**n - 1``.
 
@@ -65,16 +71,39 @@ class BusDevice:
 
     __copy__ = no_shallow_copy
 
-    def __init__(self, name: str, ram: SparseRam, *, dma_mask: int = (1 << 32) - 1, bus: Bus | None = None) -> None:
-        dma_mask = as_integer(dma_mask, "dma_mask")
-        if dma_mask < 1 or dma_mask & (dma_mask + 1):
-            raise InvalidArgument(f"a DMA mask is 2**n - 1, not {dma_mask:#x}", dma_mask=dma_mask)
+    def __init__(
+        self,
+        name: str,
+        ram: SparseRam,
+        *,
+        dma_mask: int = (1 << 32) - 1,
+        bus: Bus | None = None,
+        memory: Sequence[Frames | Region[PhysAddr]] = (),
+        pool: SwiotlbPool | None = None,
+    ) -> None:
         self.name = name
         self.ram = ram
-        self.dma_mask = dma_mask
         self.bus = bus
+        self.memory = memory
+        self.pool = pool
         self.domain: Domain[Any] | None = None
         self.group: IommuGroup | None = None
+        self.dma_mask = dma_mask
+        self.dma = DmaDevice(self)
+
+    @property
+    def dma_mask(self) -> int:
+        """The highest bus address that it can drive; a domain that it is attached to keeps to what is set here."""
+        return self._dma_mask
+
+    @dma_mask.setter
+    def dma_mask(self, mask: int) -> None:
+        mask = as_integer(mask, "dma_mask")
+        if mask < 1 or mask & (mask + 1):
+            raise InvalidArgument(f"a DMA mask is 2**n - 1, not {mask:#x}", dma_mask=mask)
+        self._dma_mask = mask
+        if self.domain is not None:
+            self.domain.follow_masks()
 
     def read(self, addr: BusAddr, size: int) -> bytes:
         """``size`` bytes of memory from ``addr``.

@@ -7,6 +7,7 @@ or places chunks: that is the business of the rooms below.
 
 from swiommu.dma.backend import Coherent, DmaBackend, DmaLimits, Mapped, Segment
 from swiommu.dma.bounce import BounceBuffers
+from swiommu.dma.choice import DmaClient, backend_of
 from swiommu.dma.direct import DirectBus, DirectDma
 from swiommu.dma.front import DmaDevice
 from swiommu.dma.iommu import IommuDma
@@ -39,6 +40,7 @@ __all__ = [
     "DirectDma",
     "DmaAttr",
     "DmaBackend",
+    "DmaClient",
     "DmaDevice",
     "DmaDirection",
     "DmaLimits",
@@ -50,6 +52,7 @@ __all__ = [
     "Segment",
     "Slots",
     "SwiotlbPool",
+    "backend_of",
     "join_entries",
     "pad_entries",
     "pool_parameter",

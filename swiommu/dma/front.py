@@ -9,11 +9,12 @@ bus) raises `InvalidArgument` or `NotFound`, where a kernel goes on with wrong d
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swiommu.address import PAGE_SHIFT, PAGE_SIZE, BusAddr, BusSpace, PhysAddr, as_integer, as_integers, is_power_of_two
 from swiommu.dma.backend import Coherent, DmaLimits
 from swiommu.dma.book import Book, Streaming
+from swiommu.dma.choice import backend_of, serving_domain
 from swiommu.dma.kinds import DMA_MAPPING_ERROR, DmaAttr, DmaDirection
 from swiommu.errors import AddressOverflow, InvalidArgument, NotFound, OutOfRange, SpaceMismatch, SwiommuError
 from swiommu.locking import Lock, locked, no_shallow_copy
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swiommu.dma.backend import DmaBackend, Segment
+    from swiommu.dma.choice import DmaClient
     from swiommu.dma.memory import CpuMemory
-    from swiommu.iommu import Scatterlist
+    from swiommu.iommu import Domain, Scatterlist
 
 __all__ = ["DmaDevice"]
 
@@ -31,11 +33,23 @@ __all__ = ["DmaDevice"]
 _NOT_MAPPED = BusSpace("dma_addr_t", width=64).at(DMA_MAPPING_ERROR)
 
 
-class DmaDevice(DmaLimits):
-    r"""A device as its driver holds it (``struct device``), served by ``backend``. Sizes and offsets in bytes.
+class _Named:
+    """A device that is a name and a mask."""
 
-    The masks say what the *driver* believes the device drives; until it sets them they are 32 bits. Memory addresses
-    are `PhysAddr` of the backend's memory, bus addresses are of its bus.
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.dma_mask = (1 << 32) - 1
+
+
+class DmaDevice(DmaLimits):
+    r"""A device as its driver holds it (``struct device``). Sizes and offsets in bytes.
+
+    ``device`` is one such as `swiommu.device.BusDevice`, whose ``dma`` this is then, or the name of one that is nothing
+    else. A device has one mask: what the driver sets here it drives, and its domain keeps to. Without a ``backend`` it
+    is served as its default domain says (`backend_of`); if it gets another default domain, with the first call when no
+    mapping is left. A name needs a ``backend`` (`InvalidArgument`), and its masks say what the *driver* believes that
+    the device drives: 32 bits, until it sets them. Memory addresses are `PhysAddr` of the backend's memory, bus
+    addresses are of its bus.
 
     >>> from swiommu.address import BusSpace, PhysSpace
     >>> from swiommu.dma import DirectBus, DirectDma, DmaDirection
@@ -53,19 +67,41 @@ class DmaDevice(DmaLimits):
 
     __copy__ = no_shallow_copy
 
-    def __init__(
-        self,
-        name: str,
-        backend: DmaBackend,
-        *,
-        bus_dma_limit: int = 0,
-    ) -> None:
-        super().__init__(name, bus_dma_limit=bus_dma_limit)
-        self.backend = backend
+    def __init__(self, device: str | DmaClient, backend: DmaBackend | None = None, *, bus_dma_limit: int = 0) -> None:
+        self._device: _Named | DmaClient
+        self._client: DmaClient | None = None  # whose backend has to be found
+        if backend is not None:
+            self._device, self._ram = _Named(device) if isinstance(device, str) else device, backend.ram
+        elif isinstance(device, str):
+            raise InvalidArgument(f"a device that is the name {device!r} alone needs a backend")
+        else:
+            self._device, self._client, self._ram = device, device, device.ram
+        super().__init__(self._device.name, dma_mask=self._device.dma_mask, bus_dma_limit=bus_dma_limit)
         self.lock = Lock()
         self.last_error: SwiommuError | None = None
+        self._backend = backend
+        self._served: Domain[Any] | None = None  # by the backend that was found
         self._book = Book()
         self._coherent: dict[int, tuple[int, Coherent]] = {}
+
+    @property
+    def backend(self) -> DmaBackend:
+        """What serves the device, found if it was not given; raises what `backend_of` raises."""
+        if self._client is not None:
+            domain = serving_domain(self._client)
+            if self._backend is None or (domain is not self._served and not any(self.live)):
+                self._backend, self._served = backend_of(self._client), domain
+        assert self._backend is not None, f"nothing serves {self.name!r}"
+        return self._backend
+
+    @property
+    def dma_mask(self) -> int:
+        """The highest address of streaming mappings, and of a `BusDevice` the highest that it drives."""
+        return self._device.dma_mask
+
+    @dma_mask.setter
+    def dma_mask(self, mask: int) -> None:
+        self._device.dma_mask = mask
 
     # -- what the device can
 
@@ -213,7 +249,7 @@ class DmaDevice(DmaLimits):
             pfn, offset = as_integers(pfn=pfn, offset=offset)
         if attributes & DmaAttr.MMIO:
             raise InvalidArgument(f"page {pfn:#x} can't be mapped as MMIO: use dma_map_resource", pfn=pfn)
-        start = self.backend.ram.space.at((pfn << PAGE_SHIFT) + offset)
+        start = self._ram.space.at((pfn << PAGE_SHIFT) + offset)
         return self.dma_map_single(start, size, direction, attributes)
 
     def dma_map_resource(
@@ -344,8 +380,8 @@ class DmaDevice(DmaLimits):
     def _memory(self, phys: PhysAddr | BusAddr | int, size: int) -> tuple[int, int]:
         if type(size) is not int:
             size = as_integer(size, "size")
-        if not isinstance(phys, PhysAddr) or phys.space is not self.backend.ram.space:
-            raise SpaceMismatch(f"{phys!r} is no address of the memory {self.backend.ram.space.name!r}")
+        if not isinstance(phys, PhysAddr) or phys.space is not self._ram.space:
+            raise SpaceMismatch(f"{phys!r} is no address of the memory {self._ram.space.name!r}")
         if size < 1:
             raise InvalidArgument(f"{size} bytes can't be mapped: at least 1 is needed", size=size)
         if phys.value + size > phys.space.limit:

@@ -352,13 +352,18 @@ class Domain(Stacked[A]):
         """What `attach` does when nothing speaks against it."""
         device.domain = self
         self._devices.append(device)
-        self._limit = min(self._limit, device.dma_mask)
+        self.follow_masks()
 
     def give_away(self, device: Attachable) -> None:
         """Let another domain have ``device``, or none."""
         device.domain = None
         self._devices = [other for other in self._devices if other is not device]
-        self._limit = min((other.dma_mask for other in self._devices), default=self.aperture_last)
+        self.follow_masks()
+
+    @locked
+    def follow_masks(self) -> None:
+        """Keep what `alloc` and `bind` choose under the masks that the attached devices have now."""
+        self._limit = min([self.aperture_last, *(device.dma_mask for device in self._devices)])
 
     @locked
     def mappings(self) -> list[Mapping[A]]:
