@@ -1,14 +1,15 @@
 """Recorded traces: ftrace text and its sidecar into one event table, with an account of every line.
 
-What lives here: the event table and the meaning of its columns (`table`), the readers of event texts (`texts`)
-and of lines (`reading`), the account, the sidecar, the bundled recordings. What may not: deciding what a request
-is, pairing begin and end, or any model of a kernel; that is `swiommu.requests` and what stands on it. Nothing here
-guesses: what can't be read is counted and named.
+What lives here: the events, each declared once (`events`, `EventSpec`), the event table (`table`), the readers of
+event texts (`texts`) and of lines (`reading`), the account, the sidecar, the bundled recordings. What may not: deciding
+what a request is, pairing begin and end, or any model of a kernel; that is `swiommu.requests` and what stands on it.
+Nothing here guesses: what can't be read is counted and named.
 """
 
 from swiommu.trace.account import Account, Malformed
 from swiommu.trace.bundled import bundled_names, bundled_path
-from swiommu.trace.events import DMA_MAPPING_ERROR, KIND_OF, LEVELS, Context, Event, InterruptLevel, Kind, ScatterList
+from swiommu.trace.events import KIND_OF, SPEC_OF, Kind
+from swiommu.trace.eventspec import EventSpec, Text
 from swiommu.trace.ftrace import RECORD_COMMAND, Trace, open_bundled, read_trace
 from swiommu.trace.sidecar import (
     BouncePool,
@@ -21,19 +22,30 @@ from swiommu.trace.sidecar import (
     read_sidecar,
     trace_name,
 )
-from swiommu.trace.table import EventTable
+from swiommu.trace.table import (
+    DMA_MAPPING_ERROR,
+    LEVELS,
+    Context,
+    Event,
+    EventTable,
+    InterruptLevel,
+    ScatterList,
+)
+from swiommu.trace.texts import write_text
 
 __all__ = [
     "DMA_MAPPING_ERROR",
     "KIND_OF",
     "LEVELS",
     "RECORD_COMMAND",
+    "SPEC_OF",
     "Account",
     "BouncePool",
     "CmaArea",
     "Context",
     "DeviceFacts",
     "Event",
+    "EventSpec",
     "EventTable",
     "GroupFacts",
     "InterruptLevel",
@@ -42,6 +54,7 @@ __all__ = [
     "ReservedRegion",
     "ScatterList",
     "Sidecar",
+    "Text",
     "Trace",
     "bundled_names",
     "bundled_path",
@@ -50,4 +63,5 @@ __all__ = [
     "read_sidecar",
     "read_trace",
     "trace_name",
+    "write_text",
 ]

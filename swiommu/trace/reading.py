@@ -13,9 +13,9 @@ from collections import Counter
 from typing import Final, NamedTuple
 
 from swiommu.trace.account import Account
-from swiommu.trace.events import KIND_OF, LEVELS, Kind
+from swiommu.trace.events import KIND_OF, Kind
 from swiommu.trace.source import OVERLONG, Source
-from swiommu.trace.table import EventTable, Row
+from swiommu.trace.table import LEVELS, EventTable, Row
 from swiommu.trace.texts import TextReaders, why_unreadable
 
 __all__ = ["SECOND", "Reading"]

@@ -3,63 +3,39 @@
 Columns and what they hold in general: ``line`` (from 1), ``time`` (ns), ``cpu``, ``pid``, ``level``
 (`InterruptLevel`), ``kind`` (`Kind`), ``device``/``name``/``flags`` (ids into ``names``; id 0 is the empty string),
 ``addr``/``phys``/``size``/``extra`` (unsigned 64 bits), ``err`` (signed), ``sg`` (scatter list or -1).
-What is not listed for a kind is 0, empty or -1.
-
-    kind             columns
-    DMA_MAP          device; addr=dma_addr (all ones: failed), phys=phys_addr, size, name=direction, flags=attrs
-                     (a dma_map_resource gets MMIO added to its attrs, as kernels from 6.18 print it)
-    DMA_UNMAP        device; addr=dma_addr, size, name=direction, flags=attrs
-    DMA_MAP_SG       device; sg; addr, phys=first of each list, size=sum of the printed sizes, extra=nents (real),
-                     name=direction, flags=attrs
-    DMA_UNMAP_SG     device; sg (phys_addrs only); phys=first, extra=printed count, name=direction, flags=attrs
-    DMA_MAP_SG_ERR   device; sg (phys_addrs only); phys=first, extra=printed count, err, name=direction, flags=attrs
-    DMA_ALLOC        device; addr=dma_addr, size, extra=virt_addr (0: failed), name=direction, flags=gfp flags, then
-                     attrs as DMA_ATTR_..., all joined with |
-    DMA_FREE         device; addr=dma_addr, size (0: a free of nothing), extra=virt_addr, name=direction, flags=attrs
-    DMA_SYNC_CPU     device; addr=dma_addr, size, name=direction; of a list: sg, addr=first, size=sum of the printed
-    DMA_SYNC_DEVICE  sizes
-    IOMMU_MAP        addr=iova, phys=paddr, size
-    IOMMU_UNMAP      addr=iova, size=asked, extra=unmapped_size
-    IOMMU_FAULT      device, name=driver; addr=iova, flags=the printed flags
-    GROUP_ADD/REMOVE device; extra=group number
-    DOMAIN_ATTACH    device
-    FLUSH_RANGE(_NP) device=unit or device of the tag, name=IOMMU; addr=first byte, phys=last byte, size=mask (the
-                     command covers 2^mask pages), extra=domain id, err=pasid, flags=tag type
-    FLUSH_ALL, TAG_* device=as above, name=IOMMU; extra=domain id, err=pasid, size=reference count, flags=tag type
-    QI_SUBMIT        device=IOMMU, name=command (iotlb_inv ...); addr, phys, size, extra=the four words
-    CMA_START        name=area; size=pages, extra=align order; from 6.18: addr=free pages, phys=pages of the area
-    CMA_FINISH       name=area; addr=pfn, size=pages, extra=align order, err=errorno as printed (0 or negative)
-    CMA_BUSY_RETRY   name=area; addr=pfn, size=pages, extra=align order
-    CMA_RELEASE      name=area; addr=pfn, size=pages
-    BOUNCED          device; phys=dev_addr, size, extra=dma_mask, flags=FORCE or NORMAL
-    MARK             flags=the text
-    IOVA_INIT        addr=first pfn, size=granule in bytes, extra=iovad
-    IOVA_RESERVE     addr=lowest pfn, phys=highest pfn, extra=iovad
-    IOVA_ALLOC       addr=highest pfn allowed, size=pages, extra=iovad, flags=flush (1: may empty the caches)
-    IOVA_ALLOC_RET   addr=pfn (0: none)
-    IOVA_SLOW        addr=highest pfn allowed, size=pages, extra=iovad, flags=aligned (1: to its size)
-    IOVA_SLOW_RET    addr=lowest pfn, phys=highest pfn; err=-14 where the probe found no object (failed)
-    IOVA_FREE        addr=pfn, size=pages, extra=iovad
-    IOMMU_MAP_CALL,  addr=iova, phys=paddr, size (all in bytes), extra=domain pointer, flags=prot as printed
-    IOMMU_MAP_NOSYNC_CALL
-    IOMMU_MAP_SG_CALL   addr=iova, size=nents, extra=domain pointer, flags=prot as printed
-    IOMMU_UNMAP_CALL    addr=iova, size in bytes, extra=domain pointer
-    LOST             cpu; size=events lost before the next line of that CPU (0: the kernel didn't say how many);
-                     time=that of the row before
+What each of them holds in a row of some kind, `Kind.spec` says (``Kind.DMA_MAP.spec.columns``); what isn't listed
+there is 0, empty or -1.
 """
 
 from __future__ import annotations
 
+import enum
 from array import array
 from collections import Counter
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from swiommu.trace.events import Event, Kind, ScatterList
+from swiommu.trace.events import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["COLUMNS", "EventTable", "Row"]
+__all__ = [
+    "COLUMNS",
+    "DMA_MAPPING_ERROR",
+    "LEVELS",
+    "Context",
+    "Event",
+    "EventTable",
+    "InterruptLevel",
+    "Row",
+    "ScatterList",
+]
+
+DMA_MAPPING_ERROR: Final = (1 << 64) - 1
+"""The bus address of a `Kind.DMA_MAP` that failed."""
+
+Context: TypeAlias = tuple[int, int, int]
+"""One line of execution: (CPU, PID, `InterruptLevel`). Its events follow each other as its calls do."""
 
 # One number a column, in the order of `COLUMNS`.
 Row: TypeAlias = tuple[int, ...]
@@ -83,6 +59,87 @@ COLUMNS: Final = (
     ("sg", "i"),
 )
 _KINDS: Final = tuple(Kind)
+
+
+class InterruptLevel(enum.IntEnum):
+    """Where the CPU was when the event fired: the third flag character of the line (`LEVELS`).
+
+    An interrupt may come between two events of one task, so pairs are made by `Context`, not by task.
+    """
+
+    TASK = 0
+    SOFTIRQ = 1
+    HARDIRQ = 2
+    HARDIRQ_IN_SOFTIRQ = 3
+    NMI = 4
+
+
+LEVELS: Final = {
+    ".": InterruptLevel.TASK,
+    "s": InterruptLevel.SOFTIRQ,
+    "h": InterruptLevel.HARDIRQ,
+    "H": InterruptLevel.HARDIRQ_IN_SOFTIRQ,
+    "z": InterruptLevel.NMI,
+    "Z": InterruptLevel.NMI,
+}
+
+
+class Event(NamedTuple):
+    """One row of the table with its strings resolved; `Kind.spec` says what each column holds.
+
+    ``line`` counts from 1; ``time`` is in ns (or in ticks of the trace's clock, see `Trace.clock`); ``sg`` is an
+    index for `EventTable.sg`, -1 if there is no list.
+    """
+
+    line: int
+    time: int
+    cpu: int
+    pid: int
+    level: int
+    kind: Kind
+    device: str
+    name: str
+    addr: int
+    phys: int
+    size: int
+    extra: int
+    err: int
+    flags: str
+    sg: int
+
+    @property
+    def context(self) -> Context:
+        """The line of execution that the event belongs to.
+
+        >>> from swiommu.trace import open_bundled
+        >>> next(iter(open_bundled("arm64-6.12-cam-cma64M-s81").table)).context
+        (0, 1, 0)
+        """
+        return self.cpu, self.pid, self.level
+
+
+class ScatterList(NamedTuple):
+    """The lists of one scatter-gather event, as printed; numbers in bytes.
+
+    ``nents`` and ``ents`` are the real counts of ``phys_addrs`` and of ``dma_addrs``/``sizes``: the kernel prints
+    at most 128 entries of each, so the tuples may be shorter. A list that the event doesn't carry is empty.
+    """
+
+    phys_addrs: tuple[int, ...]
+    dma_addrs: tuple[int, ...]
+    sizes: tuple[int, ...]
+    nents: int
+    ents: int
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the kernel cut one of the printed lists short.
+
+        >>> ScatterList((0x1000,), (0x1000,), (4096,), nents=2, ents=1).is_cut
+        True
+        """
+        cut_bus = bool(self.dma_addrs) and len(self.dma_addrs) < self.ents
+        return cut_bus or (bool(self.phys_addrs) and len(self.phys_addrs) < self.nents)
 
 
 class _Ids(dict[str, int]):

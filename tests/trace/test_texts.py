@@ -1,11 +1,14 @@
 """Every event kind by lines of real kernels, both versions, down to each column."""
 
+import re
+
 import pytest
 
-from swiommu.trace import KIND_OF, EventTable, Kind, ScatterList, read_trace
-from swiommu.trace.texts import TEMPLATES, TextReaders
-
-COLUMNS = ("device", "name", "addr", "phys", "size", "extra", "err", "flags", "sg")
+from swiommu.errors import InvalidArgument
+from swiommu.trace import KIND_OF, SPEC_OF, EventTable, Kind, ScatterList, Text, read_trace, write_text
+from swiommu.trace.eventspec import TEXT_COLUMNS
+from swiommu.trace.table import COLUMNS
+from swiommu.trace.texts import TextReaders
 
 # (event, text, what the row holds; columns not named are 0, empty or -1)
 EXAMPLES = [
@@ -376,7 +379,7 @@ EXAMPLES = [
 
 def as_row(table, fields):
     """The fields that are not 0, empty or -1, strings and scatter lists resolved."""
-    row = dict(zip(COLUMNS, fields, strict=True))
+    row = dict(zip(TEXT_COLUMNS, fields, strict=True))
     for column in ("device", "name", "flags"):
         row[column] = table.names[row[column]]
     row["sg"] = table.sg(row["sg"]) if row["sg"] >= 0 else None
@@ -392,7 +395,7 @@ def test_every_event_by_example(event, text, expected):
 
 
 def test_every_event_has_an_example_and_every_kind_a_name():
-    assert {event for event, *_ in EXAMPLES} == set(TEMPLATES) == set(KIND_OF)
+    assert {event for event, *_ in EXAMPLES} == set(SPEC_OF) == set(KIND_OF)
     assert set(KIND_OF.values()) | {Kind.LOST} == set(Kind)
 
 
@@ -454,3 +457,84 @@ def test_why_a_text_is_refused(event, text, reason, tmp_path):
     assert account.examples == [(2, f"{event}: {reason}")]
     assert account.malformed == 1
     account.check()
+
+
+# -- declarations and the writer
+
+SLOT = re.compile(r"<(\w+):(\w+|~)>")
+SAMPLE = {"d": 4096, "n": 1, "o": 3, "i": -12, "x": 0xB5B00, "p": 0xB5B00, "w": "word", "a": "NO_WARN", "b": "dmar0"}
+SAMPLE |= {"t": "some device", "l": (0xB5B00,), "bounce": "FORCE", "~": "PHASE end", "f": "(fault)"}
+LISTED = {"addr", "phys", "size", "extra", "sg"}  # columns that a list can decide
+
+
+def written():
+    for event, spec in SPEC_OF.items():
+        for text in spec.texts[event]:
+            kernel = text.since or text.until or "6.12"
+            if spec.text(event, kernel) is text:
+                yield pytest.param(event, kernel, text.template, id=f"{event}-{kernel}")
+
+
+@pytest.mark.parametrize(("event", "kernel", "template"), list(written()))
+def test_what_is_written_is_read_again(event, kernel, template):
+    slots = {name: letter for name, letter in SLOT.findall(template) if name not in {"end", "nents", "ents"}}
+    values = {name: SAMPLE[letter] for name, letter in slots.items()}
+    table = EventTable()
+    row = as_row(table, TextReaders(table)[event](write_text(event, kernel, values)))
+    for name, value in values.items():
+        if name in TEXT_COLUMNS:
+            added = "|MMIO" if event == "dma_map_resource" else "|DMA_ATTR_NO_WARN" if "attrs" in values else ""
+            assert row[name] == (f"{value}{added}" if name == "flags" else value)
+        elif SAMPLE["l"] == value:
+            assert getattr(row["sg"], name) == value
+
+
+@pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.name)
+def test_the_columns_that_are_declared_are_those_that_are_read(kind):
+    declared = set(kind.spec.columns)
+    if kind is Kind.LOST:
+        assert declared == {"cpu", "size", "time"}
+        return
+    read, lists = set(), False
+    for texts in kind.spec.texts.values():
+        for text in texts:
+            slots = dict(SLOT.findall(text.template))
+            lists |= "l" in slots.values()
+            read |= slots.keys() & set(TEXT_COLUMNS)
+            read |= {"flags"} if text.adds or "attrs" in slots else set()
+            read |= {"err"} if "fault" in slots else set()
+    assert declared <= {name for name, _ in COLUMNS}
+    assert read <= declared
+    assert declared - read <= (LISTED if lists else set())
+    assert "sg" in declared or not lists
+
+
+def test_a_text_is_of_the_kernels_from_its_first_to_its_last():
+    text = Text("", since="5.17", until="6.12")
+    assert [text.is_of(kernel) for kernel in ("4.19", "5.16.9", "5.17", "6.12.107", "6.13")] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "kernel", "values", "sentence"),
+    [
+        ("lost", "6.12", {}, "no event 'lost' is known"),
+        ("cma_release", "5.10", {}, "no text of 'cma_release' is known of kernel 5.10"),
+        ("cma_release", "6.12", {"name": "r", "addr": 1}, "cma_release: size must be given"),
+        (
+            "map",
+            "6.12",
+            {"addr": 0, "phys": 0, "size": 1 << 70},
+            "map: no kernel prints 'IOMMU: iova=0x0 - 0x0 paddr=0x0 size=1180591620717411303424'",
+        ),
+    ],
+)
+def test_what_no_kernel_prints_is_not_written(event, kernel, values, sentence):
+    with pytest.raises(InvalidArgument) as refused:
+        write_text(event, kernel, values)
+    assert str(refused.value) == sentence
