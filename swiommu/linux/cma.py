@@ -10,14 +10,14 @@ from swiommu.errors import Busy, InvalidArgument, NoMemory, SwiommuError
 from swiommu.linux.answers import note
 
 if TYPE_CHECKING:
-    from swiommu.region.mainline import CmaArea
+    from swiommu.region import mainline
 
 __all__ = ["cma_alloc", "cma_get_base", "cma_get_name", "cma_get_size", "cma_release"]
 
 _log = logging.getLogger(__name__)
 
 
-def cma_alloc(cma: CmaArea | None, count: int, align: int, no_warn: bool = False) -> int | None:
+def cma_alloc(cma: mainline.CmaArea | None, count: int, align: int, no_warn: bool = False) -> int | None:
     """The first of ``count`` contiguous pages, as a page frame number, or None: ask ``is None``, as 0 may be a page.
 
     It is a multiple of ``2**align``; ``align`` is the order of an absolute frame number, not relative to the area. A
@@ -51,11 +51,11 @@ def cma_alloc(cma: CmaArea | None, count: int, align: int, no_warn: bool = False
         return None
 
 
-def cma_release(cma: CmaArea | None, page: int | None, count: int) -> bool:
+def cma_release(cma: mainline.CmaArea | None, page: int | None, count: int) -> bool:
     """Give ``count`` pages from the frame number ``page`` back: False, and nothing changed, if they are not the area's.
 
-    A run over the end of the area is False from 6.15 on; an older kernel stops (`CmaArea.release`), which is
-    `OutOfRange` here, as nothing that it would answer. Source: mm/cma.c ``cma_release``.
+    A run over the end of the area is False from 6.15 on; an older kernel stops, which is `OutOfRange` here, as nothing
+    that it would answer. Source: mm/cma.c ``cma_release``.
     """
     if cma is None or page is None:
         note(InvalidArgument("no area, or no page, to release"))
@@ -66,16 +66,16 @@ def cma_release(cma: CmaArea | None, page: int | None, count: int) -> bool:
     return False
 
 
-def cma_get_base(cma: CmaArea) -> int:
+def cma_get_base(cma: mainline.CmaArea) -> int:
     """The physical address of the first page of the first range, in bytes."""
     return cma.ranges[0].start
 
 
-def cma_get_size(cma: CmaArea) -> int:
+def cma_get_size(cma: mainline.CmaArea) -> int:
     """The bytes of all ranges."""
     return sum(each.size for each in cma.ranges)
 
 
-def cma_get_name(cma: CmaArea) -> str:
+def cma_get_name(cma: mainline.CmaArea) -> str:
     """The name; of an area without one it ends with the newline that kernels store by mistake."""
     return cma.name
