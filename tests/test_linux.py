@@ -9,7 +9,7 @@ import pytest
 from swiommu import linux
 from swiommu.address import BusSpace, PhysSpace, Prot
 from swiommu.device import BusDevice
-from swiommu.errors import Busy, DeviceFault, NoDevice
+from swiommu.errors import Busy, DeviceFault, NoDevice, SpaceMismatch
 from swiommu.iommu.groups import Capability, DomainType, Hardware, Hwpt, IommuCore, SgEntry
 from swiommu.layer import Reserved
 from swiommu.memory import Frames, SparseRam
@@ -265,6 +265,13 @@ def test_gathering_by_hand(world):
     linux.iommu_iotlb_gather_add_page(domain, gather, 0x5000, 0x1000)
     assert domain.stats.invalidations == 1  # a gap: what was before was flushed
     assert (gather.start, gather.last) == (0x5000, 0x5FFF)
+    assert linux.iommu_iotlb_gather_is_disjoint(gather, world.bus.at(0x8000), 0x1000)
+    linux.iommu_iotlb_gather_add_range(gather, world.bus.at(0x6000), 0x1000)
+    linux.iommu_iotlb_gather_add_page(domain, gather, world.bus.at(0x7000), 0x1000)
+    assert (gather.start, gather.last) == (0x5000, 0x7FFF)
+    with pytest.raises(SpaceMismatch) as caught:
+        linux.iommu_iotlb_gather_add_page(domain, gather, BusSpace("usb").at(0x8000), 0x1000)
+    assert str(caught.value) == "iova BusAddr(usb:0x8000) is no address of the space 'pci'"
     assert not linux.iommu_iotlb_gather_queued(gather)
     assert not linux.iommu_iotlb_gather_queued(None)
     linux.iommu_iotlb_sync(domain, gather)

@@ -52,7 +52,7 @@ def test_errnos_in_pointers(value, is_error, or_null):
     else:
         with pytest.raises(InvalidArgument) as caught:
             linux.PTR_ERR(value)
-        assert str(caught.value) == f"{value!r} is no negative errno: IS_ERR tells"
+        assert str(caught.value) == f"{value!r} is no negative errno"
 
 
 def test_errnos_in_numbers_and_addresses():

@@ -1,4 +1,4 @@
-"""Which backend serves a device: what its default domain says, or the bus that it sits on. Nobody is told twice."""
+"""Which backend serves a device: it follows from its default domain, or from its bus."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DmaClient(Protocol):
 
     @property
     def dma_mask(self) -> int:
-        """The highest address that it drives; setting it tells everybody who has to know."""
+        """The highest address that it drives; setting it reaches its domain."""
         ...
 
     @dma_mask.setter
@@ -114,6 +114,6 @@ def _direct(device: DmaClient, domain: Domain[Any]) -> DmaBackend:
 
 def _no_memory(domain: Domain[Any]) -> NotSupported:
     return NotSupported(
-        f"the domain of {domain.input_space.name!r} leads to bus addresses of {domain.output_space.name!r}, "
-        "and to no memory of a driver"
+        f"the output space of the domain of {domain.input_space.name!r} is the bus space {domain.output_space.name!r}, "
+        "where a driver has no memory"
     )

@@ -36,7 +36,7 @@ def _place(value: Address | SupportsIndex) -> Address | int:
 class Scatterlist:
     """One entry: ``length`` bytes at ``phys``, an address or, for calls by the kernel's names, its plain number.
 
-    When a list is mapped by the DMA API, the segments that the device gets stand in the first entries' ``dma_address``
+    When a list is mapped by the DMA API, the segments that the device gets are in the first entries' ``dma_address``
     and ``dma_length`` (bytes); the others hold None and 0. ``bus_address``: it is memory of a peer on the same bus,
     which needs no map. Raises `InvalidArgument` for an empty entry.
 

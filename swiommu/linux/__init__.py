@@ -1,11 +1,11 @@
 """The IOMMU API and CMA by the kernel's names: functions that answer as Linux does, over `swiommu.iommu.groups`.
 
 0 or a negative errno where the kernel answers these, bytes where it answers bytes, None for a NULL pointer; `IS_ERR`
-tells errnos from objects, and `last_error` says why. Addresses are plain numbers, as they are there, or know their
-space. What a kernel function only warns of does nothing here. No rule is decided here: each function is one call, and
-its errors are told by that one. The constants have the kernel's names and values.
+finds errnos among objects, and `last_error` is the reason. Addresses are plain numbers, as in the kernel, or know
+their space. What a kernel function only warns of does nothing here. No rule is decided here: each function is one
+call, which documents its errors. The constants have the kernel's names and values.
 
-The same calls run on an IOMMU, on one that stands on another, and where there is none (`Hardware`).
+The same calls run on an IOMMU, on one whose output is the bus of another, and where there is none (`Hardware`).
 """
 
 from swiommu.iommu import Scatterlist

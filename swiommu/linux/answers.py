@@ -103,7 +103,7 @@ def PTR_ERR(ptr: object) -> int:  # noqa: N802 - the kernel's name
     -19
     """
     if not IS_ERR(ptr):
-        raise InvalidArgument(f"{ptr!r} is no negative errno: IS_ERR tells")
+        raise InvalidArgument(f"{ptr!r} is no negative errno")
     return ptr
 
 

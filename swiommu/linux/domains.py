@@ -117,7 +117,7 @@ def iommu_group_get(dev: Attachable) -> IommuGroup | None:
 
 
 def iommu_group_id(group: IommuGroup) -> int:
-    """The number of ``group``, under which it stands in ``/sys/kernel/iommu_groups``."""
+    """The number of ``group``, its name in ``/sys/kernel/iommu_groups``."""
     return group.id
 
 
@@ -135,7 +135,7 @@ def iommu_attach_device(domain: Domain[Any], dev: Attachable) -> int:
 
 
 def iommu_detach_device(domain: Domain[Any], dev: Attachable) -> None:
-    """Back to the default domain, or the blocking one of an owned group; which ``domain`` is said is not looked at."""
+    """Back to the default domain, or the blocking one of an owned group; ``domain`` is not looked at."""
     del domain
     if dev.group is not None:
         dev.group.detach_device(dev)

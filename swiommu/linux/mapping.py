@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from swiommu.address import as_integer
+from swiommu.address import BusAddr, as_integer, as_number
 from swiommu.errors import InvalidArgument
 from swiommu.iommu.groups import Gfp, gather_for, iova_to_phys, map_range, map_sg, sync_map, unmap_range
 from swiommu.linux.answers import answer, note
@@ -15,7 +15,7 @@ from swiommu.linux.answers import answer, note
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swiommu.address import BusAddr, PhysAddr
+    from swiommu.address import PhysAddr
     from swiommu.iommu import Domain, IotlbGather, Scatterlist
 
 __all__ = [
@@ -60,12 +60,12 @@ def iommu_map_nosync(
     prot: int,
     gfp: int = Gfp.KERNEL,
 ) -> int:
-    """As `iommu_map`, but the hardware is told by `iommu_sync_map`."""
+    """As `iommu_map`, but the hardware learns of it by `iommu_sync_map`."""
     return answer(map_range, domain, iova, paddr, size, prot, gfp, sync=False) or 0
 
 
 def iommu_sync_map(domain: Domain[Any], iova: BusAddr | int, size: int) -> int:
-    """Tell the hardware of what was mapped; if it refuses, it is unmapped and the answer negative."""
+    """Let the hardware learn of what was mapped; if it refuses, that is unmapped and the answer negative."""
     return answer(sync_map, domain, iova, size) or 0
 
 
@@ -101,7 +101,7 @@ def iommu_unmap(domain: Domain[Any], iova: BusAddr | int, size: int) -> int:
 
 
 def iommu_iova_to_phys(domain: Domain[Any], iova: BusAddr | int) -> int:
-    """Where it leads; 0 if nowhere, and for page 0."""
+    """The output address that it is mapped to; 0 if it is not mapped, and for page 0."""
     return iova_to_phys(domain, iova)
 
 
@@ -132,20 +132,26 @@ def iommu_iotlb_gather_init(domain: Domain[Any]) -> IotlbGather:
     return gather_for(domain)
 
 
-def iommu_iotlb_gather_add_range(gather: IotlbGather, iova: int, size: int) -> None:
-    """Widen what is flushed to these bytes, with all that is between."""
-    gather.add_range(iova, size)
+def iommu_iotlb_gather_add_range(gather: IotlbGather, iova: BusAddr | int, size: int) -> None:
+    """Widen what is flushed to these bytes, with all that is between; a gather knows no space to compare with."""
+    gather.add_range(_plain(iova), size)
 
 
-def iommu_iotlb_gather_add_page(domain: Domain[Any], gather: IotlbGather, iova: int, size: int) -> None:
-    """Add a page; if it is of another size than those before, or apart from them, these are flushed first."""
-    del domain
-    gather.add_page(iova, size)
+def iommu_iotlb_gather_add_page(domain: Domain[Any], gather: IotlbGather, iova: BusAddr | int, size: int) -> None:
+    """Add a page; if it is of another size than those before, or apart from them, these are flushed first.
+
+    Raises `SpaceMismatch` for an address of another space than that of ``domain``.
+    """
+    gather.add_page(as_number(iova, domain.input_space, "iova"), size)
 
 
-def iommu_iotlb_gather_is_disjoint(gather: IotlbGather, iova: int, size: int) -> bool:
-    """Whether a gap lies between what was gathered and these bytes."""
-    return gather.is_disjoint(iova, size)
+def iommu_iotlb_gather_is_disjoint(gather: IotlbGather, iova: BusAddr | int, size: int) -> bool:
+    """Whether there is a gap between what was gathered and these bytes."""
+    return gather.is_disjoint(_plain(iova), size)
+
+
+def _plain(iova: BusAddr | int) -> int:
+    return iova.value if isinstance(iova, BusAddr) else iova
 
 
 def iommu_iotlb_gather_queued(gather: IotlbGather | None) -> bool:

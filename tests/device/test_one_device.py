@@ -126,7 +126,8 @@ def test_bus_addresses_of_another_iommu_are_no_memory_of_a_driver(kind):
     assert nic.dma.dma_mapping_error(nic.dma.dma_map_single(machine.at(HIGH), 6, TO)) == -12
     assert type(nic.dma.last_error) is NotSupported
     assert (
-        str(nic.dma.last_error) == "the domain of 'guest' leads to bus addresses of 'pci', and to no memory of a driver"
+        str(nic.dma.last_error)
+        == "the output space of the domain of 'guest' is the bus space 'pci', where a driver has no memory"
     )
 
 

@@ -23,8 +23,8 @@ __all__ = ["LinearTranslation", "PagedTranslation", "Translation"]
 class Translation(Protocol):
     """Makes domains on one bus.
 
-    ``output_space`` is where they lead, a memory or the bus space of the domain below; ``output_limit`` is one past the
-    highest address there that a map may lead to.
+    ``output_space`` is theirs, a memory or the bus space of the domain below; ``output_limit`` is one past the highest
+    address there that may be mapped to.
     """
 
     @property
@@ -52,8 +52,8 @@ class PagedTranslation:
         if of.below is not None:
             if of.ram is not None or of.memory is not None or (of.walker_mask is not None and of.frames is None):
                 raise InvalidArgument(
-                    f"IOMMU {of.name!r} is on the domain of {of.below.input_space.name!r}: it leads there and nowhere "
-                    "else, and reads its tables there unless they are in frames"
+                    f"IOMMU {of.name!r} is on the domain of {of.below.input_space.name!r}: that is its "
+                    "output space, and its tables are there unless they are in frames"
                 )
             self.output_space: PhysSpace | BusSpace = of.below.input_space
         elif of.ram is None or of.frames is None:
@@ -102,7 +102,7 @@ class LinearTranslation:
         self.domain(for_dma=False, lazy=False)[0].destroy()  # refuses now what no domain could be made of
 
     def domain(self, *, for_dma: bool, lazy: bool) -> tuple[Domain[Any], None]:
-        """See `Translation`; nobody chooses: an address of memory has one address on the bus."""
+        """See `Translation`; nothing is chosen: an address of memory has one address on the bus."""
         del for_dma, lazy
         of = self._of
         where: dict[str, Any] = {"window": of.window}

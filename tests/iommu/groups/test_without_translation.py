@@ -419,8 +419,8 @@ def test_no_translation_on_another_iommu():
 
 
 ELSEWHERE = (
-    "IOMMU 'smmu' is on the domain of 'ipa': it leads there and nowhere else, and reads its tables there unless they "
-    "are in frames"
+    "IOMMU 'smmu' is on the domain of 'ipa': that is its output space, and its tables are there unless they are in "
+    "frames"
 )
 
 
