@@ -164,19 +164,19 @@ class CameraDriver:
     negative errno, as a kernel driver's do.
 
     >>> from swiommu.address import BusSpace, PhysRange, PhysSpace
-    >>> from swiommu.dma import CpuMemory, DirectBus, DirectDma, DmaDevice
+    >>> from swiommu.dma import CpuMemory, DirectBus
     >>> from swiommu.memory import Frames, SparseRam
     >>> ram, bus = SparseRam(PhysSpace("ram", width=32)), BusSpace("soc", width=32)
     >>> soc = DirectBus(bus, ram.space)
-    >>> dev = DmaDevice("camera", DirectDma(soc, ram, [Frames(ram.space.at(0x4000_0000), 1 << 20)]))
+    >>> camera = Camera("camera", ram, bus=soc, memory=[Frames(ram.space.at(0x4000_0000), 1 << 20)])
     >>> table = CpuMemory(ram, [PhysRange(ram.space.at(0x5000_0000), 256)])
-    >>> driver = CameraDriver(dev, Camera("camera", ram, bus=soc), table)
+    >>> driver = CameraDriver(camera.dma, camera, table)
     >>> buffer = CpuMemory(ram, [PhysRange(ram.space.at(0x6000_0000), 0x4000)])
     >>> driver.stream_on(buffer, bytes_per_line=640, lines=24), driver.grab()
     (0, 0)
     >>> buffer.read(0, 15360) == FrameGrabber.pattern(1, 15360)
     True
-    >>> driver.stream_off(); dev.live
+    >>> driver.stream_off(); camera.dma.live
     (0, 0)
     """
 
