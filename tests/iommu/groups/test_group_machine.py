@@ -1,5 +1,7 @@
 """Groups under random calls: attaching, owners, drivers, devices that come and go, beside a twin of a few names."""
 
+from typing import ClassVar
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -22,6 +24,7 @@ from swiommu.iommu.groups import (
     use_default_domain,
 )
 from swiommu.memory import Frames, SparseRam
+from swiommu.region import Region
 
 NAMES = ("a", "b", "c")
 OWNERS = ("vfio", "iommufd")
@@ -30,22 +33,36 @@ OWNERS = ("vfio", "iommufd")
 class GroupMachine(RuleBasedStateMachine):
     """``where`` is the word for the domain of the group; ``owner`` and ``count`` say who uses it, how often."""
 
+    OTHER = "identity"  # what the group can be attached to beside an unmanaged domain
+    READS: ClassVar = {"mine": b"mine", "identity": b"same"}
+
     def __init__(self):
         super().__init__()
         ram, bus = PhysSpace("ram", width=40), BusSpace("pci", width=48)
         self.ram = SparseRam(ram)
         self.frames = Frames(ram.at(0x4000_0000), 1 << 20)
-        self.hardware = Hardware(name="smmu", bus=bus, ram=ram, frames=self.frames, grouping="iommu")
+        self.hardware = self.made(ram, bus)
         self.core = IommuCore(Defaults(strict=True))
         self.devices = {name: BusDevice(name, self.ram, dma_mask=(1 << 48) - 1) for name in NAMES}
         self.group = self.core.probe(self.devices["a"], self.hardware)
         self.members = ["a"]
         self.mine = self.hardware.alloc(DomainType.UNMANAGED)
-        map_range(self.mine, 0x1000, 0x5000_0000, 0x1000, 3)
-        self.ram.write(ram.at(0x5000_0000), b"mine")
+        map_range(self.mine, 0x1000, self.PLACE, 0x1000, 3)
+        self.ram.write(ram.at(self.PLACE), b"mine")
         self.ram.write(ram.at(0x1000), b"same")
-        self.domains = {"mine": self.mine, "identity": self.hardware.identity_domain}
+        self.domains = {"mine": self.mine, self.OTHER: self.other()}
         self.where, self.owner, self.count = "default", None, 0
+
+    PLACE = 0x5000_0000  # what `mine` maps
+
+    def made(self, ram, bus):
+        return Hardware(name="smmu", bus=bus, ram=ram, frames=self.frames, grouping="iommu")
+
+    def other(self):
+        return self.hardware.identity_domain
+
+    def given_back(self):
+        assert self.frames.free_count == 256
 
     def expect(self, error, call, *arguments):
         raised = None
@@ -72,8 +89,9 @@ class GroupMachine(RuleBasedStateMachine):
     def attach_error(self, word):
         return None if self.where in {"default", "blocked"} else Busy
 
-    @rule(word=st.sampled_from(["mine", "identity"]), fails=st.none() | st.integers(1, 3))
+    @rule(word=st.sampled_from(["mine", "other"]), fails=st.none() | st.integers(1, 3))
     def attach_group(self, word, fails):
+        word = self.OTHER if word == "other" else word
         error = self.attach_error(word)
         if error is None and fails is not None and fails <= len(self.members):
             self.hardware.fail_nth(fails, NoMemory("no context"))
@@ -81,8 +99,9 @@ class GroupMachine(RuleBasedStateMachine):
         if self.expect(error, self.group.attach_group, self.domains[word]):
             self.where = word
 
-    @rule(word=st.sampled_from(["mine", "identity"]), data=st.data())
+    @rule(word=st.sampled_from(["mine", "other"]), data=st.data())
     def attach_device(self, word, data):
+        word = self.OTHER if word == "other" else word
         name = data.draw(st.sampled_from(self.members))
         error = InvalidArgument if len(self.members) > 1 else self.attach_error(word)
         if self.expect(error, self.group.attach_device, self.domains[word], self.devices[name]):
@@ -144,7 +163,7 @@ class GroupMachine(RuleBasedStateMachine):
 
     @invariant()
     def accesses_tell_where_it_is(self):
-        reached = {"mine": b"mine", "identity": b"same"}.get(self.where)
+        reached = self.READS.get(self.where)
         for name, device in self.devices.items():
             if name not in self.members:
                 assert (device.group, device.domain) == (None, None)
@@ -166,9 +185,49 @@ class GroupMachine(RuleBasedStateMachine):
         self.group.owner_cnt = 0
         for name in self.members:
             self.core.release(self.devices[name])
-        free_domain(self.mine)
-        assert self.frames.free_count == 256
+        for domain in self.domains.values():
+            free_domain(domain)
+        self.given_back()
+
+
+class StackedGroupMachine(GroupMachine):
+    """The same on the domain of another IOMMU, which maps both places at the same numbers."""
+
+    def made(self, ram, bus):
+        host = Hardware(name="host", bus=BusSpace("ipa", width=40), ram=ram, frames=self.frames)
+        self.lower = host.alloc(DomainType.DMA)
+        for place in (0x1000, self.PLACE):
+            map_range(self.lower, place, place, 0x1000, 3)
+        self.held = self.frames.free_count
+        return Hardware(name="smmu", bus=bus, below=self.lower, grouping="iommu")
+
+    def given_back(self):
+        assert self.lower.mappings() == []
+        assert self.frames.free_count >= self.held
+
+
+class UntranslatedGroupMachine(GroupMachine):
+    """The same where nothing is translated: a device reaches its window at any time."""
+
+    OTHER = "second"
+    PLACE = 0x5000_1000
+    READS = dict.fromkeys(["mine", "second", "default", "blocked"], b"mine")
+
+    def made(self, ram, bus):
+        self.region = Region(ram.at(0x5000_0000), 1 << 20)
+        return Hardware(name="soc", bus=bus, region=self.region, delta=-0x5000_0000)
+
+    def other(self):
+        return self.hardware.alloc(DomainType.UNMANAGED)
+
+    def given_back(self):
+        assert self.region.users == 0
 
 
 TestGroups = GroupMachine.TestCase
+TestStackedGroups = StackedGroupMachine.TestCase
+TestUntranslatedGroups = UntranslatedGroupMachine.TestCase
 TestGroups.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+TestStackedGroups.settings = TestUntranslatedGroups.settings = settings(
+    max_examples=15, stateful_step_count=25, deadline=None
+)
