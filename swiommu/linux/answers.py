@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from swiommu.address import Address, as_integer
 from swiommu.errors import InvalidArgument, SwiommuError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from typing_extensions import TypeIs  # known to type checkers; nothing imports it when this runs
 
 __all__ = [
     "IS_ERR",
@@ -78,8 +80,10 @@ def answer(call: Callable[..., T], *arguments: Any, **named: Any) -> T | int:
         return errno_of(error)
 
 
-def IS_ERR(ptr: object) -> TypeGuard[int]:  # noqa: N802 - the kernel's name
+def IS_ERR(ptr: object) -> TypeIs[int]:  # noqa: N802 - the kernel's name
     """Whether what a function answered instead of an object is a negative errno; NULL is none.
+
+    To a type checker what is none is no number at all, as functions answer objects or errnos.
 
     >>> IS_ERR(-19), IS_ERR(None), IS_ERR(object())
     (True, False, False)
@@ -87,7 +91,7 @@ def IS_ERR(ptr: object) -> TypeGuard[int]:  # noqa: N802 - the kernel's name
     return isinstance(ptr, int) and -MAX_ERRNO <= ptr < 0
 
 
-def IS_ERR_OR_NULL(ptr: object) -> TypeGuard[int | None]:  # noqa: N802 - the kernel's name
+def IS_ERR_OR_NULL(ptr: object) -> TypeIs[int | None]:  # noqa: N802 - the kernel's name
     """Whether it is a negative errno or NULL.
 
     >>> IS_ERR_OR_NULL(None), IS_ERR_OR_NULL(-12), IS_ERR_OR_NULL("a domain")

@@ -1,7 +1,9 @@
 """What a type checker must refuse: every line with ``# refused`` is an error, no other line is."""
 
+from swiommu import linux
 from swiommu.address import Access, BusAddr, BusRange, BusSpace, PhysAddr, PhysRange, PhysSpace, Prot
 from swiommu.device import BusDevice
+from swiommu.dma import DMA_BIT_MASK, DmaDirection
 from swiommu.iommu import Domain, LinearDomain, Mapping, PagedDomain
 from swiommu.layer import Graph, Identity, Layer, Node, Reserved, allocatable, connect
 from swiommu.memory import Frames
@@ -34,6 +36,24 @@ def refused(domain: Domain[PhysAddr], device: BusDevice, iova: BusAddr, paddr: P
     wrong: BusAddr | None = domain.iova_to_phys(iova)  # refused: physical for bus
     number: int = iova  # refused: no silent int
     print(wrong, number)
+
+
+def allowed_in_a_driver_of_a_kernel(device: BusDevice, iova: BusAddr, paddr: PhysAddr) -> int:
+    domain = linux.iommu_paging_domain_alloc(device)
+    if linux.IS_ERR(domain):
+        return linux.PTR_ERR(domain)
+    linux.iommu_map(domain, iova, paddr, 4096, linux.IOMMU_READ)
+    linux.iommu_map(domain, 0x1000, 0x2000, 4096, linux.IOMMU_READ)
+    address = device.dma.dma_map_single(paddr, 4096, DmaDirection.TO_DEVICE)
+    device.dma_mask = DMA_BIT_MASK(40)
+    device.dma.dma_unmap_single(address, 4096, DmaDirection.TO_DEVICE)
+    return linux.iommu_unmap(domain, iova, 4096)
+
+
+def refused_in_a_driver_of_a_kernel(device: BusDevice, domain: Domain[PhysAddr], iova: BusAddr) -> None:
+    linux.iommu_unmap(linux.iommu_paging_domain_alloc(device), iova, 4096)  # refused: it may be an errno
+    linux.iommu_unmap(domain, PhysSpace("ram").at(0), 4096)  # refused: physical for bus
+    device.dma.dma_map_single(iova, 4096, DmaDirection.TO_DEVICE)  # refused: bus for physical
 
 
 def refused_when_built(bus: BusSpace, ram: PhysSpace, frames: Frames) -> None:
