@@ -203,7 +203,7 @@ class Regions:
 
     def _backend(self, reg: cma_region) -> Backend:
         where: Any = self.memory if reg.within is None else reg.within
-        if hasattr(where, "place"):
+        if hasattr(where, "withdraw"):
             backend: Backend = where
             return backend
         if where not in self._backends:

@@ -9,6 +9,7 @@ import attrs
 
 from swiommu.address import BusRange
 from swiommu.errors import NotSupported, OutOfRange
+from swiommu.iommu.mapping import require_releasable
 from swiommu.locking import run_all
 
 if TYPE_CHECKING:
@@ -93,10 +94,10 @@ class Views:
             delta = 0
         return delta & -delta if delta else everything
 
-    def owns(self, domain: Any, iova: int | None) -> bool:
-        """Whether that use of the chunk, by ``domain`` at its address ``iova``, is one of our mappings."""
+    def owns(self, place: object, iova: int | None) -> bool:
+        """Whether that use of the chunk, by the domain at ``place`` in its stack, is one of our mappings."""
         return iova is not None and any(
-            mapping.domain is domain and mapping.iova.start.value <= iova < mapping.iova.stop
+            mapping.domain.place is place and mapping.iova.start.value <= iova < mapping.iova.stop
             for mapping in self._mappings()
         )
 
@@ -105,9 +106,9 @@ class Views:
         for view in self._views.values():
             above = None
             for mapping in reversed(view.mappings):
-                mapping.domain.require_releasable(mapping, above)
+                require_releasable(mapping, above)
                 owned = mapping.domain.held(mapping)
-                above = None if owned is None else (mapping.domain, *owned)
+                above = None if owned is None else (mapping.domain.place, *owned)
 
     def withdraw(self) -> None:
         """Unmap all of it, from the top down."""

@@ -5,34 +5,136 @@ What it had comes back when it is detached.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
 
 from swiommu.errors import Busy, InvalidArgument, OutOfRange
 from swiommu.layer import ReservedKind
 
 if TYPE_CHECKING:
-    from swiommu.address import BusAddr
-    from swiommu.iommu.domain import Attachable, Domain
-    from swiommu.layer import Reserved
+    from swiommu.address import BusAddr, BusSpace, Space
+    from swiommu.layer import Node, Reserved
 
-__all__ = ["POLICIES", "move", "require_attachable", "require_detachable"]
-
-POLICIES = ("stack", "replace", "refuse")
+__all__ = ["AttachPolicy", "Attachable", "Attachments", "move", "require_attachable", "require_detachable"]
 
 
-def require_attachable(domain: Domain[Any], device: Attachable, policy: str) -> None:
+class AttachPolicy(StrEnum):
+    """What becomes of the domain that a device has when it is attached to another."""
+
+    STACK = "stack"
+    REPLACE = "replace"
+    REFUSE = "refuse"
+
+    @classmethod
+    def _missing_(cls, value: object) -> AttachPolicy:
+        raise InvalidArgument(f"no policy {value!r} for a device that has a domain: there are {', '.join(cls)}")
+
+
+class AttachedDomain(Protocol):
+    """A domain, as far as devices are attached to it."""
+
+    input_space: BusSpace
+    output_space: Space
+    aperture_first: int
+    aperture_last: int
+    finest_granule: int
+    node: Node
+
+    @property
+    def below(self) -> AttachedDomain | None:
+        """The domain that it is stacked on."""
+        ...
+
+    @property
+    def destroyed(self) -> bool:
+        """Whether it has ended."""
+        ...
+
+    def iova_to_memory(self, iova: BusAddr) -> Any:
+        """Where an address leads in the end."""
+        ...
+
+    def welcome(self, device: Any) -> None:
+        """Have the device."""
+        ...
+
+    def give_away(self, device: Any) -> None:
+        """Have it no more."""
+        ...
+
+
+class Attachable(Protocol):
+    """What a domain needs to know of a device; ``dma_mask`` is the highest bus address that it can drive.
+
+    Only domains set ``domain``. ``group``: the IOMMU group that decides on it, if the device is in one.
+    """
+
+    name: str
+    dma_mask: int
+    domain: Any
+    group: Any
+
+
+class Attachments:
+    """The devices of one domain, in order; ``limit`` is the highest bus address that all of them can drive."""
+
+    def __init__(self, domain: AttachedDomain) -> None:
+        self.devices: list[Attachable] = []
+        self.limit = domain.aperture_last
+        self._domain = domain
+        self._had: list[tuple[Attachable, AttachedDomain]] = []  # what devices were attached to before
+
+    def attach(self, device: Attachable, policy: AttachPolicy) -> None:
+        """See `Domain.attach`."""
+        require_attachable(self._domain, device, policy)
+        before: AttachedDomain | None = device.domain
+        if before is not None:
+            self._had.append((device, before))
+        try:
+            move(device, self._domain)
+        except BaseException:  # of a device that is anybody's
+            self._had = [each for each in self._had if each[0] is not device]
+            self.devices = [other for other in self.devices if other is not device]
+            if before is not None and device.domain is not before:
+                before.welcome(device)
+            raise
+
+    def detach(self, device: Attachable) -> None:
+        """See `Domain.detach`."""
+        held = next((held for other, held in self._had if other is device), None)
+        if held is None:
+            require_detachable(device)
+        self._had = [each for each in self._had if each[0] is not device]
+        move(device, None if held is None or held.destroyed else held)
+
+    def add(self, device: Attachable) -> None:
+        """Have the device; nobody is asked."""
+        device.domain = self._domain
+        self.devices.append(device)
+        self.follow_masks()
+
+    def remove(self, device: Attachable) -> None:
+        """Have the device no more."""
+        device.domain = None
+        self.devices = [other for other in self.devices if other is not device]
+        self.follow_masks()
+
+    def follow_masks(self) -> None:
+        """Keep ``limit`` under the masks that the devices have now."""
+        self.limit = min([self._domain.aperture_last, *(device.dma_mask for device in self.devices)])
+
+
+def require_attachable(domain: AttachedDomain, device: Attachable, policy: AttachPolicy) -> None:
     """Refuse what can't be attached: `Busy`, or what does not fit the domain that the device has."""
-    if policy not in POLICIES:
-        raise InvalidArgument(f"no policy {policy!r} for a device that has a domain: there are {', '.join(POLICIES)}")
     held = device.domain
-    if device.group is not None and (held is None or policy == "replace"):
+    if device.group is not None and (held is None or policy is AttachPolicy.REPLACE):
         raise Busy(f"device {device.name!r} is in an IOMMU group, which decides on its domain: {device.group!r}")
     if held is None:
         return
     attached = f"device {device.name!r} is attached to the domain of {held.input_space.name!r}"
-    if held is domain or policy == "refuse":
+    if held is domain or policy is AttachPolicy.REFUSE:
         raise Busy(attached)
-    if policy == "replace":
+    if policy is AttachPolicy.REPLACE:
         return
     if held not in _below(domain):
         raise Busy(
@@ -48,7 +150,7 @@ def require_detachable(device: Attachable) -> None:
         raise Busy(f"device {device.name!r} is in an IOMMU group, which decides on its domain: {device.group!r}")
 
 
-def move(device: Attachable, domain: Domain[Any] | None) -> None:
+def move(device: Attachable, domain: AttachedDomain | None) -> None:
     """Give ``device`` another domain, or none; nobody is asked, and nothing remembers what it had."""
     if device.domain is not None:
         device.domain.give_away(device)
@@ -56,7 +158,7 @@ def move(device: Attachable, domain: Domain[Any] | None) -> None:
         domain.welcome(device)
 
 
-def _below(domain: Domain[Any]) -> list[Domain[Any]]:
+def _below(domain: AttachedDomain) -> list[AttachedDomain]:
     found = []
     while domain.below is not None:
         domain = domain.below
@@ -64,7 +166,7 @@ def _below(domain: Domain[Any]) -> list[Domain[Any]]:
     return found
 
 
-def _require_fit(domain: Domain[Any], device: Attachable) -> None:
+def _require_fit(domain: AttachedDomain, device: Attachable) -> None:
     # Apertures and granules of the stages were held against each other when the stack was built.
     if device.dma_mask < domain.aperture_first:
         raise OutOfRange(
@@ -79,7 +181,7 @@ def _require_fit(domain: Domain[Any], device: Attachable) -> None:
                 _require_direct(domain, region, lower)
 
 
-def _require_direct(domain: Domain[Any], region: Reserved, owner: Domain[Any]) -> None:
+def _require_direct(domain: AttachedDomain, region: Reserved, owner: AttachedDomain) -> None:
     step = domain.finest_granule
     for at in range(region.start & -step, region.stop, step):
         found = None

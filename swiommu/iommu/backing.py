@@ -2,57 +2,112 @@
 
 from __future__ import annotations
 
-from array import array
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from swiommu.address import PAGE_SIZE, PhysAddr
+from swiommu.address import Prot
 from swiommu.errors import InvalidArgument, NoMemory, NoSpace, NotSupported, OutOfRange, SpaceMismatch
-from swiommu.layer import Walker, end_of, reachable, terminals
-from swiommu.pagetable import FrameTables, TablePages, joined
+from swiommu.iommu.validate import READ_WRITE
+from swiommu.layer import reachable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swiommu.address import AddressRange, PhysSpace, Prot, Space
-    from swiommu.iommu.domain import Domain
-    from swiommu.iommu.mapping import Mapping
-    from swiommu.iommu.stacked import Stacked
+    from swiommu.address import AddressRange, BusSpace, PhysSpace, Space
+    from swiommu.iommu.reverse_map import ReverseMap
     from swiommu.layer import Node
     from swiommu.memory import Frames
-    from swiommu.pagetable import Format, RadixTable, TableMemory, Words
+    from swiommu.pagetable import Format, TableMemory
+    from swiommu.region import Chunk, Region
 
 __all__ = [
     "Backing",
     "FrameBacking",
     "LowerBacking",
-    "LowerTables",
-    "ReachedTables",
+    "NoBacking",
+    "OwedMemory",
+    "RegionBacking",
     "backing",
     "require_sources",
-    "table_pages",
-    "walker_of",
 ]
 
 
 Runs = list[tuple[int, int]]
 
 
-class Backing(Protocol):
-    """Gives memory to `Domain.alloc`; sizes are multiples of the largest granule of the stack."""
+class LowerDomain(Protocol):
+    """The domain below, as far as memory is taken from it; its mappings are its own business."""
 
-    def take(self, size: int, prot: Prot) -> tuple[Runs, Mapping[Any] | None]:
+    @property
+    def place(self) -> LowerPlace:
+        """Its place in the stack."""
+        ...
+
+    def alloc(self, size: int, align: int = 0, *, prot: Prot = ..., limit: int | None = None) -> Any:
+        """See `Domain.alloc`."""
+        ...
+
+    def alloc_for_tables(self, size: int, *, limit: int | None = None) -> Any:
+        """See `Domain.alloc_for_tables`."""
+        ...
+
+    def held(self, mapping: Any) -> object:
+        """Whether a mapping is live."""
+        ...
+
+    def let_go(self, mapping: Any) -> None:
+        """See `Domain.let_go`."""
+        ...
+
+    def require_givable(self, mapping: Any) -> None:
+        """See `Domain.require_givable`."""
+        ...
+
+
+class LowerPlace(Protocol):
+    """Its place in the stack."""
+
+    node: Node
+    references: ReverseMap
+    input_space: BusSpace
+    stack_granule: int
+
+    @property
+    def memory_space(self) -> Space:
+        """The space at the end of all stages."""
+        ...
+
+    @property
+    def bottom(self) -> Node | None:
+        """The node below the lowest domain."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The name of its bus space."""
+        ...
+
+
+class Backing(Protocol):
+    """Gives memory to `Domain.alloc`; sizes and alignments are multiples of the largest granule of the stack."""
+
+    def take(self, size: int, align: int, prot: Prot, highest: int, at: int | None = None) -> tuple[Runs, Any]:
         """``size`` bytes of the output space as (start, stop), in order, and the lower domain's mapping of them.
 
-        All or nothing; `NoMemory` or `NoSpace`.
+        Where the bus address follows from the memory, it will be a multiple of ``align`` and none above ``highest``,
+        or just ``at``. All or nothing; `NoMemory` or `NoSpace`.
         """
         ...
 
-    def give(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
+    def take_for_tables(self, size: int, highest: int) -> tuple[Runs, Any]:
+        """The same for tables of a domain above, at a multiple of ``size``, where large leaves need it least."""
+        ...
+
+    def give(self, pieces: Sequence[AddressRange[Any]], below: Any) -> None:
         """Take it all back."""
         ...
 
-    def require_givable(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
+    def require_givable(self, pieces: Sequence[AddressRange[Any]], below: Any) -> None:
         """`Busy` if `give` would not take all of it back now."""
         ...
 
@@ -60,7 +115,7 @@ class Backing(Protocol):
         """Whether `require_givable` of anything could raise now."""
         ...
 
-    def check(self, live: Sequence[tuple[Sequence[AddressRange[Any]], Mapping[Any] | None]]) -> None:
+    def check(self, live: Sequence[tuple[Sequence[AddressRange[Any]], Any]]) -> None:
         """Assert that what was taken and not given is what ``live`` holds, as pieces and the mapping below."""
         ...
 
@@ -70,7 +125,7 @@ class FrameBacking:
 
     >>> from swiommu.address import PhysSpace, Prot
     >>> from swiommu.memory import Frames
-    >>> FrameBacking(Frames(PhysSpace("ram").at(0), 1 << 20), (9, 0)).take(0x3000, Prot.READ)
+    >>> FrameBacking(Frames(PhysSpace("ram").at(0), 1 << 20), (9, 0)).take(0x3000, 0x1000, Prot.READ, 0xFFFF_FFFF)
     ([(0, 12288)], None)
     """
 
@@ -80,15 +135,19 @@ class FrameBacking:
         self._shift = frames.page_size.bit_length() - 1
         self._taken = 0  # frames
 
-    def take(self, size: int, prot: Prot) -> tuple[Runs, Mapping[Any] | None]:
+    def take(self, size: int, align: int, prot: Prot, highest: int, at: int | None = None) -> tuple[Runs, None]:
         """See `Backing.take`."""
-        del prot  # memory itself has none
+        del align, prot, highest, at  # it is a matter of the page table
         shift = self._shift
         taken = self._frames.take_largest_first(size >> shift, self._orders)
         self._taken += size >> shift
         return [(pfn << shift, pfn + count << shift) for pfn, count in taken], None
 
-    def give(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
+    def take_for_tables(self, size: int, highest: int) -> tuple[Runs, None]:
+        """See `Backing.take_for_tables`."""
+        return self.take(size, size, Prot.READ, highest)
+
+    def give(self, pieces: Sequence[AddressRange[Any]], below: Any) -> None:
         """See `Backing.give`."""
         del below  # there is none
         frames, shift = self._frames, self._shift
@@ -97,7 +156,7 @@ class FrameBacking:
         for _, count in runs:
             self._taken -= count
 
-    def require_givable(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
+    def require_givable(self, pieces: Sequence[AddressRange[Any]], below: Any) -> None:
         """See `Backing.require_givable`: pinned frames stay."""
         del below
         for piece in pieces:
@@ -107,7 +166,7 @@ class FrameBacking:
         """See `Backing.may_refuse`."""
         return self._frames.pinned > 0
 
-    def check(self, live: Sequence[tuple[Sequence[AddressRange[Any]], Mapping[Any] | None]]) -> None:
+    def check(self, live: Sequence[tuple[Sequence[AddressRange[Any]], Any]]) -> None:
         """See `Backing.check`; and all of these frames are taken."""
         pieces = [piece for held, _ in live for piece in held]
         frames, shift = self._frames, self._shift
@@ -126,15 +185,16 @@ class LowerBacking:
     each saves a walk one read. Larger leaves of the same level save none.
     """
 
-    def __init__(self, below: Domain[Any], highest: int, align: int, form: Format) -> None:
+    def __init__(self, below: LowerDomain, highest: int, align: int, form: Format) -> None:
         self._below = below
         self._highest = highest
         self._align = align
         self._pgsizes = [min(level.sizes.values()) for level in form.levels if level.sizes]  # the largest first
-        self._taken: set[Mapping[Any]] = set()
+        self._taken: set[Any] = set()
 
-    def take(self, size: int, prot: Prot) -> tuple[Runs, Mapping[Any] | None]:
-        """See `Backing.take`."""
+    def take(self, size: int, align: int, prot: Prot, highest: int, at: int | None = None) -> tuple[Runs, Any]:
+        """See `Backing.take`; the addresses are those of the domain below, where ``align`` and the like say nothing."""
+        del align, highest, at
         mapping = None
         for align in self._pgsizes:
             if mapping is None and self._align < align <= size:
@@ -145,7 +205,11 @@ class LowerBacking:
         self._taken.add(mapping)
         return [(mapping.iova.start.value, mapping.iova.stop)], mapping
 
-    def give(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
+    def take_for_tables(self, size: int, highest: int) -> tuple[Runs, Any]:
+        """See `Backing.take_for_tables`."""
+        return self.take(size, size, READ_WRITE, highest)
+
+    def give(self, pieces: Sequence[AddressRange[Any]], below: Any) -> None:
         """See `Backing.give`; what the lower domain has given up already is not given back twice."""
         del pieces
         if below is not None:
@@ -153,7 +217,7 @@ class LowerBacking:
                 self._below.let_go(below)
             self._taken.discard(below)
 
-    def require_givable(self, pieces: Sequence[AddressRange[Any]], below: Mapping[Any] | None) -> None:
+    def require_givable(self, pieces: Sequence[AddressRange[Any]], below: Any) -> None:
         """See `Backing.require_givable`."""
         del pieces
         if below is not None and self._below.held(below):
@@ -163,150 +227,134 @@ class LowerBacking:
         """See `Backing.may_refuse`."""
         return True
 
-    def check(self, live: Sequence[tuple[Sequence[AddressRange[Any]], Mapping[Any] | None]]) -> None:
+    def check(self, live: Sequence[tuple[Sequence[AddressRange[Any]], Any]]) -> None:
         """See `Backing.check`; what the lower domain has given up already is nobody's."""
         held = {below for _, below in live}
         lost = [mapping for mapping in self._taken if mapping not in held and self._below.held(mapping)]
-        assert not lost, f"{lost} were taken in the domain of {self._below.input_space.name!r}, and no mapping has them"
+        assert not lost, f"{lost} were taken in the domain of {self._below.place.name!r}, and no mapping has them"
 
 
-class LowerTables(TablePages):
-    """Table pages of ``user`` in memory of the domain below it: a walk reads them through that domain.
+class RegionBacking:
+    """Chunks of a contiguous region, which are found at their own addresses + ``delta`` on the bus ``name``."""
 
-    Each mapping taken there is cut into pages, and given back with its last one. Where the memory at the end is
-    modelled the entries are its bytes.
+    def __init__(self, region: Region[Any], delta: int, name: str) -> None:
+        self._region = region
+        self._space: Any = region.space
+        self._delta = delta
+        self._name = name
+        self._taken: set[int] = set()  # where the chunks begin that are not given back
 
-    >>> from swiommu.address import BusSpace, PhysSpace
-    >>> from swiommu.iommu import PagedDomain
-    >>> from swiommu.memory import Frames
-    >>> ram = PhysSpace("ram")
-    >>> lower = PagedDomain(BusSpace("ipa", width=40), frames=Frames(ram.at(0), 1 << 20), output_space=ram)
-    >>> upper = PagedDomain(BusSpace("nic", width=32), below=lower)
-    >>> lower.mappings(), hex(upper.table.root)
-    ([Mapping(ipa:0xfffffff000+0x1000, 1 pieces)], '0xfffffff000')
-    """
+    def take(self, size: int, align: int, prot: Prot, highest: int, at: int | None = None) -> tuple[Runs, None]:
+        """See `Backing.take`; `NotSupported` where the delta is no multiple of ``align``."""
+        del prot  # without translation there is none
+        if at is not None:
+            return self._own(self._region.reserve(self._space.at(at - self._delta), size), highest)
+        if self._delta & (align - 1):
+            raise NotSupported(
+                f"a window with delta {self._delta:#x} can't keep an alignment of {align:#x}",
+                delta=self._delta,
+                align=align,
+            )
+        return self._own(self._region.alloc(size, align), highest)
 
-    def __init__(self, user: Stacked[Any], below: Domain[Any], highest: int) -> None:
-        super().__init__()
-        self._user = user
-        self._below = below
-        self._highest = highest
-        self._from: dict[int, Mapping[Any]] = {}  # page -> the mapping that it was cut from, free pages too
-        self._free: dict[int, list[int]] = {}  # by the size that the mapping was cut into
+    def take_for_tables(self, size: int, highest: int) -> tuple[Runs, None]:
+        """See `Backing.take_for_tables`: from the high end of the region."""
+        region, delta = self._region, self._delta
+        with region.lock:
+            for hole in reversed(region.holes()):
+                stop = min(hole.stop + delta, highest + 1)
+                start = (stop - size & -size) - delta
+                if start >= hole.start.value:
+                    return self._own(region.reserve(self._space.at(start), size), highest)
+        return self.take(size, size, READ_WRITE, highest)  # which says what is missing
 
-    def alloc(self, size: int = PAGE_SIZE) -> int:
-        """The address, in the lower domain's bus space, of a zeroed table; raises as its `Domain.alloc`."""
-        free = self._free.setdefault(size, [])
-        if free:
-            words = _words(self._below.node, free[-1], size)
-            return self.add(free.pop(), words)
-        mapping = self._below.alloc_for_tables(size, limit=self._highest)
-        start, stop = mapping.iova.start.value, mapping.iova.stop
+    def _own(self, chunk: Chunk[Any], highest: int) -> tuple[Runs, None]:
+        start, stop = chunk.start.value, chunk.range.stop
+        if stop - 1 + self._delta > highest:
+            self._region.free(chunk)
+            raise NoMemory(
+                f"the region's {stop - start} bytes at bus {start + self._delta:#x} are not all at or below "
+                f"{highest:#x}",
+                size=stop - start,
+                limit=highest,
+            )
+        self._taken.add(start)
+        return [(start, stop)], None
+
+    def give(self, pieces: Sequence[AddressRange[Any]], below: Any) -> None:
+        """See `Backing.give`."""
+        del below
+        start = pieces[0].start
+        self._region.free(start)
+        self._taken.remove(start.value)
+
+    def require_givable(self, pieces: Sequence[AddressRange[Any]], below: Any) -> None:
+        """See `Backing.require_givable`: a chunk can always be given back, or says so when it is."""
+
+    def may_refuse(self) -> bool:
+        """See `Backing.may_refuse`."""
+        return False
+
+    def check(self, live: Sequence[tuple[Sequence[AddressRange[Any]], Any]]) -> None:
+        """See `Backing.check`."""
+        owners = {pieces[0].start.value for pieces, _ in live}
+        assert self._taken == owners, f"chunks at {self._taken} were allocated, mappings have {owners}"
+
+
+class NoBacking:
+    """Where no memory is given: a domain that gives out no addresses; ``word`` is what it is called in errors."""
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+
+    def take(self, size: int, align: int, prot: Prot, highest: int, at: int | None = None) -> NoReturn:
+        """`NotSupported`: who allocates for a device behind it has to know where the device reaches."""
+        del align, prot, highest, at
+        raise NotSupported(f"{size} bytes can't be allocated in {self._word} domain: it gives out no addresses")
+
+    def take_for_tables(self, size: int, highest: int) -> NoReturn:
+        """As `take`."""
+        self.take(size, size, READ_WRITE, highest)
+
+    def give(self, pieces: Sequence[AddressRange[Any]], below: Any) -> None:
+        """See `Backing.give`: nothing was taken."""
+
+    def require_givable(self, pieces: Sequence[AddressRange[Any]], below: Any) -> None:
+        """See `Backing.require_givable`."""
+
+    def may_refuse(self) -> bool:
+        """See `Backing.may_refuse`."""
+        return False
+
+    def check(self, live: Sequence[tuple[Sequence[AddressRange[Any]], Any]]) -> None:
+        """See `Backing.check`."""
+        assert not live, f"{live} in {self._word} domain"
+
+
+class OwedMemory:
+    """Gives memory back to where it came from; what that does not take now is owed to it, in ``pieces``."""
+
+    def __init__(self, backing: Backing) -> None:
+        self._backing = backing
+        self.pieces: list[tuple[Sequence[AddressRange[Any]], Any]] = []
+
+    def give(self, pieces: Sequence[AddressRange[Any]], below: Any) -> None:
+        """Give these pieces back."""
         try:
-            words = _words(self._below.node, start, size)
+            self._backing.give(pieces, below)
         except BaseException:
-            self._below.let_go(mapping)
+            self.pieces.append((pieces, below))
             raise
-        self._below.uses.add_tables(self._user, start, stop - start)
-        cut = range(start, stop, size)
-        self._from.update(dict.fromkeys(cut, mapping))
-        free.extend(reversed(cut[1:]))
-        return self.add(start, words)
 
-    def free(self, phys: int) -> None:
-        """See `TableMemory.free`; what giving the last page of a mapping back raises leaves all as it was."""
-        mapping = self._from[phys]
-        start, stop = mapping.iova.start.value, mapping.iova.stop
-        size = 8 * len(self.entries(phys))
-        cut = range(start, stop, size)
-        last = not any(self.holds(page) for page in cut if page != phys)
-        # Nobody is asked: an empty table can't be kept because somebody maps its page, who faults from now on.
-        if last and self._below.held(mapping):
-            self._below.let_go(mapping)
-        self.remove(phys)
-        self._free[size].append(phys)
-        if last:
-            for page in cut:
-                del self._from[page]
-            self._free[size] = [page for page in self._free[size] if page not in cut]
-            self._below.uses.remove_tables(self._user, start)
-
-
-class ReachedTables(FrameTables):
-    """Tables in frames whose entries are the bytes that ``through`` ends in: there a walker reads them.
-
-    Where no memory is modelled at the end the entries are kept aside. ``highest`` as `FrameTables` has it. Raises also
-    `OutOfRange` for a page that ends nowhere, `InvalidArgument` for one that would begin inside of a page.
-
-    >>> from swiommu.address import PhysSpace
-    >>> from swiommu.layer import Memory, Node, Span, Window, connect
-    >>> from swiommu.memory import Frames, SparseRam
-    >>> ram, soc = PhysSpace("ram"), PhysSpace("soc")
-    >>> memory = Memory("ram", SparseRam(ram))
-    >>> bus = Node(Window("bus", Span(0x1000_0000, 1 << 20, 0x3000_0000)), input_space=soc)
-    >>> connect(bus, Node(memory))
-    >>> tables = ReachedTables(Frames(soc.at(0x1000_0000), 1 << 20), bus)
-    >>> page = tables.alloc(); tables.entries(page)[1] = 7; hex(page), memory.word(0x4000_0008, 8)
-    ('0x10000000', 7)
-    """
-
-    def __init__(self, frames: Frames, through: Node, *, highest: int | None = None) -> None:
-        super().__init__(frames, highest=highest)
-        self._through = through
-
-    def _words(self, phys: int, size: int) -> Words:
-        return _words(self._through, phys, size)
-
-
-def _words(through: Node, at: int, size: int) -> Words:
-    return joined([_page(through, page) for page in range(at, at + size, PAGE_SIZE)])
-
-
-def _page(through: Node, page: int) -> array[int]:
-    end = end_of(through, page)
-    if end is None:
-        if terminals(through) == (None,):
-            return array("Q", bytes(PAGE_SIZE))
-        raise OutOfRange(f"a table page at {page:#x} ends in no memory below {through.name!r}", address=page)
-    if end.memory is None:
-        return array("Q", bytes(PAGE_SIZE))
-    if end.address % PAGE_SIZE:
-        raise InvalidArgument(
-            f"a table page at {page:#x} would begin inside of a page, at {end.address:#x} of {end.memory.name!r}",
-            address=page,
-        )
-    ram = end.memory.ram
-    return ram.words(PhysAddr(ram.space, end.address))
-
-
-def walker_of(table: RadixTable, through: Node | None, wanted: str | None, user: str) -> Walker:
-    """Where the walker of ``user`` reads ``table``: through the node below, if the root is there.
-
-    Tables that a caller brought may be in no memory of the model: then they are read at their own addresses, unless
-    ``wanted`` is "nested", which is `InvalidArgument` then.
-    """
-    if wanted == "physical" or through is None or _is_at(table, through):
-        return Walker(wanted or "nested")
-    if wanted == "nested":
-        raise InvalidArgument(
-            f"the tables of {user!r} are not where its walker reads: it finds no root at {table.root:#x} of "
-            f"{through.name!r}",
-            address=table.root,
-        )
-    return Walker.PHYSICAL
-
-
-def _is_at(table: RadixTable, through: Node) -> bool:
-    # Whether what the walker would read at the root are the words of the root.
-    end = end_of(through, table.root)
-    if end is None or end.memory is None:
-        return end is not None
-    words = table.nodes.memory.entries(table.root)
-    before, words[0] = words[0], 0xA5
-    try:
-        return end.memory.word(end.address, 8) == 0xA5
-    finally:
-        words[0] = before
+    def settle(self) -> None:
+        """Give back what is owed."""
+        owed, self.pieces = self.pieces, []
+        for number, each in enumerate(owed):
+            try:
+                self.give(*each)
+            except BaseException:
+                self.pieces += owed[number + 1 :]
+                raise
 
 
 def require_sources(
@@ -314,7 +362,7 @@ def require_sources(
     frames: Frames | None,
     output_space: PhysSpace | None,
     memory: Node | None,
-    below: Domain[Any] | None,
+    below: LowerDomain | None,
     walker: str | None,
     tables: TableMemory | None,
 ) -> Space:
@@ -337,14 +385,14 @@ def require_sources(
             _require_reachable(frames, memory)
         return output_space
     if output_space is not None or memory is not None:
-        raise InvalidArgument(f"a domain on that of {below.input_space.name!r} leads there, and nowhere else")
+        raise InvalidArgument(f"a domain on that of {below.place.name!r} leads there, and nowhere else")
     if (walker == "physical" and tables is None) != (frames is not None):
         raise InvalidArgument("frames below a stacked domain are for page tables that are physical, and only for those")
     if frames is not None:
-        _require_space(frames, below.memory_space)
-        if below.bottom is not None:
-            _require_reachable(frames, below.bottom)
-    return below.input_space
+        _require_space(frames, below.place.memory_space)
+        if below.place.bottom is not None:
+            _require_reachable(frames, below.place.bottom)
+    return below.place.input_space
 
 
 def _require_space(frames: Frames, space: Space) -> None:
@@ -367,31 +415,10 @@ def _require_reachable(frames: Frames, memory: Node) -> None:
         )
 
 
-def table_pages(
-    user: Stacked[Any],
-    form: Format,
-    frames: Frames | None,
-    memory: Node | None,
-    below: Domain[Any] | None,
-) -> TableMemory:
-    """Where the page tables of ``user`` lie: in frames if there are some, else in memory of the domain below."""
-    if frames is None:
-        assert below is not None, "no source of tables"
-        return LowerTables(user, below, (1 << form.output_width) - 1)
-    through = memory if below is None else below.bottom
-    return FrameTables(frames) if through is None else ReachedTables(frames, through)
-
-
-def backing(
-    frames: Frames | None,
-    orders: Sequence[int],
-    below: Domain[Any] | None,
-    highest: int,
-    granule: int,
-    form: Format,
-) -> Backing:
+def backing(frames: Frames | None, orders: Sequence[int], below: LowerDomain | None, form: Format) -> Backing:
     """Where `Domain.alloc` takes memory: from the domain below if there is one, else frames."""
     if below is not None:
-        return LowerBacking(below, highest, granule, form)
+        highest = (1 << form.output_width) - 1
+        return LowerBacking(below, highest, max(form.granule, below.place.stack_granule), form)
     assert frames is not None, "no source of memory"
     return FrameBacking(frames, orders)

@@ -30,12 +30,12 @@ class DeferredTables:
     (0, 0)
     """
 
-    def __init__(self, tables: TableMemory) -> None:
+    def __init__(self, tables: TableMemory, running: Running | None = None) -> None:
         self._tables = tables
         self._freelist: list[int] = []
         self._sizes: dict[int, int] = {}  # in pages of 4 KiB, of each table that was not given back
         self.pages = self.waiting = 0
-        self.running = Running()
+        self.running = running or Running()
 
     def __len__(self) -> int:
         """How many pages of 4 KiB were freed by the table, but not yet given back."""

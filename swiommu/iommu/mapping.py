@@ -1,20 +1,55 @@
-"""What a domain hands out: a live bus range and the memory behind it."""
+"""What a domain hands out, and its register: live bus ranges and the memory behind them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import attrs
 
-from swiommu.address import BusAddr, PhysAddr, PhysRange
+from swiommu.address import BusAddr, BusRange, PhysAddr, PhysRange
+from swiommu.errors import NotFound
 
 if TYPE_CHECKING:
-    from swiommu.address import AddressRange, BusRange, Prot
-    from swiommu.iommu.domain import Domain
+    from swiommu.address import AddressRange, BusSpace, Prot
+    from swiommu.iommu.stacking import StackPlace, User
+    from swiommu.pagetable import Rules
+    from swiommu.ranges import RangeSet
 
-__all__ = ["Mapping"]
+__all__ = ["Mapping", "Register", "notify_release", "require_releasable"]
 
 A = TypeVar("A", PhysAddr, BusAddr)
+
+
+class MappingOwner(Protocol):
+    """The domain of a mapping; see `swiommu.iommu.Domain`."""
+
+    input_space: BusSpace
+
+    @property
+    def place(self) -> StackPlace:
+        """Its place in a stack."""
+        ...
+
+    @property
+    def below(self) -> MappingOwner | None:
+        """The domain that its memory is mapped in first."""
+        ...
+
+    def release(self, mapping: Any) -> None:
+        """Unmap, and give everything back."""
+        ...
+
+    def let_go(self, mapping: Any) -> None:
+        """The same, when nobody objects."""
+        ...
+
+    def held(self, mapping: Any) -> tuple[int, int] | None:
+        """What it owns, if it is live."""
+        ...
+
+    def memory_behind(self, start: int, size: int) -> tuple[PhysRange, ...]:
+        """Where bus addresses lead in the end."""
+        ...
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -36,7 +71,7 @@ class Mapping(Generic[A]):
     iova: BusRange
     pieces: tuple[AddressRange[A], ...]
     prot: Prot
-    domain: Domain[A]
+    domain: MappingOwner
     owns_memory: bool
     below: Mapping[Any] | None = None
 
@@ -58,3 +93,83 @@ class Mapping(Generic[A]):
     def __repr__(self) -> str:
         start = self.iova.start
         return f"Mapping({start.space.name}:{start.value:#x}+{self.size:#x}, {len(self.pieces)} pieces)"
+
+
+def require_releasable(mapping: Mapping[Any], but: User | None = None) -> None:
+    """`Busy` if a domain above uses a byte of ``mapping``, or of what was mapped for it below."""
+    owned, place = mapping.domain.held(mapping), mapping.domain.place
+    if owned is not None:
+        place.require_unused(*owned, but)
+        if mapping.below is not None:
+            require_releasable(mapping.below, (place, *owned))
+
+
+def notify_release(mapping: Mapping[Any], but: User | None = None) -> None:
+    """Let those above unmap what leads into ``mapping``, or into what was mapped for it below."""
+    owned, place = mapping.domain.held(mapping), mapping.domain.place
+    if owned is not None:
+        place.notify(*owned, but)
+        if mapping.below is not None:
+            notify_release(mapping.below, (place, *owned))
+
+
+class Register(Generic[A]):
+    """The live mappings of one domain, by the bus addresses that each owns; plain ints.
+
+    ``owned`` are those addresses, in whole units of ``unit`` bytes; ``held`` the starts of ranges in it that belong to
+    no mapping: a caller keeps them for maps of its own.
+    """
+
+    def __init__(self, owner: MappingOwner, owned: RangeSet, unit: int) -> None:
+        self.owned = owned
+        self.held: set[int] = set()
+        self._owner = owner
+        self._unit = unit
+        self._mappings: dict[int, Mapping[A]] = {}
+
+    def __len__(self) -> int:
+        return len(self._mappings)
+
+    def mappings(self) -> list[Mapping[A]]:
+        """Every live mapping, by bus address."""
+        return [self._mappings[start] for start in sorted(self._mappings)]
+
+    def range_of(self, mapping: Mapping[A]) -> tuple[int, int] | None:
+        """What ``mapping`` owns, as start and stop; None if it is not live here."""
+        owned = self.owned.at(mapping.iova.start.value)
+        return owned if owned is not None and self._mappings.get(owned[0]) is mapping else None
+
+    def owns(self, start: int, size: int, rules: Rules) -> bool:
+        """Whether all of it belongs to one mapping, or none of it to any; else refused in the errors of ``rules``."""
+        owner = self.owned.first_over(start, start + size)
+        if owner is not None and not owner[0] <= start < start + size <= owner[1]:
+            raise rules.occupied(
+                f"{size:#x} bytes at {start:#x} lie partly in the live mapping at {owner[0]:#x}", iova=start, size=size
+            )
+        return owner is not None
+
+    def add(self, start: int, mapping: Mapping[A]) -> None:
+        """A mapping whose addresses, from ``start`` on, are owned already."""
+        self._mappings[start] = mapping
+
+    def remove(self, mapping: Mapping[A]) -> tuple[int, int]:
+        """What it owned, as start and stop; `NotFound` if it is not live."""
+        start = mapping.iova.start.value & -self._unit
+        if self._mappings.get(start) is not mapping:
+            owned = self.range_of(mapping)  # for a larger unit above it may own more, before it too
+            if owned is None:
+                raise NotFound(f"{mapping!r} is not live in the domain of {self._owner.input_space.name!r}", iova=start)
+            start = owned[0]
+        del self._mappings[start]
+        return start, self.owned.remove(start)
+
+    def check(self) -> None:
+        """Mappings own disjoint ranges that hold them, and pieces add up; `AssertionError` with a dump."""
+        self.owned.check()
+        owned = dict(self.owned)
+        dump = f"{self.mappings()} own {owned}"
+        assert owned.keys() == self._mappings.keys() | self.held, dump
+        for start, mapping in self._mappings.items():
+            assert start <= mapping.iova.start.value < mapping.iova.stop <= owned[start], dump
+            assert sum(piece.size for piece in mapping.pieces) == mapping.size, f"{mapping.pieces}: {dump}"
+            assert mapping.domain is self._owner, dump

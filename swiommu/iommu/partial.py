@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.errors import InvalidArgument
@@ -13,9 +14,19 @@ from swiommu.errors import InvalidArgument
 if TYPE_CHECKING:
     from swiommu.pagetable import RadixTable
 
-__all__ = ["PARTIAL", "Stretch", "mapped_stretch", "require_partial"]
+__all__ = ["PartialUnmap", "Stretch", "mapped_stretch"]
 
-PARTIAL = ("kernel", "refuse", "split")
+
+class PartialUnmap(StrEnum):
+    """What an unmap does with a leaf of which it covers only a part."""
+
+    KERNEL = "kernel"
+    REFUSE = "refuse"
+    SPLIT = "split"
+
+    @classmethod
+    def _missing_(cls, value: object) -> PartialUnmap:
+        raise InvalidArgument(f"no policy {value!r} for a leaf that is unmapped in part: there are {', '.join(cls)}")
 
 
 class Stretch(NamedTuple):
@@ -27,14 +38,6 @@ class Stretch(NamedTuple):
     first: int
     stop: int
     torn: tuple[int, ...]
-
-
-def require_partial(policy: str | None) -> None:
-    """Refuse a policy that is none."""
-    if policy is not None and policy not in PARTIAL:
-        raise InvalidArgument(
-            f"no policy {policy!r} for a leaf that is unmapped in part: there are {', '.join(PARTIAL)}"
-        )
 
 
 def mapped_stretch(table: RadixTable, iova: int, size: int) -> Stretch:

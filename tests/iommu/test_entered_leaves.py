@@ -26,8 +26,12 @@ class World:
         self.frames = Frames(self.ram.at(0), 64 << 20, page_size=form.granule)
         self.domain = PagedDomain(self.bus, frames=self.frames, output_space=self.ram, format=form, **options)
         self.flushed, self.writes = [], []
-        flush = self.domain._flush
-        self.domain._flush = lambda start, last: (self.flushed.append((start, last)), flush(start, last))
+        invalidation = self.domain.mapper.invalidation
+        flush = invalidation.flush_range
+        invalidation.flush_range = lambda start, last: (
+            self.flushed.append((start, last)),
+            flush(start, last),
+        )
         self.domain.on_data_page_write.append(self.writes.append)
 
     def map(self, iova, paddr, size):

@@ -92,7 +92,7 @@ def test_a_flush_of_everything_leaves_what_waits_in_its_queue():
 
 def test_a_policy_does_not_flush_everything_from_inside_a_call():
     domain = paged()
-    domain.running.what = "an address policy"
+    domain.calls.running.what = "an address policy"
     with pytest.raises(Busy) as caught:
         domain.invalidate_all()
     assert str(caught.value) == ("an address policy may not change the domain of 'nic': it runs inside a call of it")

@@ -65,8 +65,12 @@ class World:
             iova=Iova(self.told, (1 << min(form.aperture_width, 39)) - 1),
             **options,
         )
-        plain, whole = self.domain._flush, self.domain._flush_all
-        self.domain._flush = lambda start, last: (self.told.append(("flush", start, last)), plain(start, last))
+        invalidation = self.domain.mapper.invalidation
+        plain, whole = invalidation.flush_range, invalidation.flush_all
+        invalidation.flush_range = lambda start, last: (
+            self.told.append(("flush", start, last)),
+            plain(start, last),
+        )
         queue = self.domain.flush_queue
         if queue is not None:
             queue._flush = lambda now: (self.told.append(("flush", 0, (1 << 64) - 1)), whole(now))
@@ -97,7 +101,7 @@ def test_an_unmap_flushes_first(form):
     assert world.unmap(M2, M2) == M2
     assert world.told[0] == ("flush", M2, 2 * M2 - 1)
     assert world.kinds() == ["flush", "iova", "table"]
-    assert (world.domain.stats.invalidations, len(world.domain._deferred)) == (1, 0)
+    assert (world.domain.stats.invalidations, len(world.domain.mapper.invalidation.tables)) == (1, 0)
     world.domain.check()
 
 

@@ -72,8 +72,8 @@ def test_a_leaf_of_which_more_goes_than_was_asked_is_gathered_by_the_calls_that_
     ram, bus = PhysSpace("ram", width=40), BusSpace("bus", width=39)
     frames = Frames(ram.at(0), 1 << 20)
     domain = PagedDomain(bus, frames=frames, output_space=ram, format=vtd_ss())
-    flushed, plain = [], domain._flush
-    domain._flush = lambda start, last: (flushed.append((start, last)), plain(start, last))
+    flushed, plain = [], domain.mapper.invalidation.flush_range
+    domain.mapper.invalidation.flush_range = lambda start, last: (flushed.append((start, last)), plain(start, last))
     for size, told in (((4 << 20) + 4096, [(4 << 20) - 1, (1 << 30) - 1]), (1 << 30, [(1 << 30) - 1])):
         domain.map(bus.at(0), ram.at(0), 1 << 30)
         assert domain.unmap(bus.at(0), size) == 1 << 30

@@ -128,7 +128,7 @@ class World:
                 [(at, leaf, size) for at, leaf, size in domain.table.each_leaf()],
                 [(each.iova.start.value, each.size) for each in domain.mappings()],
                 domain.iova.free_bytes,
-                list(domain._owned),
+                list(domain.register.owned),
                 domain.table.table_pages if counted else None,
             ]
         return seen
@@ -230,7 +230,7 @@ def test_the_end_of_a_domain(kind, flush):
             domain.release(mapping)
         if not domain.destroyed:
             domain.unmap(world.bus.at(0x100_0000), 3 * MIB)
-            if domain._held:
+            if domain.register.held:
                 domain.drop(world.held)
         domain.destroy()
 
@@ -319,7 +319,7 @@ def test_a_policy_that_answers_what_is_taken_loses_nothing():
 
 def test_check_sees_frames_that_nobody_has():
     world = World("alone")
-    world.domain._backing.take(4 * PAGE, Prot.READ)
+    world.domain.backing.take(4 * PAGE, PAGE, Prot.READ, 0xFFFF_FFFF)
     with pytest.raises(AssertionError) as caught:
         world.domain.check()
     assert str(caught.value) == "14 frames were taken and not given back, mappings have 10"
@@ -329,12 +329,12 @@ def test_check_sees_frames_that_nobody_has():
         world.domain.check()
     assert str(caught.value).endswith("is mapped, and not all of its frames are taken")
     world = World("stacked")
-    world.domain._backing.take(4 * PAGE, Prot.READ)
+    world.domain.backing.take(4 * PAGE, PAGE, Prot.READ, 0xFFFF_FFFF)
     with pytest.raises(AssertionError) as caught:
         world.domain.check()
     assert str(caught.value).endswith("were taken in the domain of 'ipa', and no mapping has them")
     world = World("alone")
-    world.domain._deferred.alloc()
+    world.domain.mapper.invalidation.tables.alloc()
     with pytest.raises(AssertionError):
         world.domain.check()
 
@@ -567,7 +567,7 @@ def test_a_region_s_allocator(error):
     def state():
         domain.check()
         region.check()
-        return domain.mappings(), region.chunks(), region.free_space, list(domain._record)
+        return domain.mappings(), region.chunks(), region.free_space, list(domain.mapper._record)
 
     before = state()
     for call in (

@@ -244,7 +244,7 @@ def test_check_finds_what_is_falsified(falsify):
     mapping = domain.alloc(4096)
     domain.check()
     if falsify == "record":
-        domain._record.add(0, 4096)
+        domain.mapper._record.add(0, 4096)
     else:
         domain.region.free(mapping.pieces[0].start)
     with pytest.raises(AssertionError):

@@ -299,7 +299,7 @@ def test_check_finds_what_is_falsified(falsify):
     mapping = domain.alloc(8192)
     domain.check()
     if falsify == "owner":
-        domain._owned.clear(mapping.iova.start.value, mapping.iova.start.value + 4096)
+        domain.register.owned.clear(mapping.iova.start.value, mapping.iova.start.value + 4096)
     elif falsify == "piece":
         object.__setattr__(mapping, "pieces", (piece(0, 4096),))
     else:

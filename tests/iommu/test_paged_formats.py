@@ -182,13 +182,15 @@ def test_a_block_of_arm_replaces_live_pages(form):
     world = World(form)
     world.map(M2 + 5 * K4, 0x7000_0000, K4)
     pages, invalidations = world.domain.stats.table_pages, world.domain.stats.invalidations
-    world.domain._flush = lambda start, last: flushed.append((start, last))  # what a walk cache would be told
+    world.domain.mapper.invalidation.flush_range = lambda start, last: flushed.append(
+        (start, last)
+    )  # what a walk cache would be told
     world.map(M2, 0x4000_0000, M2)
     assert (world.where(M2 + 5 * K4), world.domain.stats.table_pages) == (0x4000_5000, pages - 1)
     assert flushed == [(M2, 2 * M2 - 1)], "before its page can be used again"
     assert refusal(world.map, M2, 0x4000_0000, M2).errno == errno.EEXIST
     assert refusal(world.map, M2 + K4, 0x4000_0000, K4).errno == errno.EEXIST
-    del world.domain._flush
+    del world.domain.mapper.invalidation.flush_range
     assert world.unmap(M2, M2) == M2
     assert world.domain.stats.invalidations == invalidations + 1
     mapping = world.domain.bind([world.domain.alloc(K4).pieces[0]])
@@ -290,11 +292,11 @@ def test_a_table_of_amd_that_can_not_grow_is_as_before():
 def flushes(form, unmaps, **options):
     world, seen = block_and_pages(form, **options), []
     world.map(3 * M2, 0x6000_0000, K4)
-    flush = world.domain._flush
-    world.domain._flush = lambda start, last: (seen.append((start, last)), flush(start, last))
+    flush = world.domain.mapper.invalidation.flush_range
+    world.domain.mapper.invalidation.flush_range = lambda start, last: (seen.append((start, last)), flush(start, last))
     gather = world.domain.gather()
     gather.flush, plain = (lambda start, last: (seen.append((start, last)), plain(start, last))), gather.flush
-    world.domain._flush = flush
+    world.domain.mapper.invalidation.flush_range = flush
     for iova, size in unmaps:
         world.domain.unmap_gathered(world.bus.at(iova), size, gather)
     gather.sync()

@@ -13,8 +13,7 @@ from swiommu.errors import (
     NotFound,
     SpaceMismatch,
 )
-from swiommu.iommu import PagedDomain
-from swiommu.iommu.drivers import table_writer
+from swiommu.iommu import PagedDomain, invalidation
 from swiommu.layer import FaultClass, FaultKind, Memory, Node, TranslationCache, access
 from swiommu.memory import Frames, SparseRam
 from swiommu.pagetable import CountingTables, RadixTable
@@ -65,13 +64,13 @@ def test_alloc_maps_from_the_bottom_up_and_release_unmaps_from_the_top_down(monk
 
     for what in ("map_run", "remove"):
         monkeypatch.setattr(RadixTable, what, spied(what, getattr(RadixTable, what)))
-    real_invalidate = table_writer.invalidate
+    real_invalidate = invalidation.invalidate
 
     def invalidate(node, *args):
         said.extend((step.cache, step.place, "") for step in real_invalidate(node, *args))
         said.append(("invalidate", node.name, hex(args[0])))
 
-    monkeypatch.setattr(table_writer, "invalidate", invalidate)
+    monkeypatch.setattr(invalidation, "invalidate", invalidate)
     for node in (lower.node, upper.node):
         node.tlb = TranslationCache()
     buffer = upper.alloc(PAGE)

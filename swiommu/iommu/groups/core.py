@@ -14,7 +14,7 @@ from swiommu.iommu.groups.pci_groups import existing_group
 from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
-    from swiommu.iommu.domain import Attachable
+    from swiommu.iommu import Attachable
     from swiommu.iommu.groups.events import Listener
     from swiommu.iommu.groups.hardware import Hardware
     from swiommu.iommu.groups.types import Capability

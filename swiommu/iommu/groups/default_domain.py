@@ -19,7 +19,7 @@ from swiommu.iommu.groups.types import Cookie, DomainType, Hwpt
 from swiommu.layer import Reserved, ReservedKind
 
 if TYPE_CHECKING:
-    from swiommu.iommu.domain import Domain
+    from swiommu.iommu import Domain
     from swiommu.iommu.groups.group import IommuGroup, Member
 
 __all__ = ["Defaults", "default_type", "follow_members", "map_direct", "setup_default_domain"]
@@ -198,7 +198,7 @@ def _keep_clear(group: IommuGroup, domain: Domain[Any]) -> None:
         for first, last in host_bridge_holes(host):
             if first <= domain.aperture_last:
                 hole = Reserved(first, min(last, domain.aperture_last) + 1 - first)
-                domain.withhold_region(hole, own=False)
+                domain.place.withhold_region(hole, own=False)
     for region in group.regions:
         if region.kind is not ReservedKind.SW_MSI and region.start <= domain.aperture_last:
             domain.reserve(region)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swiommu.address import Access, BusAddr
-    from swiommu.iommu.domain import Attachable, Domain
+    from swiommu.iommu import Attachable, Domain
     from swiommu.iommu.groups.events import Listener
     from swiommu.iommu.groups.hardware import Hardware
     from swiommu.iommu.groups.pci import PciFunction
@@ -244,7 +244,7 @@ class IommuGroup:
 
         Raises `NoDevice` while it has no domain.
         """
-        held = device.domain
+        held: Domain[Any] | None = device.domain
         if held is None or self.domain is None:
             raise NoDevice(f"device {device.name!r} is not attached to a domain")
         stream: Any = device  # a protocol can't say that it is hashable as any object is

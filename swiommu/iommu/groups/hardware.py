@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from swiommu.address import AddressRange, BusSpace, PhysSpace
-    from swiommu.iommu.domain import Attachable, Domain
+    from swiommu.iommu import Attachable, Domain
     from swiommu.iommu.groups.translation import Translation
     from swiommu.iommu.iova import IovaPolicy
     from swiommu.layer import Node

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from swiommu.address import BusAddr
-    from swiommu.iommu.domain import Attachable, Domain
+    from swiommu.iommu import Attachable, Domain
     from swiommu.iommu.groups.hardware import Hardware
     from swiommu.iommu.groups.untracked_iova import UntrackedIova
     from swiommu.layer import Fault

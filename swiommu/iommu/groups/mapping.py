@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from swiommu.address import BusAddr, PhysAddr, Space
-    from swiommu.iommu.domain import Domain
+    from swiommu.iommu import Domain
     from swiommu.iommu.gather import IotlbGather
     from swiommu.iommu.groups.iommu_domain import IommuDomain
     from swiommu.iommu.scatterlist import Scatterlist

@@ -13,7 +13,7 @@ from swiommu.iommu.groups.group import group_of
 from swiommu.iommu.groups.iommu_domain import name_of
 
 if TYPE_CHECKING:
-    from swiommu.iommu.domain import Attachable
+    from swiommu.iommu import Attachable
     from swiommu.iommu.groups.group import IommuGroup
 
 __all__ = [

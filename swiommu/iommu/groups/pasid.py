@@ -13,7 +13,7 @@ from swiommu.iommu.groups.group import group_of
 from swiommu.iommu.groups.iommu_domain import record_of
 
 if TYPE_CHECKING:
-    from swiommu.iommu.domain import Attachable, Domain
+    from swiommu.iommu import Attachable, Domain
 
 __all__ = ["attach_pasid", "detach_pasid"]
 

@@ -12,7 +12,7 @@ from swiommu.iommu.attaching import move
 from swiommu.iommu.groups.group import group_of
 
 if TYPE_CHECKING:
-    from swiommu.iommu.domain import Attachable
+    from swiommu.iommu import Attachable
 
 __all__ = ["reset_done", "reset_prepare"]
 

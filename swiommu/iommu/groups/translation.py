@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from swiommu.errors import InvalidArgument, SpaceMismatch
-from swiommu.iommu.backing import ReachedTables
-from swiommu.iommu.drivers import LinearDomain, PagedDomain
+from swiommu.iommu import LinearDomain, PagedDomain
 from swiommu.iommu.groups.untracked_iova import UntrackedIova
+from swiommu.iommu.table_memory import ReachedTables
 from swiommu.pagetable import FrameTables
 
 if TYPE_CHECKING:
     from swiommu.address import BusSpace, PhysSpace
-    from swiommu.iommu.domain import Domain
+    from swiommu.iommu import Domain
     from swiommu.iommu.groups.hardware import Hardware
     from swiommu.pagetable import TableMemory
     from swiommu.region import Region

@@ -4,13 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swiommu.address import BusSpace
-from swiommu.iommu import Uses
+from swiommu.iommu import ReverseMap
 
 
 class User:
     def __init__(self, name):
-        self.input_space = BusSpace(name)
+        self.name = name
 
 
 USERS = [User("one"), User("two")]
@@ -21,7 +20,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_uses_are_those_of_every_single_byte(steps):
-    uses, twin = Uses(), {}
+    uses, twin = ReverseMap(), {}
     for adding, number, iova, size, start in steps:
         user = USERS[number]
         if not adding:
@@ -42,18 +41,18 @@ def test_uses_are_those_of_every_single_byte(steps):
 
 
 def test_tables_and_sentences():
-    uses = Uses()
+    uses = ReverseMap()
     uses.add(USERS[0], 0x8000, 0x1000, 0x3000)
     uses.add(USERS[1], 0x9000, 0x2000, 0x1000)
-    uses.add_tables(USERS[1], 0x1000, 0x1000)
+    uses.add_tables("two", 0x1000, 0x1000)
     assert [str(use) for use in uses.over(0x1800, 0x2800)] == [
         "0x1000 bytes at 0x1800 are mapped by the domain of 'one' at 0x8800",
         "0x800 bytes at 0x1800 hold tables of the domain of 'two'",
         "0x800 bytes at 0x2000 are mapped by the domain of 'two' at 0x9000",
     ]
-    uses.remove_tables(USERS[1], 0x1000)
+    uses.remove_tables(0x1000)
     uses.remove(USERS[0], 0x9000, 0x1000)
-    assert [(use.user.input_space.name, use.iova, use.start, use.size) for use in uses] == [
+    assert [(use.name, use.iova, use.start, use.size) for use in uses] == [
         ("one", 0x8000, 0x1000, 0x1000),
         ("two", 0x9000, 0x2000, 0x1000),
         ("one", 0xA000, 0x3000, 0x1000),
@@ -61,7 +60,7 @@ def test_tables_and_sentences():
 
 
 def test_check_finds_a_lost_way_back():
-    uses = Uses()
+    uses = ReverseMap()
     uses.add(USERS[0], 0, 0, 8)
     uses._by_start.clear()
     with pytest.raises(AssertionError, match="by iova"):

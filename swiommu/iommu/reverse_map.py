@@ -7,7 +7,7 @@ below could know who still leads a device to what is about to be unmapped.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from intervaltree import IntervalTree
 
@@ -16,15 +16,38 @@ from swiommu.locking import no_shallow_copy
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from swiommu.iommu.stacked import Stacked
-
-__all__ = ["Use", "Uses"]
+__all__ = ["Reference", "ReverseMap"]
 
 
-class Use(NamedTuple):
-    """``size`` bytes from ``start`` are reached by ``user`` from its own bus address ``iova``; None: its tables."""
+class User(Protocol):
+    """The place of a domain above, as far as it is written down below."""
 
-    user: Stacked[Any]
+    @property
+    def name(self) -> str:
+        """The name of its bus space."""
+        ...
+
+    def require_unused(self, start: int, stop: int) -> None:
+        """`Busy` if a domain above uses a byte of the range."""
+        ...
+
+    def invalidated_with(self, iova: int, size: int) -> tuple[int, int]:
+        """From where to where it would unmap if these bytes were taken away below; `Busy` if it can't."""
+        ...
+
+    def invalidate(self, iova: int, size: int) -> None:
+        """Unmap what leads to something that is about to go."""
+        ...
+
+
+class Reference(NamedTuple):
+    """``size`` bytes from ``start`` are reached by the domain of ``name``, from its own bus address ``iova``.
+
+    ``user`` is its place in the stack; ``user`` and ``iova`` are None where its page tables are in these bytes.
+    """
+
+    name: str
+    user: User | None
     iova: int | None
     start: int
     size: int
@@ -32,10 +55,10 @@ class Use(NamedTuple):
     def __str__(self) -> str:
         what = "hold tables of" if self.iova is None else "are mapped by"
         where = "" if self.iova is None else f" at {self.iova:#x}"
-        return f"{self.size:#x} bytes at {self.start:#x} {what} the domain of {self.user.input_space.name!r}{where}"
+        return f"{self.size:#x} bytes at {self.start:#x} {what} the domain of {self.name!r}{where}"
 
 
-class Uses:
+class ReverseMap:
     """What the domains above map into one bus space, by both addresses; plain ints, ranges of any size.
 
     The same address can have many users, also twice the same one; a user's own addresses are used once.
@@ -55,21 +78,21 @@ class Uses:
 
     def __init__(self) -> None:
         self._by_start = IntervalTree()
-        self._by_iova: dict[Stacked[Any], list[tuple[int, int, int]]] = {}  # (iova, stop, start below), ascending
-        self._tables: dict[tuple[Stacked[Any], int], int] = {}
+        self._by_iova: dict[User, list[tuple[int, int, int]]] = {}  # (iova, stop, start below), ascending
+        self._tables: dict[int, tuple[str, int]] = {}  # by address: of whom, bytes
 
     def __len__(self) -> int:
         return len(self._by_start)
 
-    def __iter__(self) -> Iterator[Use]:
+    def __iter__(self) -> Iterator[Reference]:
         return iter(self.over(0, 1 << 65))
 
-    def add(self, user: Stacked[Any], iova: int, start: int, size: int) -> None:
+    def add(self, user: User, iova: int, start: int, size: int) -> None:
         """``user`` leads from ``iova`` to ``start``."""
         insort(self._by_iova.setdefault(user, []), (iova, iova + size, start))
         self._by_start.addi(start, start + size, (user, iova))
 
-    def remove(self, user: Stacked[Any], iova: int, size: int) -> None:
+    def remove(self, user: User, iova: int, size: int) -> None:
         """``user`` leads nowhere any more from these addresses of its own; those that led nowhere before stay so."""
         held = self._by_iova.get(user, [])
         first = bisect_left(held, (iova,))
@@ -91,31 +114,34 @@ class Uses:
         if not held:
             self._by_iova.pop(user, None)
 
-    def add_tables(self, user: Stacked[Any], start: int, size: int) -> None:
-        """Page tables of ``user`` lie there."""
-        self._tables[user, start] = size
-        self._by_start.addi(start, start + size, (user, None))
+    def add_tables(self, name: str, start: int, size: int) -> None:
+        """Page tables of the domain of ``name`` are there."""
+        self._tables[start] = name, size
+        self._by_start.addi(start, start + size, (name, None))
 
-    def remove_tables(self, user: Stacked[Any], start: int) -> None:
+    def remove_tables(self, start: int) -> None:
         """The tables that were put at ``start`` are gone."""
-        self._by_start.removei(start, start + self._tables.pop((user, start)), (user, None))
+        name, size = self._tables.pop(start)
+        self._by_start.removei(start, start + size, (name, None))
 
-    def over(self, start: int, stop: int) -> list[Use]:
-        """Every use of a byte of ``[start, stop)``, cut to that range, by address."""
-        uses = []
+    def over(self, start: int, stop: int) -> list[Reference]:
+        """Every reference to a byte of ``[start, stop)``, cut to that range, by address."""
+        found = []
         for low, high, (user, iova) in self._by_start.overlap(start, stop):
-            cut = max(low, start)
-            at = None if iova is None else iova + cut - low
-            uses.append(Use(user, at, cut, min(high, stop) - cut))
-        return sorted(uses, key=lambda use: (use.start, use.user.input_space.name, use.iova or 0))
+            cut, end = max(low, start), min(high, stop)
+            if iova is None:
+                found.append(Reference(user, None, None, cut, end - cut))
+            else:
+                found.append(Reference(user.name, user, iova + cut - low, cut, end - cut))
+        return sorted(found, key=lambda each: (each.start, each.name, each.iova or 0))
 
     def check(self) -> None:
         """Both ways hold the same, and no user has an address twice; `AssertionError` with a dump."""
-        held: set[tuple[int, int, Stacked[Any], int | None]]
+        held: set[tuple[int, int, User | str, int | None]]
         held = {(start, start + b - a, user, a) for user, each in self._by_iova.items() for a, b, start in each}
-        held |= {(start, start + size, user, None) for (user, start), size in self._tables.items()}
+        held |= {(start, start + size, name, None) for start, (name, size) in self._tables.items()}
         found = {(low, high, *who) for low, high, who in self._by_start}
         assert held == found, f"by iova: {held}, by address: {found}"
         for user, each in self._by_iova.items():
             borders = [border for low, high, _ in each for border in (low, high)]
-            assert borders == sorted(borders), f"{user.input_space.name}: {each}"
+            assert borders == sorted(borders), f"{user.name}: {each}"
