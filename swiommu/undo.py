@@ -28,8 +28,7 @@ __all__ = ["Transaction", "UndoLog", "Undoable", "part_to_undo"]
 class UndoLog:
     """Inverses of what was done so far, run last first by `rollback`; as a context, when the block raises.
 
-    Within ``outer`` it is a part of that log: what it commits is still undone if ``outer`` rolls back. A log within
-    another is committed or rolled back before anything else is noted in the outer one.
+    A log within ``outer`` is undone with that one, also what it committed.
 
     >>> numbers = []
     >>> with UndoLog() as log:
@@ -45,17 +44,19 @@ class UndoLog:
     [1]
     """
 
-    __slots__ = ("_mark", "_outer", "_steps")
+    __slots__ = ("_committed", "_outer", "_steps")
 
     def __init__(self, outer: UndoLog | None = None) -> None:
-        # All logs within each other share one list, so that an inner commit moves nothing: it can't be interrupted.
         self._outer = outer
-        self._steps: list[_Step] = [] if outer is None else outer._steps  # noqa: SLF001 - of the same class
-        self._mark = len(self._steps)
+        self._steps: list[_Step] = []
+        self._committed = 0  # how many of them only the outer log undoes
+        if outer is not None:
+            # Noted now and not by the commit, which then can't be interrupted half way.
+            outer._steps.append((self._undo_from, (0,)))  # noqa: SLF001 - of the same class
 
     def __len__(self) -> int:
-        """How many inverses wait."""
-        return len(self._steps) - self._mark
+        """How many inverses `rollback` would run."""
+        return len(self._steps) - self._committed
 
     def note(self, step: Callable[..., object], *args: object) -> None:
         """``step(*args)`` takes back what was just done."""
@@ -63,13 +64,14 @@ class UndoLog:
 
     def save(self, thing: object, *names: str) -> None:
         """Rolling back gives these attributes the values of now, which must be replaced later, not changed in place."""
-        self._steps.append((_set_all, (thing, [(name, getattr(thing, name)) for name in names])))
+        for name in names:
+            self._steps.append((setattr, (thing, name, getattr(thing, name))))
 
     def commit(self) -> None:
         """What was done stays, or is left to the outer log."""
         if self._outer is None:
             self._steps.clear()
-        self._mark = len(self._steps)
+        self._committed = len(self._steps)
 
     def rollback(self) -> None:
         """Take everything back, last first.
@@ -77,11 +79,7 @@ class UndoLog:
         What an inverse raises, `KeyboardInterrupt` too, keeps none of the others from running: the first exception
         comes out when all are done. Whatever inverses note meanwhile is dropped.
         """
-        steps = self._steps
-        try:
-            _run_all(reversed(steps[self._mark :]))
-        finally:
-            del steps[self._mark :]
+        self._undo_from(self._committed)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         # A copy of a thing whose transaction is open is a thing without one.
@@ -97,6 +95,13 @@ class UndoLog:
             self.commit()
         else:
             self.rollback()
+
+    def _undo_from(self, first: int) -> None:
+        steps = self._steps
+        try:
+            _run_all(reversed(steps[first:]))
+        finally:
+            del steps[first:]
 
 
 class Undoable:
@@ -158,14 +163,16 @@ class Transaction:
     1
     """
 
-    __slots__ = ("_keep", "_opened", "_thing")
+    __slots__ = ("_keep", "_locks", "_logs", "_opened", "_thing")
 
     def __init__(self, thing: Undoable, *, keep: bool = True) -> None:
         self._thing = thing
         self._keep = keep
-        self._opened: list[tuple[Undoable, UndoLog | None, UndoLog, Any]] = []
 
     def __enter__(self) -> None:
+        self._opened: list[tuple[Undoable, UndoLog | None]] = []
+        self._logs: list[tuple[UndoLog | None, UndoLog]] = []  # by the log around it: most often one, in none
+        self._locks: list[Any] = []
         try:
             self._open(self._thing)
         except BaseException:
@@ -181,15 +188,34 @@ class Transaction:
         lock = getattr(thing, "lock", None)
         if lock is not None:
             lock.acquire()
+            self._locks.append(lock)
         outer = thing.undo_log
-        log = thing.undo_log = UndoLog(outer)
-        self._opened.append((thing, outer, log, lock))
+        logs = self._logs
+        log = logs[0][1] if logs and logs[0][0] is outer else self._log_within(outer)
+        self._opened.append((thing, outer))
+        thing.undo_log = log
         for part in thing.begin_undo(log):
             self._open(part)
 
+    def _log_within(self, outer: UndoLog | None) -> UndoLog:
+        for around, log in self._logs:
+            if around is outer:
+                return log
+        made = UndoLog(outer)
+        self._logs.append((outer, made))
+        return made
+
     def _close(self, *, keep: bool) -> None:
-        opened, self._opened = self._opened, []
-        _run_all((_close_one, (*each, keep)) for each in reversed(opened))
+        if not keep:
+            for thing, _ in self._opened:
+                thing.undo_log = None  # inverses are no changes that a log around this one has to know
+        try:
+            _run_all([(log.commit if keep else log.rollback, ()) for _, log in self._logs])
+        finally:
+            for thing, outer in self._opened:
+                thing.undo_log = outer
+            for lock in reversed(self._locks):
+                lock.release()
 
 
 def part_to_undo(owner: object, name: str, log: UndoLog) -> tuple[Undoable, ...]:
@@ -228,20 +254,3 @@ def _run_all(steps: Iterable[_Step]) -> None:
             raised = raised or error
     if raised is not None:
         raise raised
-
-
-def _close_one(thing: Undoable, outer: UndoLog | None, log: UndoLog, lock: Any, keep: bool) -> None:
-    thing.undo_log = outer
-    try:
-        if keep:
-            log.commit()
-        else:
-            log.rollback()
-    finally:
-        if lock is not None:
-            lock.release()
-
-
-def _set_all(thing: object, values: list[tuple[str, object]]) -> None:
-    for name, value in values:
-        setattr(thing, name, value)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from swiommu.locking import Lock
+from swiommu.region import FirstFit
 from swiommu.undo import Undoable, UndoLog, part_to_undo
 
 RAISED = (KeyError, KeyboardInterrupt)
@@ -78,11 +79,12 @@ def test_a_log_within_another():
     inner.note(ran.append, "kept")
     inner.commit()
     inner.note(ran.append, "undone")
-    assert (len(inner), len(outer)) == (1, 3)
+    assert (len(inner), len(outer)) == (1, 2)
     inner.rollback()
     assert (ran, len(inner), len(outer)) == (["undone"], 0, 2)
+    outer.note(ran.append, "later")
     outer.rollback()
-    assert ran == ["undone", "kept", "outer"]
+    assert (ran, len(outer)) == (["undone", "later", "kept", "outer"], 0)
 
 
 @raised
@@ -120,7 +122,9 @@ def test_inverses_may_note_what_is_dropped():
     log = UndoLog(outer)
     log.note(log.note, ran.append, "never")
     log.rollback()
-    assert (ran, len(outer)) == ([], 1)
+    assert (ran, len(log)) == ([], 0)
+    outer.rollback()
+    assert ran == ["outer"]
 
 
 def test_values_that_are_saved():
@@ -173,6 +177,34 @@ def test_transactions_of_two_things_in_any_nesting():
             two.put("a", 1)
         two.put("a", 2)
     assert (one.dump(), two.dump()) == (({}, 0), ({"a": 2}, 2))
+
+
+def test_a_roll_back_notes_nothing_in_the_transaction_around_it():
+    """Inverses are operations that note theirs: those must not be undone."""
+    allocator = FirstFit(0, 0x4000)
+    with allocator.dry_run():
+        with allocator.dry_run():
+            allocator.alloc(0x1000, 0x1000)
+        allocator.free(allocator.alloc(0x2000, 0x1000), 0x2000)
+        assert allocator.holes() == [(0, 0x4000)]
+    assert allocator.holes() == [(0, 0x4000)]
+
+
+def test_a_part_of_a_thing_in_a_transaction_of_its_own():
+    """What else is done to the thing meanwhile is undone with the thing, not with the part."""
+    table = Table()
+    owner = Owner(table)
+    pair = Pair(owner, other := Table())
+    with pair.dry_run():
+        with pytest.raises(KeyError):
+            attempt(
+                owner.transaction(),
+                lambda _: table.put("a", 1),
+                lambda _: other.put("b", 2),
+                lambda _: stopped(KeyError),
+            )
+        assert (table.dump(), other.dump()) == (({}, 0), ({"b": 2}, 1))
+    assert (table.dump(), other.dump()) == (({}, 0), ({}, 0))
 
 
 @raised

@@ -116,10 +116,14 @@ class RegionBackend(DirectBackend):
         """The region reaches beyond the mask, so only the place itself tells."""
         with self._region().dry_run():
             try:
-                self._give(self._take(request, busy))
+                self._try(request, busy)
             except SwiommuError as error:
                 return cause_of(error)
         return None
+
+    def _try(self, request: Request, busy: tuple[int, ...]) -> None:
+        """Take what the request asks for; the dry run around it gives it back."""
+        self._take(request, busy)
 
     def _set_busy(self, busy: tuple[int, ...], state: int) -> None:
         """Pages that can't move just now; only mainline's allocator migrates, so only it can meet them."""

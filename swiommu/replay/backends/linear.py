@@ -52,6 +52,9 @@ class LinearBackend(RegionBackend):
             raise OutOfRange(f"{mapping.iova!r} is beyond the mask {request.mask:#x}", mask=request.mask)
         return mapping
 
+    def _try(self, request: Request, busy: tuple[int, ...]) -> None:
+        self._give(self._take(request, busy))  # the dry run is the region's, not the domain's
+
     def _reaches_all(self, request: Request) -> bool:
         region = self._region()
         return region.start.value + self._delta >= 0 and region.stop - 1 + self._delta <= request.mask

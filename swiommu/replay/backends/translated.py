@@ -28,6 +28,7 @@ from swiommu.replay.backends.random_frames import RandomFrames
 from swiommu.replay.cause import cause_of
 from swiommu.replay.memory_plan import MOST
 from swiommu.requests import Occupancy, Request, RequestKind, Workload
+from swiommu.undo import UndoLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -187,10 +188,13 @@ class PagedBackend:
 
     def probe(self, request: Request, busy: tuple[int, ...]) -> Cause | None:
         """Try and give back at once; see `Backend.probe`. It costs what is tried, however much lives."""
-        counters, fullest, internal, due = self.counters, self.fullest, self._internal, self._due
         known = self._frontiers.get(request.group)
         self.tried += self._pieces_of(request)
-        self.counters = attrs.evolve(counters)
+        log = UndoLog()
+        log.save(self, "_due", "_internal", "counters", "fullest")
+        if known is None:
+            log.note(self._remove_domain, request.group)
+        self.counters = attrs.evolve(self.counters)
         try:
             with self._pool.dry_run(), known.dry_run() if known else nullcontext():
                 self.end(request, self.begin(request, busy))
@@ -199,11 +203,15 @@ class PagedBackend:
         else:
             return None
         finally:
-            if known is None and (made := self._frontiers.pop(request.group, None)) is not None:
-                self._waiting.pop(request.group, None)
-                self._table_pages -= made.domain.stats.table_pages
-                made.domain.destroy()
-            self.counters, self.fullest, self._internal, self._due = counters, fullest, internal, due
+            log.rollback()
+
+    def _remove_domain(self, group: str) -> None:
+        """What was made for a trial goes, if it was."""
+        made = self._frontiers.pop(group, None)
+        if made is not None:
+            self._waiting.pop(group, None)
+            self._table_pages -= made.domain.stats.table_pages
+            made.domain.destroy()
 
     def _pieces_of(self, request: Request) -> int:
         """At most so many are taken and mapped for a request, and one if there is no room for it."""
