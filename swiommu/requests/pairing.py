@@ -9,34 +9,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.address import align_down, align_up
 from swiommu.requests.book import Book
-from swiommu.requests.kernel_lines import AreaLines, MapLines
+from swiommu.requests.kernel_lines import AreaLines, MapLines, busy_pfns, pfn_of
 from swiommu.requests.machine import Machine
-from swiommu.requests.usermaps import UserMaps, parse_mark
-from swiommu.requests.waiting import BounceLedger
-from swiommu.requests.workload import OpCode, RequestKind, Served, Sync, Workload, may_block
-from swiommu.trace import DMA_MAPPING_ERROR, Context, Event, Kind, ScatterList, Trace
+from swiommu.requests.usermaps import UserMaps
+from swiommu.requests.workload import OpCode, RequestKind, Served, Sync, Workload
+from swiommu.trace import DMA_MAPPING_ERROR, Call, Kind, Trace, parse_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swiommu.requests.waiting import MapLine
-
 __all__ = ["workload_of"]
 
-_ANYWHERE = 1 << 64  # above every bus address
-_DMA_KINDS = frozenset(
-    {
-        Kind.DMA_MAP,
-        Kind.DMA_UNMAP,
-        Kind.DMA_MAP_SG,
-        Kind.DMA_UNMAP_SG,
-        Kind.DMA_MAP_SG_ERR,
-        Kind.DMA_ALLOC,
-        Kind.DMA_FREE,
-    }
-)
+# Events that handlers meet inside of others, and what the account of the lines has.
+_NOT_OTHER = frozenset({Kind.CMA_START, Kind.CMA_BUSY_RETRY, Kind.BOUNCED, Kind.LOST})
 
 
 def workload_of(trace: Trace) -> Workload:
@@ -53,22 +39,19 @@ def workload_of(trace: Trace) -> Workload:
 
 
 class _Pairing:
-    """One pass over the events; a handler per kind, each given the event and its context."""
+    """One pass over the calls; a handler per kind."""
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         self.machine = Machine(trace.sidecar, trace.path)
-        self.has_dma = not _DMA_KINDS.isdisjoint(trace.table.counts())
         self.book = Book(self.machine)
-        self.maps = MapLines(self.book, has_dma=self.has_dma)
-        self.areas = AreaLines(self.book, has_dma=self.has_dma)
+        self.maps = MapLines(self.book, trace.calls)
+        self.areas = AreaLines(self.book, has_dma=trace.calls.has_dma)
         self.usermaps = UserMaps(trace.path)
-        self.bounces = BounceLedger()
-        self.iova_of: dict[int, int] = {}
         self.invalidations: int | None = None
 
     def run(self) -> Workload:
-        handlers: dict[Kind, Callable[[Event, Context], None]] = {
+        handlers: dict[Kind, Callable[[Call], None]] = {
             Kind.DMA_MAP: self.dma_map,
             Kind.DMA_UNMAP: self.dma_unmap,
             Kind.DMA_MAP_SG: self.dma_map_sg,
@@ -78,11 +61,8 @@ class _Pairing:
             Kind.DMA_FREE: self.dma_free,
             Kind.IOMMU_MAP: self.maps.map,
             Kind.IOMMU_UNMAP: self.maps.unmap,
-            Kind.CMA_START: self.areas.start,
-            Kind.CMA_BUSY_RETRY: self.areas.retry,
             Kind.CMA_FINISH: self.areas.done,
             Kind.CMA_RELEASE: self.areas.release,
-            Kind.BOUNCED: self.swiotlb_bounced,
             Kind.DMA_SYNC_CPU: self.dma_sync,
             Kind.DMA_SYNC_DEVICE: self.dma_sync,
             Kind.MARK: self.mark,
@@ -92,27 +72,23 @@ class _Pairing:
         else:
             handlers |= {Kind.FLUSH_RANGE: self.flush, Kind.FLUSH_ALL: self.flush}
         start = stop = None
-        for event in self.trace.table:
+        for call in self.trace.calls:
+            event = call.event
             start = event.time if start is None else min(start, event.time)
             stop = event.time if stop is None else max(stop, event.time)
             handler = handlers.get(event.kind)
-            if handler is None:
-                self.book.unused.other_events += event.kind is not Kind.LOST  # which the account of the lines has
-                continue
-            context = event.context
-            if event.kind is not Kind.DMA_UNMAP:  # which may be what a held unmap waits for
-                self.maps.settle(context)
-            handler(event, context)
+            if handler is not None:
+                handler(call)
+            else:
+                self.book.unused.other_events += event.kind not in _NOT_OTHER
         self.maps.finish()
-        self.areas.finish()
         return self.workload(start or 0, stop or 0)
 
     # -- streaming DMA ----------------------------------------------------------------------------------------------
 
-    def dma_map(self, event: Event, context: Context) -> None:
-        failed = event.addr == DMA_MAPPING_ERROR
-        lines = [] if failed else self.claim(context, event.addr, event.size)
-        bounced = self.bounces.claim(context, event.device, [event.phys])
+    def dma_map(self, call: Call) -> None:
+        event, failed = call.event, call.event.addr == DMA_MAPPING_ERROR
+        maps, bounced = len(call.inside_of(Kind.IOMMU_MAP)), bytes_bounced(call)
         index = self.book.add(
             RequestKind.MAP,
             device=event.device,
@@ -120,13 +96,13 @@ class _Pairing:
             line=event.line,
             size=event.size,
             served=Served(
-                maps=len(lines),
+                maps=maps,
                 bounced=0 if failed else bounced,
                 moved=event.addr != event.phys
-                and not (failed or lines or bounced)
+                and not (failed or maps or bounced)
                 and self.is_unexplained(event.device),
             ),
-            translated=bool(lines),
+            translated=maps > 0,
             censored=failed,
             direction=event.name,
             pieces=((event.phys, event.size),),
@@ -137,24 +113,23 @@ class _Pairing:
         """Whether nothing says why this device is given other addresses than the physical ones."""
         return not self.machine.says_untranslated and not self.machine.device(device).translated
 
-    def dma_unmap(self, event: Event, context: Context) -> None:
-        unmapped = self.maps.is_of(context, event.addr)
-        self.maps.settle(context)
+    def dma_unmap(self, call: Call) -> None:
+        event = call.event
         index = self.book.leave((event.device, event.addr), event)
-        if index is not None and (unmapped or self.book.served[index].maps):
+        if index is not None and (call.inside or self.book.served[index].maps):
             self.book.served[index].unmaps += 1
 
-    def dma_map_sg(self, event: Event, context: Context) -> None:
-        sg = self.trace.table.sg(event.sg)
-        lines = self.claim_list(context, sg)
+    def dma_map_sg(self, call: Call) -> None:
+        event, sg = call.event, self.trace.table.sg(call.event.sg)
+        lines = [inner.event for inner in call.inside_of(Kind.IOMMU_MAP)]
         joined = len(sg.dma_addrs) < len(sg.phys_addrs)
         if lines and (joined or sg.is_cut):
             # Lengths are printed of what the device sees, so only the map lines tell those of the joined pieces.
-            pieces = tuple((line.paddr, line.size) for line in lines)
+            pieces = tuple((line.phys, line.size) for line in lines)
         else:
             pieces = tuple(zip(sg.phys_addrs, sg.sizes, strict=False))
             self.book.unused.ambiguous += sg.is_cut or len(sg.phys_addrs) != len(sg.sizes)
-        bounced = self.bounces.claim(context, event.device, sg.phys_addrs)
+        bounced = bytes_bounced(call)
         index = self.book.add(
             RequestKind.MAP,
             device=event.device,
@@ -170,17 +145,16 @@ class _Pairing:
             direction=event.name,
             pieces=pieces,
         )
-        if lines:
-            self.iova_of[index] = lines[0].iova
         self.book.enter((event.device, sg.phys_addrs), index, event.time)
 
-    def dma_unmap_sg(self, event: Event, context: Context) -> None:
-        self.ended(self.book.leave((event.device, self.trace.table.sg(event.sg).phys_addrs), event), context)
+    def dma_unmap_sg(self, call: Call) -> None:
+        event = call.event
+        self.ended(self.book.leave((event.device, self.trace.table.sg(event.sg).phys_addrs), event))
 
-    def dma_map_sg_err(self, event: Event, context: Context) -> None:
+    def dma_map_sg_err(self, call: Call) -> None:
         """A list that failed; its lengths aren't printed, so each piece stands for the one byte that is certain."""
+        event = call.event
         phys_addrs = self.trace.table.sg(event.sg).phys_addrs
-        self.bounces.claim(context, event.device, ())
         self.book.unused.ambiguous += 1
         index = self.book.add(
             RequestKind.MAP,
@@ -195,12 +169,9 @@ class _Pairing:
         )
         self.book.enter((event.device, phys_addrs), index, event.time)
 
-    def swiotlb_bounced(self, event: Event, context: Context) -> None:
-        self.bounces.add(context, event.device, event.phys, event.size)
-
-    def dma_sync(self, event: Event, context: Context) -> None:
+    def dma_sync(self, call: Call) -> None:
         """A sync copies only in its own direction, and only what was bounced (swiotlb_sync_single_for_*)."""
-        del context
+        event = call.event
         index = self.book.oldest((event.device, event.addr))
         if index is None:
             return
@@ -213,17 +184,10 @@ class _Pairing:
 
     # -- coherent memory --------------------------------------------------------------------------------------------
 
-    def dma_alloc(self, event: Event, context: Context) -> None:
+    def dma_alloc(self, call: Call) -> None:
+        event, maps, answers = call.event, len(call.inside_of(Kind.IOMMU_MAP)), call.inside_of(Kind.CMA_FINISH)
         failed = event.extra == 0 or event.size == 0  # which no kernel serves
-        lines = [] if failed else self.claim(context, event.addr, event.size)
-        page = self.machine.page_size
-        calls = self.areas.claim(
-            context,
-            -(-event.size // page),
-            at=(lines[0].paddr if lines else event.addr) // page,
-            asks=not lines and event.size > page and may_block(event.flags),
-        )
-        pfn = next((call.pfn for call in reversed(calls) if call.pfn is not None), None)
+        pfn = next((pfn for answer in reversed(answers) if (pfn := pfn_of(answer.event)) is not None), None)
         index = self.book.add(
             RequestKind.ALLOC,
             device=event.device,
@@ -232,36 +196,35 @@ class _Pairing:
             size=event.size,
             served=Served(
                 pfn=pfn,
-                fell_back=bool(calls) and pfn is None and not failed,
-                busy_pfns=tuple(busy for call in calls for busy in call.busy),
-                maps=len(lines),
+                fell_back=bool(answers) and pfn is None and not failed,
+                busy_pfns=tuple(busy for answer in answers for busy in busy_pfns(answer)),
+                maps=maps,
             ),
-            translated=bool(lines),
+            translated=maps > 0,
             censored=failed,
             gfp=event.flags,
             direction=event.name,
         )
-        if lines:
-            self.iova_of[index] = lines[0].iova
         if pfn is not None:
             self.areas.owned(pfn, index)
         self.book.enter(("alloc", event.device, event.extra), index, event.time)
 
-    def dma_free(self, event: Event, context: Context) -> None:
+    def dma_free(self, call: Call) -> None:
+        event = call.event
         if event.size == 0 or event.extra == 0:
             self.book.unused.freed_nothing += 1
         else:
-            self.ended(self.book.leave(("alloc", event.device, event.extra), event), context)
+            self.ended(self.book.leave(("alloc", event.device, event.extra), event))
 
     # -- the rest ---------------------------------------------------------------------------------------------------
 
-    def flush(self, event: Event, context: Context) -> None:
+    def flush(self, call: Call) -> None:
         """One command to the invalidation queue, or, of a driver that prints none, one flush."""
-        del context
-        if event.kind != Kind.QI_SUBMIT or event.name == "iotlb_inv":
+        if call.event.kind != Kind.QI_SUBMIT or call.event.name == "iotlb_inv":
             self.invalidations = (self.invalidations or 0) + 1
 
-    def mark(self, event: Event, context: Context) -> None:
+    def mark(self, call: Call) -> None:
+        event = call.event
         mark = parse_mark(event.flags)
         if mark is None:
             return
@@ -274,7 +237,7 @@ class _Pairing:
                 self.book.served[index].unmaps += 1
                 self.book.op(OpCode.END, index, event.time)
         else:
-            lines = self.maps.claim(context, mark.iova, mark.iova + mark.size)
+            lines = [inner.event for inner in call.inside]
             index = self.book.add(
                 RequestKind.USERMAP,
                 device="",
@@ -284,29 +247,14 @@ class _Pairing:
                 served=Served(maps=len(lines)),
                 translated=True,
                 iova=mark.iova,
-                pieces=tuple((line.paddr, line.size) for line in lines),
+                pieces=tuple((line.phys, line.size) for line in lines),
             )
             self.book.op(OpCode.BEGIN, index, event.time)
             self.usermaps.add(index, mark.iova, mark.size)
 
-    def claim(self, context: Context, addr: int, size: int) -> list[MapLine]:
-        page = self.machine.page_size
-        return self.maps.claim(context, align_down(addr, page), align_up(addr + max(size, 1), page))
-
-    def claim_list(self, context: Context, sg: ScatterList) -> list[MapLine]:
-        if not sg.dma_addrs:
-            return []
-        page = self.machine.page_size
-        stop = max(addr + size for addr, size in zip(sg.dma_addrs, sg.sizes, strict=False)) if sg.sizes else 0
-        # A cut list does not say where it ends; its maps are the newest of the context above its first address.
-        is_cut = len(sg.dma_addrs) < sg.ents
-        return self.maps.claim(context, align_down(min(sg.dma_addrs), page), _ANYWHERE if is_cut else stop)
-
-    def ended(self, index: int | None, context: Context) -> None:
-        """dma_unmap_sg and dma_free print before the unmap they cause."""
-        iova = None if index is None else self.iova_of.pop(index, None)
-        if index is not None and iova is not None:
-            self.maps.expect(context, iova)
+    def ended(self, index: int | None) -> None:
+        """A list or memory ends: what was mapped for it is unmapped at once."""
+        if index is not None and self.book.served[index].maps:
             self.book.served[index].unmaps += 1
 
     def workload(self, start: int, stop: int) -> Workload:
@@ -325,8 +273,13 @@ class _Pairing:
             mode=self.machine.mode,
             start_time=start,
             stop_time=stop,
-            has_dma_events=self.has_dma,
+            has_dma_events=self.trace.calls.has_dma,
             invalidations=self.invalidations,
             notes=list(self.trace.notes),
             unused=self.book.unused,
         )
+
+
+def bytes_bounced(call: Call) -> int:
+    """Bytes that went through the bounce pool for a call."""
+    return sum(inner.event.size for inner in call.inside_of(Kind.BOUNCED))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from swiommu.address import PAGE_SIZE
+from swiommu.trace import may_block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,31 +41,6 @@ __all__ = [
 
 GENERATED = "generated"
 """The mode of a workload that nobody recorded."""
-
-# gfp names that carry __GFP_DIRECT_RECLAIM: the allocation may sleep, so the area may serve it.
-_BLOCKING = frozenset(
-    {
-        "GFP_KERNEL",
-        "GFP_KERNEL_ACCOUNT",
-        "GFP_NOIO",
-        "GFP_NOFS",
-        "GFP_USER",
-        "GFP_HIGHUSER",
-        "GFP_HIGHUSER_MOVABLE",
-        "GFP_TRANSHUGE",
-        "__GFP_RECLAIM",
-        "__GFP_DIRECT_RECLAIM",
-    }
-)
-
-
-def may_block(gfp: str) -> bool:
-    """Whether an allocation with these printed gfp flags may sleep (the kernel's ``gfpflags_allow_blocking``).
-
-    >>> may_block("GFP_KERNEL|__GFP_NOWARN"), may_block("GFP_ATOMIC"), may_block("GFP_NOWAIT")
-    (True, False, False)
-    """
-    return any(word in _BLOCKING for word in gfp.split("|"))
 
 
 class RequestKind(enum.StrEnum):

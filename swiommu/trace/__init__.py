@@ -1,16 +1,18 @@
 """Recorded traces: ftrace text and its sidecar into one event table, with an account of every line.
 
 What lives here: the events, each declared once (`events`, `EventSpec`), the event table (`table`), the readers of
-event texts (`texts`) and of lines (`reading`), the account, the sidecar, the bundled recordings. What may not: deciding
-what a request is, pairing begin and end, or any model of a kernel; that is `swiommu.requests` and what stands on it.
-Nothing here guesses: what can't be read is counted and named.
+event texts (`texts`) and of lines (`reading`), which events make one kernel call (`calls`), the account, the sidecar,
+the bundled recordings. What may not: deciding what a request is, or any model of a kernel; that is `swiommu.requests`
+and what stands on it. Nothing here guesses: what can't be read is counted and named.
 """
 
 from swiommu.trace.account import Account, Malformed
 from swiommu.trace.bundled import bundled_names, bundled_path
+from swiommu.trace.calls import DMA_KINDS, Call, Calls, is_flush_all, may_block
 from swiommu.trace.events import KIND_OF, SPEC_OF, Kind
 from swiommu.trace.eventspec import EventSpec, Text
 from swiommu.trace.ftrace import RECORD_COMMAND, Trace, open_bundled, read_trace
+from swiommu.trace.marks import Mark, parse_mark
 from swiommu.trace.sidecar import (
     BouncePool,
     CmaArea,
@@ -34,6 +36,7 @@ from swiommu.trace.table import (
 from swiommu.trace.texts import write_text
 
 __all__ = [
+    "DMA_KINDS",
     "DMA_MAPPING_ERROR",
     "KIND_OF",
     "LEVELS",
@@ -41,6 +44,8 @@ __all__ = [
     "SPEC_OF",
     "Account",
     "BouncePool",
+    "Call",
+    "Calls",
     "CmaArea",
     "Context",
     "DeviceFacts",
@@ -51,6 +56,7 @@ __all__ = [
     "InterruptLevel",
     "Kind",
     "Malformed",
+    "Mark",
     "ReservedRegion",
     "ScatterList",
     "Sidecar",
@@ -59,7 +65,10 @@ __all__ = [
     "bundled_names",
     "bundled_path",
     "find_sidecar",
+    "is_flush_all",
+    "may_block",
     "open_bundled",
+    "parse_mark",
     "read_sidecar",
     "read_trace",
     "trace_name",

@@ -10,6 +10,7 @@ from attrs import define, field
 from swiommu.errors import InputError
 from swiommu.input_file import shown
 from swiommu.trace.bundled import bundled_names, bundled_path
+from swiommu.trace.calls import Calls
 from swiommu.trace.emulator import EmulatorLog, find_emulator_log
 from swiommu.trace.reading import Reading
 from swiommu.trace.sidecar import Sidecar, find_sidecar, trace_name
@@ -55,6 +56,18 @@ class Trace:
     clock: str = "ns"
     notes: list[str] = field(factory=list)
     incomplete: str = ""
+    _calls: Calls | None = field(default=None, init=False, repr=False)
+
+    @property
+    def calls(self) -> Calls:
+        """The kernel calls of the table; they are found out once, when first asked for.
+
+        >>> sum(call.outer >= 0 for call in read_trace("arm64-6.12-cam-cma64M-s81").calls)
+        740
+        """
+        if self._calls is None:
+            self._calls = Calls(self.table)
+        return self._calls
 
     @property
     def boots(self) -> int:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swiommu.requests.usermaps import Mark, UserMaps, parse_mark
+from swiommu.requests.usermaps import UserMaps
+from swiommu.trace import Mark, parse_mark
 
 
 @pytest.mark.parametrize(
