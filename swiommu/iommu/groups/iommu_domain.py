@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from swiommu.address import Access, as_integer, as_number
 from swiommu.errors import AlreadyThere, InvalidArgument
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
     from swiommu.address import BusAddr
     from swiommu.iommu import Attachable, Domain
-    from swiommu.iommu.groups.hardware import Hardware
+    from swiommu.iommu.groups.translation import Translation
     from swiommu.iommu.groups.untracked_iova import UntrackedIova
     from swiommu.layer import Fault
     from swiommu.pagetable import DataPageWrite
+    from swiommu.profile import Profile
 
     FaultHandler: TypeAlias = "Callable[[Domain[Any], Attachable, int, int, object], int]"
 
@@ -30,6 +31,15 @@ __all__ = ["FAULT_READ", "FAULT_WRITE", "IommuDomain", "free_domain", "name_of",
 FAULT_READ, FAULT_WRITE = 0, 1
 _ENOSYS = 38
 _log = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """What the core asks of the IOMMU that made a domain; see `swiommu.iommu.groups.Hardware` for the fields."""
+
+    name: str
+    profile: Profile
+    translation: Translation
+    sync_map: Callable[[Domain[Any], int, int], None] | None
 
 
 class IommuDomain:
@@ -52,7 +62,7 @@ class IommuDomain:
     __copy__ = no_shallow_copy
 
     def __init__(
-        self, kind: DomainType, domain: Domain[Any], owner: Hardware, *, iova: UntrackedIova | None = None
+        self, kind: DomainType, domain: Domain[Any], owner: Owner, *, iova: UntrackedIova | None = None
     ) -> None:
         self.type = kind
         self.domain = domain

@@ -11,10 +11,14 @@ from swiommu.iommu.table_memory import ReachedTables
 from swiommu.pagetable import FrameTables
 
 if TYPE_CHECKING:
-    from swiommu.address import BusSpace, PhysSpace
+    from collections.abc import Callable
+
+    from swiommu.address import AddressRange, BusSpace, PhysSpace
     from swiommu.iommu import Domain
-    from swiommu.iommu.groups.hardware import Hardware
-    from swiommu.pagetable import TableMemory
+    from swiommu.iommu.iova import IovaPolicy
+    from swiommu.layer import Node
+    from swiommu.memory import Frames
+    from swiommu.pagetable import Format, TableMemory
     from swiommu.region import Region
 
 __all__ = ["LinearTranslation", "PagedTranslation", "Translation"]
@@ -45,10 +49,26 @@ class Translation(Protocol):
         ...
 
 
+class Sources(Protocol):
+    """What domains are made of; see `swiommu.iommu.groups.Hardware` for the fields."""
+
+    name: str
+    bus: BusSpace
+    ram: PhysSpace | None
+    frames: Frames | None
+    memory: Node | None
+    below: Domain[Any] | None
+    format: Format | None
+    window: AddressRange[Any] | None
+    delta: int
+    policy: Callable[[], IovaPolicy]
+    walker_mask: int | None
+
+
 class PagedTranslation:
     """Page tables in frames of a memory, or on a domain below, as ``of`` says at the time when a domain is made."""
 
-    def __init__(self, of: Hardware) -> None:
+    def __init__(self, of: Sources) -> None:
         if of.below is not None:
             if of.ram is not None or of.memory is not None or (of.walker_mask is not None and of.frames is None):
                 raise InvalidArgument(
@@ -93,7 +113,7 @@ class LinearTranslation:
     ``output_limit`` is that of the space: what is outside of the window, a domain refuses in its own words.
     """
 
-    def __init__(self, of: Hardware, region: Region[Any]) -> None:
+    def __init__(self, of: Sources, region: Region[Any]) -> None:
         self.output_space: PhysSpace | BusSpace = region.start.space
         self.output_limit = self.output_space.limit
         if of.ram is not None and of.ram is not self.output_space:
