@@ -16,24 +16,12 @@ from swiommu.dma import DirectBus, DirectDma, DmaDevice, DmaDirection, IommuDma,
 from swiommu.errors import InputError, NoMemory, NotFound, SpaceMismatch
 from swiommu.iommu import LinearDomain, LinuxIova, PagedDomain
 from swiommu.iommu.groups import DomainType, Hardware, IommuCore
-from swiommu.layer import (
-    ChangeLog,
-    FlatTable,
-    Graph,
-    Memory,
-    Node,
-    Paged,
-    Span,
-    TranslationCache,
-    Walker,
-    Window,
-    bundled_stacks,
-    read_stack,
-)
+from swiommu.layer import ChangeLog, FlatTable, Graph, Memory, Node, Paged, Span, TranslationCache, Walker, Window
 from swiommu.memory import Bootmem, Frames, Memblock, SparseRam, SystemMap
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
 from swiommu.pagetable.formats import FORMATS, amd_v1, arm_lpae, riscv, vtd_ss, x86_64
 from swiommu.region import Guarantee, Lending, LentPages, Region, allocator_names
+from swiommu.stackfile import bundled_stacks, read_stack
 
 PAGE, MIB = 4096, 1 << 20
 BASE = 0x4000_0000

@@ -122,7 +122,7 @@ class Explanation:
     ``refusals`` says for r, w and x who would refuse them at the access's first byte, None if nobody. ``nodes`` is
     everything that data and table reads may pass, by name.
 
-    >>> from swiommu.layer import read_stack
+    >>> from swiommu.stackfile import read_stack
     >>> answer = explain(read_stack("nested")["camera"], 0x14000, 8, Access.WRITE)
     >>> print(answer.answer.fault); answer.word("host"), answer.refusals["r"]
     permission fault of WRITE access at 0x14000 in layer 'guest'
@@ -235,7 +235,7 @@ def explain(top: Node, iova: int, size: int, wanted: Access, *, stack: str = "",
 
     ``again``: they are, by an access that is like one before it, which filled them.
 
-    >>> from swiommu.layer import read_stack
+    >>> from swiommu.stackfile import read_stack
     >>> answer = explain(read_stack("nested")["camera"], 0x10010, 8, Access.READ)
     >>> answer.answer.refs, answer.refs_by_layer()
     (24, {'host': 20, 'guest': 4})

@@ -11,8 +11,8 @@ from swiommu.address import Access
 from swiommu.answers import explain
 from swiommu.cli import explain_table
 from swiommu.cli.common import AddressType, print_json, show, write_page
-from swiommu.layer import read_stack
 from swiommu.report import walk_svg, walk_text
+from swiommu.stackfile import read_stack
 from swiommu.words import clean
 
 if TYPE_CHECKING:

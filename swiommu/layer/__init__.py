@@ -36,11 +36,23 @@ from swiommu.layer.graph import (
     require_unused,
     reserved_regions,
 )
-from swiommu.layer.kinds import Blocked, FlatTable, Identity, Memory, Paged, Router, Shadow, Span, Window, flatten
+from swiommu.layer.kinds import (
+    Blocked,
+    Device,
+    FlatTable,
+    Identity,
+    Memory,
+    Paged,
+    Router,
+    Shadow,
+    Span,
+    Window,
+    flatten,
+)
 from swiommu.layer.marks import Marks
 from swiommu.layer.node import Chain, Node
 from swiommu.layer.path import Hop, HopKind, Path, Walker
-from swiommu.layer.stack_file import bundled_stacks, read_stack
+from swiommu.layer.placed_tables import PlacedTables
 from swiommu.layer.transfer import load, save
 from swiommu.layer.translation import Translation
 
@@ -53,6 +65,7 @@ __all__ = [
     "Chain",
     "Change",
     "ChangeLog",
+    "Device",
     "Dropped",
     "End",
     "Extent",
@@ -73,6 +86,7 @@ __all__ = [
     "Paged",
     "Path",
     "Piece",
+    "PlacedTables",
     "Read",
     "Reserved",
     "ReservedKind",
@@ -88,7 +102,6 @@ __all__ = [
     "Window",
     "access",
     "allocatable",
-    "bundled_stacks",
     "connect",
     "deliver",
     "disconnect",
@@ -103,7 +116,6 @@ __all__ = [
     "picture",
     "place_of",
     "reachable",
-    "read_stack",
     "read_through",
     "require_no_conflict",
     "require_unused",

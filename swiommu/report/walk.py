@@ -33,7 +33,7 @@ def walk_text(answer: Explanation, *, width: int = _WIDTH, depth: int | None = N
 
     >>> from swiommu.address import Access
     >>> from swiommu.answers.explain import explain
-    >>> from swiommu.layer import read_stack
+    >>> from swiommu.stackfile import read_stack
     >>> print(walk_text(explain(read_stack("nested")["guest"], 0x10010, 8, Access.READ), depth=0))
     guest reads 8 bytes at iova 0x10010
     <BLANKLINE>

@@ -82,7 +82,7 @@ def walk_svg(answer: Explanation) -> str:
 
     >>> from swiommu.address import Access
     >>> from swiommu.answers.explain import explain
-    >>> from swiommu.layer import read_stack
+    >>> from swiommu.stackfile import read_stack
     >>> picture = walk_svg(explain(read_stack("nested")["camera"], 0x10010, 8, Access.READ))
     >>> picture[:4], picture.count('class="number"')
     ('<svg', 24)

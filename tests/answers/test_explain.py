@@ -10,23 +10,11 @@ from hypothesis import strategies as st
 
 from swiommu.address import Access, Prot
 from swiommu.answers.explain import explain, pages, permissions, ways
-from swiommu.layer import (
-    Chain,
-    HopKind,
-    Node,
-    Paged,
-    Span,
-    TranslationCache,
-    Walker,
-    Window,
-    access,
-    bundled_stacks,
-    flatten,
-    read_stack,
-)
+from swiommu.layer import Chain, HopKind, Node, Paged, Span, TranslationCache, Walker, Window, access, flatten
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
 from swiommu.pagetable.formats import FORMATS
 from swiommu.report.walk import walk_text
+from swiommu.stackfile import bundled_stacks, read_stack
 
 # Random small ways of every kind of layer.
 _spec = importlib.util.spec_from_file_location(

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swiommu.address import Access
-from swiommu.layer import TranslationCache, access, read_stack
+from swiommu.layer import TranslationCache, access
+from swiommu.stackfile import read_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

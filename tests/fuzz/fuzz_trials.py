@@ -16,13 +16,13 @@ import fuzz_traces as traces
 from swiommu.address import Access, PhysRange, PhysSpace
 from swiommu.answers import compare, explain, explain_table, read_cost_vector, verify
 from swiommu.errors import InputError, InvalidArgument, NotFound, NotSupported, OutOfRange, SwiommuError
-from swiommu.layer import read_stack
 from swiommu.pagetable.dump import MemoryDump
 from swiommu.pagetable.formats import format_named
 from swiommu.region.mainline import BootMemory, declare_area, plan_command_line, plan_reserved_memory, read_device_tree
 from swiommu.replay import Knobs, bytes_needed, equal_plan, find_design, machine_plan, read_designs
 from swiommu.report import comparison_html, table_text, walk_svg, walk_text
 from swiommu.requests import workload_of
+from swiommu.stackfile import read_stack
 from swiommu.trace import read_trace
 
 DESIGNS = ("as-recorded", *files.PRESETS)

@@ -4,7 +4,8 @@ import pytest
 
 from swiommu.address import Access
 from swiommu.errors import InputError
-from swiommu.layer import CacheShape, access, read_stack
+from swiommu.layer import CacheShape, access
+from swiommu.stackfile import read_stack
 
 BODY = """
 [memory.ram]

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from swiommu.address import Access
 from swiommu.errors import InputError
-from swiommu.layer import FaultClass, Walker, access, bundled_stacks, picture, read_stack
+from swiommu.layer import FaultClass, Walker, access, picture
+from swiommu.stackfile import bundled_stacks, read_stack
 
 RAM = '[memory.ram]\nbase = 0x8000_0000\nsize = "1 GiB"\n'
 

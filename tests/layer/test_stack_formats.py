@@ -4,8 +4,9 @@ import pytest
 
 from swiommu.address import Access
 from swiommu.errors import InputError
-from swiommu.layer import FaultClass, access, read_stack
+from swiommu.layer import FaultClass, access
 from swiommu.pagetable.formats import FORMATS
+from swiommu.stackfile import read_stack
 
 RAM = '[memory.ram]\nbase = 0x8000_0000\nsize = "1 GiB"\n'
 NAMES = pytest.mark.parametrize("name", FORMATS)

@@ -6,12 +6,13 @@ import pytest
 
 from swiommu.address import Access, PhysSpace, Prot
 from swiommu.answers.explain import explain
-from swiommu.layer import Chain, Memory, Node, Paged, Span, Walker, Window, bundled_stacks, connect, flatten, read_stack
+from swiommu.layer import Chain, Memory, Node, Paged, Span, Walker, Window, connect, flatten
 from swiommu.memory import SparseRam
 from swiommu.pagetable import MOCK, CountingTables, RadixTable
 from swiommu.pagetable.formats import FORMATS
 from swiommu.report.walk import blame, headline, outcome, references, walk_text
 from swiommu.report.walk_svg import walk_svg
+from swiommu.stackfile import bundled_stacks, read_stack
 
 READ, WRITE, EXEC = Access.READ, Access.WRITE, Access.EXEC
 SVG = "{http://www.w3.org/2000/svg}"

@@ -4,11 +4,23 @@ Putting them on each other, permissions, blame and cost are in the room around t
 """
 
 from swiommu.layer.kinds.flat_table import FlatTable
-from swiommu.layer.kinds.identity import Blocked, Identity
+from swiommu.layer.kinds.identity import Blocked, Device, Identity
 from swiommu.layer.kinds.memory import Memory
 from swiommu.layer.kinds.paged import Paged
 from swiommu.layer.kinds.router import Router
 from swiommu.layer.kinds.shadow import Shadow, flatten
 from swiommu.layer.kinds.window import Span, Window
 
-__all__ = ["Blocked", "FlatTable", "Identity", "Memory", "Paged", "Router", "Shadow", "Span", "Window", "flatten"]
+__all__ = [
+    "Blocked",
+    "Device",
+    "FlatTable",
+    "Identity",
+    "Memory",
+    "Paged",
+    "Router",
+    "Shadow",
+    "Span",
+    "Window",
+    "flatten",
+]

@@ -1,4 +1,4 @@
-"""The two layers without any table: the one that changes nothing, and the one that lets nothing through."""
+"""The layers without any table: what changes nothing, the top of a device's path, and what lets nothing through."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from swiommu.layer.base import Extent, FaultKind, Layer, Read
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Blocked", "Identity"]
+__all__ = ["Blocked", "Device", "Identity"]
 
 
 class Identity(Layer):
@@ -42,6 +42,20 @@ class Identity(Layer):
     def extents(self) -> Iterator[Extent]:
         """One."""
         yield self._all
+
+
+class Device(Identity):
+    """A device's own end of its bus: it drives ``width`` bits of address and no more (its DMA mask).
+
+    >>> Device("camera", width=32).describe()
+    'drives 32 bits'
+    """
+
+    kind: ClassVar[str] = "device"
+
+    def describe(self) -> str:
+        """Its mask."""
+        return f"drives {self.input_width} bits"
 
 
 class Blocked(Layer):

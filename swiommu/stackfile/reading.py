@@ -30,10 +30,13 @@ from swiommu.errors import InputError, InvalidArgument, SwiommuError
 from swiommu.input_file import BadValue, InputFile, did_you_mean, shown
 from swiommu.layer.cache import CacheShape, TranslationCache
 from swiommu.layer.graph import Graph, Reserved, ReservedKind, require_no_conflict
-from swiommu.layer.kinds import Blocked, FlatTable, Identity, Memory, Paged, Router, Span, Window
+from swiommu.layer.kinds import Blocked, Device, FlatTable, Identity, Memory, Paged, Router, Span, Window
 from swiommu.layer.path import Walker
-from swiommu.layer.stack_file.device import Device
-from swiommu.layer.stack_file.keys import (
+from swiommu.layer.placed_tables import PlacedTables
+from swiommu.memory import SparseRam
+from swiommu.pagetable import RadixTable, page_size_choice
+from swiommu.pagetable.formats import FORMATS
+from swiommu.stackfile.keys import (
     HOOKS,
     CacheKeys,
     DeviceKeys,
@@ -49,10 +52,6 @@ from swiommu.layer.stack_file.keys import (
     WidthKeys,
     WindowKeys,
 )
-from swiommu.layer.stack_file.placed_tables import PlacedTables
-from swiommu.memory import SparseRam
-from swiommu.pagetable import RadixTable, page_size_choice
-from swiommu.pagetable.formats import FORMATS
 
 if TYPE_CHECKING:
     from array import array
@@ -64,7 +63,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bundled_stacks", "read_stack"]
 
-_DATA: Final = Path(__file__).parent.parent.parent / "data" / "stacks"
+_DATA: Final = Path(__file__).parent.parent / "data" / "stacks"
 _LONGEST_NAME: Final = 64
 _MOST_ENTRIES: Final = 1 << 20
 _MOST_KEPT: Final = 1 << 16
