@@ -10,6 +10,7 @@ from swiommu.iommu.backing import RegionBacking
 from swiommu.iommu.domain import Domain
 from swiommu.iommu.mappers.linear import LinearMapper
 from swiommu.iommu.stacking import BusyPolicy
+from swiommu.iommu.withheld import Withheld
 from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class LinearDomain(Domain[A]):
     """``alloc`` takes chunks of ``region``; ``bind`` and ``map`` reach all of ``window`` (default: the region).
 
     Records are exact to the byte, so that two buffers in one page can both be bound. The region's own users and what
-    is bound share the window: a chunk that lands on bound memory is refused with `AddressInUse`.
+    is bound share the window: a chunk that lands on bound memory is refused with `AddressInUse`. ``withheld``: what
+    several domains of one region keep from it together, as its bus addresses are reserved.
 
     On a domain ``below`` the region is one of its bus space: contiguous there, and wherever it likes in memory. What
     backs it is mapped by others, before or after; ``in_use``: see `BusyPolicy`. ``memory``: the node of a memory that
@@ -58,6 +60,7 @@ class LinearDomain(Domain[A]):
         delta: int = ...,
         memory: Node | None = ...,
         in_use: str = ...,
+        withheld: Withheld | None = ...,
     ) -> None: ...
 
     @overload
@@ -70,6 +73,7 @@ class LinearDomain(Domain[A]):
         delta: int = ...,
         below: Domain[Any],
         in_use: str = ...,
+        withheld: Withheld | None = ...,
     ) -> None: ...
 
     def __init__(
@@ -82,6 +86,7 @@ class LinearDomain(Domain[A]):
         below: Domain[Any] | None = None,
         memory: Node | None = None,
         in_use: str = "refuse",
+        withheld: Withheld | None = None,
     ) -> None:
         _require_space(region.space, below)
         window = window or _whole(region)
@@ -105,7 +110,9 @@ class LinearDomain(Domain[A]):
         if below is not None:
             below.place.require_aperture(window.start.value, window.size)
         owned = RangeSet()
-        mapper = LinearMapper(space_in, region, window, delta, owned)
+        if withheld is not None and withheld.region is not region:
+            raise InvalidArgument(f"{withheld.region!r} is withheld from, not {region!r}")
+        mapper = LinearMapper(space_in, withheld or Withheld(region), window, delta, owned)
         try:
             super().__init__(
                 space_in,

@@ -8,6 +8,7 @@ from swiommu.errors import InvalidArgument, SpaceMismatch
 from swiommu.iommu import LinearDomain, PagedDomain
 from swiommu.iommu.groups.untracked_iova import UntrackedIova
 from swiommu.iommu.table_memory import ReachedTables
+from swiommu.iommu.withheld import Withheld
 from swiommu.pagetable import FrameTables
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class LinearTranslation:
         self.output_limit = self.output_space.limit
         if of.ram is not None and of.ram is not self.output_space:
             raise SpaceMismatch(f"{region!r} is no memory of {of.ram.name!r}")
-        self._of, self._region = of, region
+        self._of, self._region, self._withheld = of, region, Withheld(region)
         self.domain(for_dma=False, lazy=False)[0].destroy()  # refuses now what no domain could be made of
 
     def domain(self, *, for_dma: bool, lazy: bool) -> tuple[Domain[Any], None]:
@@ -127,5 +128,5 @@ class LinearTranslation:
         of = self._of
         where: dict[str, Any] = {"window": of.window}
         where |= {"memory": of.memory} if of.below is None else {"below": of.below}
-        own: LinearDomain[Any] = LinearDomain(of.bus, self._region, **where, delta=of.delta)
+        own: LinearDomain[Any] = LinearDomain(of.bus, self._region, **where, delta=of.delta, withheld=self._withheld)
         return own, None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from swiommu.address import AddressRange, BusSpace
     from swiommu.iommu.gather import IotlbGather
     from swiommu.iommu.mapper import Place, Runs
+    from swiommu.iommu.withheld import Withheld
     from swiommu.pagetable import Rules
     from swiommu.region import Region
 
@@ -28,8 +29,8 @@ __all__ = ["LinearMapper"]
 class LinearMapper:
     """A `Mapper` that can only say yes where the window says so already: bus = output + ``delta``.
 
-    What is reserved is kept from ``region``, whose chunks go through the window; ``owned`` are the bus addresses of
-    mappings.
+    What is reserved is kept from the region of ``withheld``, whose chunks go through the window; ``owned`` are the bus
+    addresses of mappings.
     """
 
     enforces: ClassVar[bool] = False
@@ -39,20 +40,20 @@ class LinearMapper:
     place: Place
 
     def __init__(
-        self, space_in: BusSpace, region: Region[Any], window: AddressRange[Any], delta: int, owned: RangeSet
+        self, space_in: BusSpace, withheld: Withheld, window: AddressRange[Any], delta: int, owned: RangeSet
     ) -> None:
+        region = withheld.region
         self.stats = DomainStats()
         self.layer = Window(space_in.name, Span(window.start.value + delta, window.size, -delta))
         self.pgsize_bitmap = space_in.limit - region.page_size
-        self.region = region
-        self._space: Any = region.space
+        self.region: Region[Any] = region
         self.window = window
         self.delta = delta
         self._granule = region.page_size
         self._name = space_in.name
         self._owned = owned
         self._record = RangeSet()
-        self._withheld = RangeSet()
+        self._withheld = withheld
 
     # -- operations
 
@@ -145,8 +146,15 @@ class LinearMapper:
     def reserve(self, first: int, last: int, *, direct: bool, dry: bool) -> None:
         """See `Mapper.reserve`: what the region could give out of it is kept from it."""
         del direct  # what is mapped by hand is no chunk
-        chunks = list(self._unreserved(first, last))
-        for start, stop in chunks if dry else ():
+        low, high = max(first - self.delta, self.region.start.value), min(last + 1 - self.delta, self.region.stop)
+        if low >= high:
+            return
+        page = self.region.page_size
+        low, high = low & -page, align_up(high, page)
+        if not dry:
+            self._withheld.take(self, low, high)
+            return
+        for start, stop in self._withheld.gaps(low, high):
             taken = next(
                 (chunk for chunk in self.region.chunks() if chunk.start.value < stop and start < chunk.stop), None
             )
@@ -157,15 +165,6 @@ class LinearMapper:
                     low=first,
                     high=last,
                 )
-        for start, stop in () if dry else chunks:
-            self.region.reserve(self._space.at(start), stop - start)
-            self._withheld.add(start, stop)
-
-    def _unreserved(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        # Only what the region could give out has to be kept from it, and only once.
-        low, high = max(first - self.delta, self.region.start.value), min(last + 1 - self.delta, self.region.stop)
-        page = self.region.page_size
-        return self._withheld.gaps(low & -page, align_up(high, page)) if low < high else iter(())
 
     def dry_run(self) -> AbstractContextManager[None]:
         """See `Mapper.dry_run`: the record is as before by itself."""
@@ -186,9 +185,7 @@ class LinearMapper:
 
     def give_reserved(self) -> None:
         """Let the region have again what `reserve` kept from it."""
-        for start, _ in list(self._withheld):
-            self.region.free(self._space.at(start))
-            self._withheld.remove(start)
+        self._withheld.give(self)
 
     def check(self, mappings: Iterable[Any]) -> None:
         """See `Mapper.check`: the record lies in the window, and what owns memory is a chunk of the region."""

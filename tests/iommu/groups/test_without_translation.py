@@ -424,6 +424,26 @@ ELSEWHERE = (
 )
 
 
+def test_what_is_reserved_below_is_withheld_once_for_all_domains_of_a_bus():
+    host = Host()
+    host.lower.reserve(Reserved(0x10_2000, 0x1000))
+    bus = BusSpace("camera", width=32)
+    region = Region(host.lower.input_space.at(0x10_0000), 0x8000)
+    none = Hardware(name="none", bus=bus, below=host.lower, region=region)
+    assert region.users == 0
+    camera = BusDevice("camera", host.ram)
+    group = host.core.probe(camera, none, regions=(Reserved(0x10_2000, 0x2000, "msi"),))
+    mine, other = none.alloc(DomainType.UNMANAGED), none.alloc(DomainType.UNMANAGED)
+    assert [(chunk.start.value, chunk.size) for chunk in region.chunks()] == [(0x10_2000, 0x1000), (0x10_3000, 0x1000)]
+    group.attach_device(mine, camera)
+    free_domain(other)
+    group.detach_device(camera)
+    host.core.release(camera)  # whose own region was the default domain's alone
+    assert [(chunk.start.value, chunk.size) for chunk in region.chunks()] == [(0x10_2000, 0x1000)]
+    free_domain(mine)
+    assert region.users == 0
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
