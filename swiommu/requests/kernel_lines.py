@@ -38,10 +38,11 @@ def busy_pfns(finish: Call) -> tuple[int, ...]:
 
 
 class _Own(NamedTuple):
-    """A ``map`` line that no call claims, and its place among the operations."""
+    """A ``map`` line that no call claims, its place among the operations, and from which address on it is mapped."""
 
     event: Event
     place: int
+    iova: int
 
 
 class MapLines:
@@ -55,7 +56,7 @@ class MapLines:
     def map(self, call: Call) -> None:
         """A range was entered in some page table."""
         if call.outer < 0 and call.event.size:
-            self._own[call.row] = _Own(call.event, self.book.hold(call.event.time))
+            self._own[call.row] = _Own(call.event, self.book.hold(call.event.time), call.event.addr)
 
     def unmap(self, call: Call) -> None:
         """A range was taken out: what ends here and is no dma event's was a run of maps, or one without such events."""
@@ -68,9 +69,9 @@ class MapLines:
 
     def finish(self) -> None:
         """End of the trace: what is still mapped is a live MAP, a doorbell or an identity."""
-        for rows in self.calls.still_mapped:
-            for lines in self._runs([self._own[row] for row in rows]):
-                if all(line.event.addr == line.event.phys for line in lines):
+        for left in self.calls.still_mapped:
+            for lines in self._runs([self._own[row]._replace(iova=iova) for row, iova in left]):
+                if all(each.event.addr == each.event.phys for each in lines) and not self.is_doorbell(lines[0]):
                     self.book.unused.identity_maps += len(lines)
                 else:
                     self.request(lines, unmaps=0)
@@ -79,10 +80,14 @@ class MapLines:
         """With dma events a run of maps is one request, without them each map is."""
         return [lines] if self.calls.has_dma else [[line] for line in lines]
 
+    def is_doorbell(self, line: _Own) -> bool:
+        """Whether it leads elsewhere, to what is known to be no memory."""
+        return line.iova != line.event.phys and not self.book.machine.may_be_ram(line.event.phys)
+
     def request(self, lines: Sequence[_Own], *, unmaps: int) -> int | None:
         """A MAP of an unknown device, begun where its first line stands; None for doorbells."""
-        first, place = lines[0]
-        if first.addr != first.phys and not self.book.machine.may_be_ram(first.phys):
+        first, place, _ = lines[0]
+        if self.is_doorbell(lines[0]):
             self.book.unused.msi_maps += len(lines)
             return None
         self.book.unused.unattributed_maps += 1

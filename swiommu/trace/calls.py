@@ -123,8 +123,9 @@ class Call(NamedTuple):
 class Calls:
     """The calls of a table; iterate it for a `Call` per event, in the trace's order, as often as needed.
 
-    ``begin``, ``end`` and ``outer`` hold a number per row, ``still_mapped`` the rows of maps that nothing claims or
-    ends, in runs of neighbours that one context made. ``has_dma``: whether the table has events of drivers' calls.
+    ``begin``, ``end`` and ``outer`` hold a number per row, ``still_mapped`` the maps that nothing claims or ends, each
+    with the address from which on it is left, in runs of neighbours that one context made. ``has_dma``: whether the
+    table has events of drivers' calls.
 
     >>> from swiommu.trace import Kind, open_bundled
     >>> calls = Calls(open_bundled("arm64-6.12-smmu-camnvme-cma128M-s89").table)
@@ -178,8 +179,8 @@ class _Reader:
         # Lists that are mapped, by device and pieces: where each begins on the bus, the oldest first.
         self.lists: dict[tuple[int, tuple[int, ...]], deque[int]] = {}
 
-    def read(self) -> list[list[int]]:
-        """Fill in everything; the rows of maps that are left, in runs."""
+    def read(self) -> list[list[tuple[int, int]]]:
+        """Fill in everything; the rows of maps that are left and from which address on, in runs."""
         known: dict[Kind, Callable[[int, _Context], None]] = {
             Kind.DMA_MAP: self.dma_map,
             Kind.DMA_UNMAP: self.dma_unmap,
@@ -229,7 +230,7 @@ class _Reader:
                 handler(row, context)
         for context in contexts.values():
             self.close(context)
-        return [[line.row for line in run] for run in self.maps.runs()]
+        return [[(line.row, line.iova) for line in run] for run in self.maps.runs()]
 
     # -- page tables
 

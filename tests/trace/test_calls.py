@@ -132,7 +132,7 @@ def test_a_map_that_no_call_claims_ends_with_its_last_page(calls_of):
     calls = calls_of(mapped(0x10), map_(0x8000, 2 * PAGE), map_(0x2000), unmap(0x8000), unmap(0x9000), mapped(0x10))
     assert [call.end for call in calls] == [-1, 4, -1, -1, -1, -1]
     assert [ended.row for ended in list(calls)[4].ended] == [1]
-    assert calls.still_mapped == [[2]]
+    assert calls.still_mapped == [[(2, 0x2000)]]
     assert calls.has_dma
 
 
@@ -204,7 +204,7 @@ def test_whatever_the_order_the_relations_agree(texts, trace_of):
         assert all(ended.end == call.row for ended in call.ended)
         assert call.outer == -1 or call.outer < call.row or call in seen[call.outer].inside
         if call.event.kind is Kind.IOMMU_MAP:
-            still = any(call.row in run for run in calls.still_mapped)
+            still = any(call.row in dict(run) for run in calls.still_mapped)
             assert (call.outer >= 0) + (call.end >= 0) + still == 1
 
 
