@@ -1,9 +1,8 @@
 """What a trace tells of page tables: who mapped and unmapped what, in order, with whose domain it was told beside it.
 
-The events ``map`` and ``unmap`` name no domain. It is that of the device in the dma event of the same context: behind a
-map or an unmap of ``dma_unmap_page``, before one of ``dma_unmap_sg`` and ``dma_free``. Probe lines give the domain's
-pointer, which a dma event ties to a device once; then it serves where there is none (message interrupts, the API of two
-steps). What is left belongs to whoever has that range mapped.
+The events ``map`` and ``unmap`` name no domain. It is that of the device in the dma event in which they happened
+(`swiommu.trace.Calls`). Probe lines give the domain's pointer, which a dma event ties to a device once; then it serves
+where there is none (message interrupts, the API of two steps). What is left belongs to whoever has that range mapped.
 """
 
 from __future__ import annotations
@@ -12,18 +11,16 @@ from typing import Final
 
 import attrs
 
-from swiommu.address import PAGE_SIZE, Prot, align_down
+from swiommu.address import PAGE_SIZE, Prot
 from swiommu.requests.machine import Machine
-from swiommu.trace import Context, Event, Kind, Trace
+from swiommu.trace import Call, Context, Kind, Trace, is_flush_all
 
-__all__ = ["DOORBELL", "NOBODY", "Op", "Timeline", "is_flush_all", "prot_of", "read_timeline"]
+__all__ = ["DOORBELL", "NOBODY", "Op", "Timeline", "prot_of", "read_timeline"]
 
 NOBODY: Final = "nobody known"
 """The owner of a range of whom the trace tells nothing."""
 
-_ERROR: Final = (1 << 64) - 1
-_MAP_CALLS: Final = frozenset({Kind.IOMMU_MAP_CALL, Kind.IOMMU_MAP_NOSYNC_CALL, Kind.IOMMU_MAP_SG_CALL})
-_BETWEEN: Final = frozenset({Kind.FLUSH_RANGE, Kind.QI_SUBMIT, Kind.IOVA_FREE, Kind.IOMMU_UNMAP_CALL})
+_SPACE: Final = 1 << 64
 _MOST: Final = 1 << 42  # bytes of a range; no call maps more
 _COHERENT: Final = {
     "TO_DEVICE": Prot.READ | Prot.CACHE,
@@ -42,16 +39,6 @@ def prot_of(direction: str) -> int | None:
     """
     prot = _COHERENT.get(direction)
     return None if prot is None else int(prot)
-
-
-def is_flush_all(event: Event) -> bool:
-    """Whether a domain is flushed as a whole; 7.3 prints it as a range of everything.
-
-    >>> from swiommu.trace import open_bundled
-    >>> any(is_flush_all(event) for event in open_bundled("arm64-6.12-smmu-camnvme-cma128M-s89").table)
-    False
-    """
-    return event.kind is Kind.FLUSH_ALL or (event.kind is Kind.FLUSH_RANGE and event.addr == 0 and event.phys == _ERROR)
 
 
 @attrs.define(eq=False)
@@ -126,21 +113,21 @@ def read_timeline(trace: Trace) -> Timeline:
 
 @attrs.define(eq=False)
 class _Context:
-    """What one line of execution is in the middle of."""
+    """What one line of execution has done that no dma event was for."""
 
-    call: Event | None = None
-    unmap_call: Event | None = None
     maps: list[Op] = attrs.field(factory=list)
+    stop: int = -1  # where its last map ends, if no dma event was behind it
     unmap: Op | None = None
-    ended: str = ""  # the device whose list or memory is being unmapped
+    unmap_row: int = -1
     assigned: list[int] = attrs.field(factory=list)
 
 
 class _Reader:
-    """Walks the table once; owners are settled at the end, when every pointer is known."""
+    """Walks the calls once; owners are settled at the end, when every pointer is known."""
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
+        self.table = trace.table
         self.timeline = Timeline()
         self.contexts: dict[Context, _Context] = {}
         self.live: dict[int, list[Op]] = {}
@@ -148,121 +135,86 @@ class _Reader:
         self.calls = 0
         self.groups = dict(trace.sidecar.group_of) if trace.sidecar else {}
         self.machine = Machine(trace.sidecar, trace.path)
+        kinds = self.table.kind
+        self.lost = kinds.index(Kind.LOST) if Kind.LOST in kinds else len(kinds)
 
     def read(self) -> Timeline:
         handlers = {
             Kind.IOMMU_MAP: self.map,
             Kind.IOMMU_UNMAP: self.unmap,
-            Kind.IOMMU_UNMAP_CALL: self.unmap_call,
             Kind.DMA_MAP: self.mapped,
             Kind.DMA_ALLOC: self.mapped,
             Kind.DMA_MAP_SG: self.mapped,
-            Kind.DMA_UNMAP: self.unmapped,
-            Kind.DMA_UNMAP_SG: self.unmapping,
-            Kind.DMA_FREE: self.unmapping,
             Kind.FLUSH_RANGE: self.flush,
             Kind.FLUSH_ALL: self.flush,
             Kind.TAG_ASSIGN: self.assign,
             Kind.DOMAIN_ATTACH: self.attach,
             Kind.GROUP_ADD: self.group_add,
-            **dict.fromkeys(_MAP_CALLS, self.map_call),
         }
-        for event in self.trace.table:
-            if event.kind is Kind.LOST:
-                self.timeline.lost = event.line
+        for call in self.trace.calls:
+            if call.row == self.lost:
+                self.timeline.lost = call.event.line
                 break
-            context = event.context
+            handler = handlers.get(call.event.kind)
+            if handler is None:
+                continue
+            context = call.event.context
             state = self.contexts.get(context)
             if state is None:
                 state = self.contexts[context] = _Context()
-            handler = handlers.get(event.kind)
-            if state.unmap is not None and event.kind not in _BETWEEN and event.kind is not Kind.DMA_UNMAP:
-                self.close(state)
-            if handler is not None:
-                handler(event, state)
-        for state in self.contexts.values():
-            self.close(state)
+            handler(call, state)
         self.settle()
         return self.timeline
 
-    # -- maps
+    # -- maps and unmaps
 
-    def map_call(self, event: Event, state: _Context) -> None:
-        state.call = event
-
-    def map(self, event: Event, state: _Context) -> None:
+    def map(self, call: Call, state: _Context) -> None:
+        event = call.event
         if not _is_range(event.addr, event.size):
             return
         op = Op(Kind.IOMMU_MAP, event.line, event.context, event.addr, event.size, event.phys)
-        if not (state.maps and state.maps[-1].stop == op.iova):
-            self.calls += 1
-        op.call = self.calls
+        self.calls += state.stop != op.iova
+        op.call, state.stop = self.calls, op.stop
         op.doorbell = op.size == PAGE_SIZE and not self.machine.may_be_ram(op.paddr)
-        call = state.call
-        if call is not None and call.addr <= op.iova:
-            op.pointer, op.told = call.extra, _number(call.flags)
-        state.maps.append(op)
+        if call.begin >= 0:
+            op.pointer = self.table.extra[call.begin]
+            op.told = _number(self.table.names[self.table.flags[call.begin]])
+        device = self.device(call)
+        if device:
+            self.own(op, device)
+            is_alloc = self.table.kind[call.outer] == Kind.DMA_ALLOC
+            op.direction = "BIDIRECTIONAL" if is_alloc else self.table.names[self.table.name[call.outer]]
+        else:
+            state.maps.append(op)
         self.live.setdefault(op.iova, []).append(op)
         self.timeline.ops.append(op)
 
-    def mapped(self, event: Event, state: _Context) -> None:
-        """A dma event: the maps before it in its context were its own, or for its device's interrupts."""
-        addr = event.addr
-        failed = addr == _ERROR if event.kind is Kind.DMA_MAP else event.kind is Kind.DMA_ALLOC and not event.extra
-        if event.kind is Kind.DMA_MAP_SG:
-            printed = self.trace.table.sg(event.sg).dma_addrs
-            addr, failed = (printed[0], False) if printed else (0, True)
-        page = align_down(addr, PAGE_SIZE)
-        served = 0 if failed else next((op.call for op in reversed(state.maps) if op.iova <= page < op.stop), 0)
-        direction = "BIDIRECTIONAL" if event.kind is Kind.DMA_ALLOC else event.name
+    def device(self, call: Call) -> str:
+        """The device of the dma event that a map or an unmap is of; empty if there is none before the loss."""
+        return self.table.names[self.table.device[call.outer]] if 0 <= call.outer < self.lost else ""
+
+    def mapped(self, call: Call, state: _Context) -> None:
+        """A dma event: what its context mapped before it for no call was for its device's interrupts."""
         for op in state.maps:
-            if served and op.call == served:
-                self.own(op, event.device)
-                op.direction = direction
-            elif op.doorbell:
-                self.own(op, event.device)
-        state.maps, state.call, state.ended = [], None, ""
+            if op.doorbell:
+                self.own(op, call.event.device)
+        state.maps, state.stop = [], -1
 
     def own(self, op: Op, device: str) -> None:
         op.owner = self.owner(device)
         if op.pointer:
             self.pointers[op.pointer] = op.owner
 
-    # -- unmaps
-
-    def unmap_call(self, event: Event, state: _Context) -> None:
-        state.unmap_call = event
-
-    def unmap(self, event: Event, state: _Context) -> None:
-        op = Op(Kind.IOMMU_UNMAP, event.line, event.context, event.addr, event.extra)
-        call, state.unmap_call = state.unmap_call, None
+    def unmap(self, call: Call, state: _Context) -> None:
+        event = call.event
         if not _is_range(event.addr, event.extra):
             return
-        if call is not None and call.addr == op.iova:
-            op.pointer = call.extra
-        if state.ended:
-            self.own(op, state.ended)
-            state.ended = ""
-        state.unmap = op
-        self.timeline.ops.append(op)
-
-    def unmapped(self, event: Event, state: _Context) -> None:
-        """The unmap before it in its context was its own."""
-        op = state.unmap
-        if op is None:
-            return
-        if op.iova == align_down(event.addr, PAGE_SIZE):
-            self.own(op, event.device)
-        self.close(state)
-
-    def unmapping(self, event: Event, state: _Context) -> None:
-        state.ended = event.device
-
-    def close(self, state: _Context) -> None:
-        """All is known that stands beside an unmap; what it took away is live no longer."""
-        op, state.unmap = state.unmap, None
-        if op is None:
-            return
+        op = Op(Kind.IOMMU_UNMAP, event.line, event.context, event.addr, event.extra)
+        if call.begin >= 0:
+            op.pointer = self.table.extra[call.begin]
+        device = self.device(call)
+        if device:
+            self.own(op, device)
         likes = self.live.get(op.iova, [])
         mine = [
             like for like in likes if like.owner == op.owner or (op.pointer and like.pointer == op.pointer)
@@ -270,6 +222,8 @@ class _Reader:
         if len(mine) == 1:
             op.like = mine[0]
             likes.remove(mine[0])
+        state.unmap, state.unmap_row = op, call.row
+        self.timeline.ops.append(op)
 
     # -- who is who
 
@@ -277,29 +231,32 @@ class _Reader:
         group = self.groups.get(device)
         return f"group {group}" if group is not None else device or NOBODY
 
-    def flush(self, event: Event, state: _Context) -> None:
+    def flush(self, call: Call, state: _Context) -> None:
+        event, unmap = call.event, state.unmap
         if event.flags != "iotlb":
             return
         if is_flush_all(event):
             self.timeline.ops.append(Op(Kind.FLUSH_ALL, event.line, event.context, 0, 0, number=event.extra))
-        elif state.unmap is not None and event.addr <= state.unmap.iova and state.unmap.stop - 1 <= event.phys:
-            state.unmap.number = event.extra
+        elif unmap is None or call.outer != state.unmap_row:
+            return
+        elif event.addr <= unmap.iova and unmap.stop - 1 <= event.phys:
+            unmap.number = event.extra
 
-    def assign(self, event: Event, state: _Context) -> None:
-        if event.flags == "iotlb":
-            state.assigned.append(event.extra)
+    def assign(self, call: Call, state: _Context) -> None:
+        if call.event.flags == "iotlb":
+            state.assigned.append(call.event.extra)
 
-    def attach(self, event: Event, state: _Context) -> None:
-        owner = self.owner(event.device)
+    def attach(self, call: Call, state: _Context) -> None:
+        owner = self.owner(call.event.device)
         self.timeline.attached.add(owner)
         self.timeline.numbers.update(dict.fromkeys(state.assigned, owner))
         for op in state.maps:
             if op.iova == op.paddr:  # a direct-mapped region of its group
                 op.owner = owner
-        state.assigned, state.maps = [], []
+        state.assigned, state.maps, state.stop = [], [], -1
 
-    def group_add(self, event: Event, _state: _Context) -> None:
-        self.groups[event.device] = event.extra
+    def group_add(self, call: Call, _state: _Context) -> None:
+        self.groups[call.event.device] = call.event.extra
 
     def settle(self) -> None:
         """What pointers and live ranges tell, for those that no dma event stood beside."""
@@ -331,7 +288,7 @@ class _Reader:
 
 def _is_range(iova: int, size: int) -> bool:
     """Whether that can be mapped at all: whole pages, within the address space."""
-    return 0 < size <= _MOST and not (iova | size) % PAGE_SIZE and iova + size <= _ERROR + 1
+    return 0 < size <= _MOST and not (iova | size) % PAGE_SIZE and iova + size <= _SPACE
 
 
 def _number(text: str) -> int | None:
