@@ -21,7 +21,7 @@ import attrs
 from swiommu.address import PAGE_SIZE
 from swiommu.ranges import RangeSet
 from swiommu.region import Bitmap
-from swiommu.trace import Context, Event, Kind, Sidecar, Trace
+from swiommu.trace import Call, Context, Event, Kind, Sidecar, Trace
 from swiommu.verify.tally import Tally
 from swiommu.verify.worlds import DOUBTS, likely
 
@@ -51,7 +51,7 @@ def verify_cma(trace: Trace) -> Tally | None:
         return None
     cause = _undescribed(trace.sidecar)
     if cause is None and trace.sidecar is not None:
-        return _Checker(_World.of(trace.sidecar), _area_name(trace)).run(trace)
+        return _Checker(trace, _World.of(trace.sidecar)).run()
     tally = Tally("cma")
     for event in trace.table:
         if event.kind in {Kind.CMA_FINISH, Kind.CMA_BUSY_RETRY}:
@@ -203,23 +203,25 @@ class _World:
 
 
 class _Checker:
-    """Walks the events, asks every world, judges by what was recorded."""
+    """Walks the calls, asks every world, judges by what was recorded."""
 
-    def __init__(self, world: _World, name: str) -> None:
+    def __init__(self, trace: Trace, world: _World) -> None:
         self.worlds = [world]
         self.undetermined = world.tally.undetermined
-        self.name = name
+        self.name = _area_name(trace)
         self.lost = False
-        self.asked_for_nothing: set[Context] = set()
+        self.asked = trace.table.size
+        self.trace = trace
 
-    def run(self, trace: Trace) -> Tally:
-        handlers: dict[Kind, Callable[[Event, Context], None]] = {
+    def run(self) -> Tally:
+        handlers: dict[Kind, Callable[[Call], None]] = {
             Kind.CMA_START: self.start,
             Kind.CMA_BUSY_RETRY: self.retry,
             Kind.CMA_FINISH: self.finish,
             Kind.CMA_RELEASE: self.release,
         }
-        for event in trace.table:
+        for call in self.trace.calls:
+            event = call.event
             if event.kind == Kind.LOST:
                 self.lost = True
             handler = handlers.get(event.kind)
@@ -228,23 +230,23 @@ class _Checker:
             if self.lost or event.name != self.name:
                 self.set_aside(event)
             else:
-                handler(event, event.context)
+                handler(call)
         tally = self.worlds[0].tally
-        if self.worlds[0].stray and self.has_stray_release(trace):
+        if self.worlds[0].stray and self.has_stray_release():
             self.undetermined[_UNKNOWN_START] += tally.total
             tally = Tally("cma")
         tally.undetermined = self.undetermined
         return tally
 
-    def has_stray_release(self, trace: Trace) -> bool:
+    def has_stray_release(self) -> bool:
         """Whether, by the records alone, pages are released that nothing took: the area began otherwise than told."""
-        assert trace.sidecar is not None
-        area = trace.sidecar.cma_area
+        assert self.trace.sidecar is not None
+        area = self.trace.sidecar.cma_area
         assert area is not None
         in_use = RangeSet()
         for offset, count in area.start_extents or ():
             in_use.add(area.base_pfn + offset, area.base_pfn + offset + count)
-        for event in trace.table:
+        for event in self.trace.table:
             if event.kind == Kind.LOST:
                 break
             start, stop = event.addr, event.addr + event.size
@@ -264,18 +266,17 @@ class _Checker:
             cause = "events were lost before it" if self.lost else "an area that the sidecar doesn't describe"
             self.undetermined[cause] += 1
 
-    def start(self, event: Event, context: Context) -> None:
-        self.asked_for_nothing.discard(context)
-        if not event.size:
-            self.asked_for_nothing.add(context)
+    def start(self, call: Call) -> None:
+        event = call.event
         for world in self.worlds:
             if event.size:
-                world.start(context, event.size, event.extra)
+                world.start(event.context, event.size, event.extra)
             else:
-                world.abandon(context)
+                world.abandon(event.context)
 
-    def retry(self, event: Event, context: Context) -> None:
-        if not self.known(context):
+    def retry(self, call: Call) -> None:
+        event, context = call.event, call.event.context
+        if not self.known(call):
             return
 
         def believe(world: _World) -> None:
@@ -287,9 +288,9 @@ class _Checker:
 
         self.decide("busy retry", event, context, f"pfn {event.addr:#x}", believe, doubt)
 
-    def finish(self, event: Event, context: Context) -> None:
-        if context in self.asked_for_nothing:
-            self.asked_for_nothing.remove(context)
+    def finish(self, call: Call) -> None:
+        event, context = call.event, call.event.context
+        if any(start.event.size == 0 for start in call.ended):
             self.undetermined["an impossible line: 0 pages are asked for"] += 1
             return
         pfn = event.addr if event.err == 0 else None
@@ -297,7 +298,7 @@ class _Checker:
         def believe(world: _World) -> None:
             world.adopt(context, pfn, event.size)
 
-        if not self.known(context):
+        if not self.known(call):
             for world in self.worlds:
                 believe(world)
         elif event.err in {0, *_NO_ROOM}:
@@ -332,14 +333,13 @@ class _Checker:
             worlds.append(world)
         self.worlds = likely(worlds)
 
-    def known(self, context: Context) -> bool:
-        if context in self.worlds[0].calls:
+    def known(self, call: Call) -> bool:
+        if call.begin >= 0 and self.asked[call.begin]:
             return True
         self.undetermined["its start is not in the trace"] += 1
         return False
 
-    def release(self, event: Event, context: Context) -> None:
-        del context
+    def release(self, call: Call) -> None:
         for world in self.worlds:
-            world.release(event.addr, event.size)
+            world.release(call.event.addr, call.event.size)
         self.worlds = likely(self.worlds)
