@@ -198,7 +198,7 @@ def test_unmaps_among_many_allocators(trace_of):
         log.say(f"unmap: IOMMU: {span} size=4096 unmapped_size=4096")
     trace = trace_of(log.text())
     begin = time.process_time()
-    assert len(read_calls(trace.table)) == 2 * (MANY - 1)
+    assert len(read_calls(trace.calls)) == 2 * (MANY - 1)
     assert time.process_time() - begin < ENOUGH
 
 

@@ -61,7 +61,7 @@ def test_frees_that_were_missed_are_put_back(iova_trace_path, recording, facts_o
     """Every range that was unmapped is freed, but for those that wait for a flush when the trace ends."""
     trace, _ = recording(iova_trace_path)
     probe = facts_of(iova_trace_path)["figures"]["iova_probe"]
-    freed = sum(call.kind is Kind.IOVA_FREE for call in read_calls(trace.table))
+    freed = sum(call.kind is Kind.IOVA_FREE for call in read_calls(trace.calls))
     assert probe["frees"] <= freed <= probe["unmap_events"]
     if "strict" in facts_of(iova_trace_path)["iommu"]["mode"]:
         assert freed == probe["unmap_events"]
@@ -155,7 +155,7 @@ def test_what_a_flush_of_a_full_ring_leaves_waits_on_its_cpu_for_the_next(trace_
     log.flush()
     log.context = (40, 1)
     log.give(0x21)
-    calls = [call for call in read_calls(trace_of("\n".join(log.lines) + "\n").table) if call.line > 25]
+    calls = [call for call in read_calls(trace_of("\n".join(log.lines) + "\n").calls) if call.line > 25]
     names = {Kind.IOVA_FREE: "free", Kind.IOVA_ALLOC_RET: "given"}
     assert [(names[call.kind], call.pfn) for call in calls if call.kind in names] == [
         *(("free", pfn) for pfn in (0x10, 0x11)),

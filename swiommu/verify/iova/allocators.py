@@ -51,7 +51,7 @@ def verify_iova(trace: Trace) -> Tally | None:
     >>> verify_iova(read_trace("arm64-6.12-cam-cma64M-s81")) is None
     True
     """
-    calls = read_calls(trace.table)
+    calls = read_calls(trace.calls)
     if not calls:
         return None
     tally = Tally("iova")

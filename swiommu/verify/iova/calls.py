@@ -15,8 +15,7 @@ import attrs
 
 from swiommu.address import PAGE_SIZE
 from swiommu.iommu import FlushQueue
-from swiommu.trace import Context, Event, EventTable, Kind
-from swiommu.verify.timeline import is_flush_all
+from swiommu.trace import Call, Calls, Context, Event, Kind, is_flush_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,36 +48,31 @@ class IovaCall(NamedTuple):
     flush: bool = False
 
 
-def read_calls(table: EventTable) -> list[IovaCall]:
+def read_calls(calls: Calls) -> list[IovaCall]:
     """Every call to every allocator, missed frees restored; empty if the recording has no probe lines.
 
     >>> from swiommu.trace import read_trace
-    >>> read_calls(read_trace("arm64-6.12-cam-cma64M-s81").table)
+    >>> read_calls(read_trace("arm64-6.12-cam-cma64M-s81").calls)
     []
     """
-    if not table.count(Kind.IOVA_ALLOC):
+    if not calls.table.count(Kind.IOVA_ALLOC):
         return []
-    return _Reader(table).read()
+    return _Reader(calls).read()
 
 
-def _survey(table: EventTable) -> tuple[bool, dict[int, int]]:
+def _survey(calls: Calls) -> tuple[bool, dict[int, int]]:
     """Whether frees follow their unmaps at once (strict), and which allocator each flushed domain id belongs to."""
-    last: dict[Context, Event] = {}
-    following, frees = 0, 0
+    table, following, frees = calls.table, 0, 0
     allocator_of: dict[int, int] = {}
-    for event in table:
-        context = event.context
-        if event.kind is Kind.IOVA_FREE:
-            frees += 1
-            before = last.pop(context, None)
-            if before is not None and before.kind is Kind.IOMMU_UNMAP:
-                following += before.addr == event.addr * PAGE_SIZE
-            elif before is not None:
-                allocator_of.setdefault(before.extra, event.extra)
-        elif event.kind is Kind.IOMMU_UNMAP or is_flush_all(event):
-            last[context] = event
-        elif event.kind not in _IN_BETWEEN:
-            last.pop(context, None)
+    for row, kind in enumerate(table.kind):
+        if kind != Kind.IOVA_FREE:
+            continue
+        frees += 1
+        cause = calls.outer[row]
+        if cause >= 0 and table.kind[cause] == Kind.IOMMU_UNMAP:
+            following += table.addr[cause] == table.addr[row] * PAGE_SIZE
+        elif cause >= 0:
+            allocator_of.setdefault(table.extra[cause], table.extra[row])
     return 2 * following > frees, allocator_of
 
 
@@ -135,28 +129,26 @@ class _Ring:
 
 
 class _Reader:
-    """Walks the table once; knows who is who by what calls stand side by side."""
+    """Walks the calls once; knows who is who by what calls stand side by side."""
 
-    def __init__(self, table: EventTable) -> None:
-        self.table = table
-        self.strict, self.allocator_of = _survey(table)
+    def __init__(self, calls: Calls) -> None:
+        self.calls, self.table = calls, calls.table
+        self.strict, self.allocator_of = _survey(calls)
         # The calls, in groups: a group can still grow when frees turn out to be missing there.
         self.groups: list[list[IovaCall]] = []
         self.by_domain: dict[int, int] = {}
         self.by_device: dict[str, int] = {}
         self.live = _Live()
-        self.asked: dict[Context, Event] = {}
         self.given: dict[Context, tuple[int, int]] = {}
-        self.before: dict[Context, Event] = {}
         self.flushing: dict[int, Event] = {}
-        self.unowned: dict[Context, Event] = {}
+        self.unowned: dict[Context, Call] = {}
         self.full: dict[Context, tuple[int, _Range]] = {}
         self.expected: dict[Context, _Expected] = {}
         self.rings: dict[int, dict[int, _Ring]] = {}
         self.flushes: Counter[int] = Counter()
 
     def read(self) -> list[IovaCall]:
-        handlers: dict[Kind, Callable[[Event, Context], None]] = {
+        handlers: dict[Kind, Callable[[Call, Context], None]] = {
             Kind.IOVA_INIT: self.init,
             Kind.IOVA_RESERVE: self.reserve,
             Kind.IOVA_ALLOC: self.alloc,
@@ -166,20 +158,20 @@ class _Reader:
             **dict.fromkeys(_MAP_CALLS, self.learn_domain),
             **dict.fromkeys(_DMA_MAPS, self.learn_device),
         }
-        for event in self.table:
+        for call in self.calls:
+            event = call.event
             context = event.context
             if is_flush_all(event):
                 self.flush_all(event, context)
             elif event.kind not in _IN_BETWEEN:
                 self.flushing.pop(event.cpu, None)
                 if event.kind is not Kind.IOVA_FREE:
-                    self.settle(context, event)
+                    self.settle(context)
                 handler = handlers.get(event.kind)
                 if handler is not None:
-                    handler(event, context)
-                self.before[context] = event
+                    handler(call, context)
         for context in list(self.expected):
-            self.settle(context, None)
+            self.settle(context)
         return [call for group in self.groups for call in group]
 
     # -- calls that are recorded
@@ -190,43 +182,44 @@ class _Reader:
         self.groups.append([call])
         return self.groups[-1]
 
-    def init(self, event: Event, context: Context) -> None:
+    def init(self, call: Call, context: Context) -> None:
         """A new allocator; whatever had this pointer before is gone."""
+        event = call.event
         self.live.forget(event.extra)
         self.rings.pop(event.extra, None)
         self.note(event, context, event.extra, event.addr, event.size)
 
-    def reserve(self, event: Event, context: Context) -> None:
-        self.note(event, context, event.extra, event.addr, event.phys)
+    def reserve(self, call: Call, context: Context) -> None:
+        self.note(call.event, context, call.event.extra, call.event.addr, call.event.phys)
 
-    def alloc(self, event: Event, context: Context) -> None:
-        self.asked[context] = event
-        self.note(event, context, event.extra, event.addr, event.size)
+    def alloc(self, call: Call, context: Context) -> None:
+        self.note(call.event, context, call.event.extra, call.event.addr, call.event.size)
 
-    def answer(self, event: Event, context: Context) -> None:
-        asked = self.asked.pop(context, None)
-        iovad = 0 if asked is None else asked.extra
-        self.note(event, context, iovad, event.addr, 0)
-        if asked is not None and event.addr:
-            self.given[context] = (iovad, event.addr)
-            self.live.given(iovad, event.addr, asked.size)
+    def answer(self, call: Call, context: Context) -> None:
+        pfn, asked = call.event.addr, call.begin
+        iovad = self.table.extra[asked] if asked >= 0 else 0
+        self.note(call.event, context, iovad, pfn, 0)
+        if asked >= 0 and pfn:
+            self.given[context] = (iovad, pfn)
+            self.live.given(iovad, pfn, self.table.size[asked])
 
-    def learn_domain(self, event: Event, context: Context) -> None:
+    def learn_domain(self, call: Call, context: Context) -> None:
         """A range is mapped right after it was given."""
         iovad, pfn = self.given.get(context, (0, 0))
-        if event.addr == pfn * PAGE_SIZE and iovad:
-            self.by_domain[event.extra] = iovad
+        if call.event.addr == pfn * PAGE_SIZE and iovad:
+            self.by_domain[call.event.extra] = iovad
 
-    def learn_device(self, event: Event, context: Context) -> None:
+    def learn_device(self, call: Call, context: Context) -> None:
         iovad, pfn = self.given.pop(context, (0, 0))
-        if event.addr // PAGE_SIZE == pfn and iovad:
-            self.by_device[event.device] = iovad
+        if call.event.addr // PAGE_SIZE == pfn and iovad:
+            self.by_device[call.event.device] = iovad
 
-    def free(self, event: Event, context: Context) -> None:
+    def free(self, call: Call, context: Context) -> None:
         """Recorded, so it happened here."""
+        event = call.event
         unowned = self.unowned.pop(context, None)
         if unowned is not None:
-            self.unmapped(unowned, context, event.extra)
+            self.unmapped(unowned.event, context, event.extra)
         freed, expected = (event.addr, event.size), self.expected.get(context)
         if expected is not None and expected.iovad == event.extra and freed in expected.ranges:
             del expected.ranges[freed]
@@ -243,26 +236,29 @@ class _Reader:
 
     # -- frees that follow from unmaps
 
-    def unmap(self, event: Event, context: Context) -> None:
-        """Whose range it is, is told by the probe before it, the dma event beside it, or who has it live."""
-        before = self.before.get(context)
+    def unmap(self, call: Call, context: Context) -> None:
+        """Whose range it is, is told by the probe before it, the dma event it is of, or who has it live."""
         iovad: int | None = None
-        if before is not None and before.kind is Kind.IOMMU_UNMAP_CALL and before.addr == event.addr:
-            iovad = self.by_domain.get(before.extra)
-        elif before is not None and before.kind in {Kind.DMA_UNMAP_SG, Kind.DMA_FREE}:
-            iovad = self.by_device.get(before.device)
+        if call.begin >= 0:
+            iovad = self.by_domain.get(self.table.extra[call.begin])
+        elif 0 <= call.outer < call.row:
+            iovad = self.by_device.get(self.device(call))
         if iovad is None:
-            self.unowned[context] = event
+            self.unowned[context] = call
         else:
-            self.unmapped(event, context, iovad)
+            self.unmapped(call.event, context, iovad)
 
-    def settle(self, context: Context, event: Event | None) -> None:
+    def device(self, unmap: Call) -> str:
+        """The device of the dma event that an unmap is of."""
+        return self.table.names[self.table.device[unmap.outer]]
+
+    def settle(self, context: Context) -> None:
         """The context goes on with something else: what it was expected to free was freed unseen."""
         unowned = self.unowned.pop(context, None)
         if unowned is not None:
-            iovad = self.owner(unowned, event)
+            iovad = self.owner(unowned)
             if iovad is not None:
-                self.unmapped(unowned, context, iovad)
+                self.unmapped(unowned.event, context, iovad)
         expected = self.expected.pop(context, None)
         if expected is not None and expected.seen:
             self.keep_waiting(expected)
@@ -273,10 +269,10 @@ class _Reader:
         if waiting is not None:
             self.enqueue(context, *waiting)
 
-    def owner(self, unmap: Event, event: Event | None) -> int | None:
-        if event is not None and event.kind is Kind.DMA_UNMAP and unmap.addr == event.addr // PAGE_SIZE * PAGE_SIZE:
-            return self.by_device.get(event.device)
-        return self.live.owner(unmap.addr // PAGE_SIZE, unmap.size // PAGE_SIZE)
+    def owner(self, unmap: Call) -> int | None:
+        if unmap.outer > unmap.row:
+            return self.by_device.get(self.device(unmap))
+        return self.live.owner(unmap.event.addr // PAGE_SIZE, unmap.event.size // PAGE_SIZE)
 
     def unmapped(self, event: Event, context: Context, iovad: int) -> None:
         """The range was taken out of the page table: it is freed now, or waits for a flush."""
@@ -299,7 +295,7 @@ class _Reader:
         if begun is not event and begun.extra == event.extra:
             return  # another tag of the same flush
         waiting = self.full.pop(context, None)
-        self.settle(context, None)
+        self.settle(context)
         iovad = self.allocator_of.get(event.extra) if waiting is None else waiting[0]
         if iovad is None:
             return
