@@ -15,7 +15,7 @@ one default context, as the kernel has one; `CmaContext` makes more, and has a m
 0
 """
 
-from cma_compat.backends import Backend, MemoryBackend, ScatteredBackend
+from cma_compat.backends import Backend, DomainBackend, MemoryBackend
 from cma_compat.context import CmaContext
 from cma_compat.core import ContiguousMemory
 from cma_compat.structures import CmaInfo, Device, cma_allocator, cma_chunk, cma_device, cma_region
@@ -28,8 +28,8 @@ __all__ = [
     "CmaInfo",
     "ContiguousMemory",
     "Device",
+    "DomainBackend",
     "MemoryBackend",
-    "ScatteredBackend",
     "cma_alloc",
     "cma_alloc_from",
     "cma_alloc_from_region",

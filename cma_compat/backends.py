@@ -2,7 +2,7 @@
 
 The core chooses a region and takes a chunk of it; then it asks the region's `Backend` to *place* the chunk. A region
 in a memory needs nothing behind its chunks (`MemoryBackend`). A region made of a domain's bus addresses is contiguous
-there only: its backend takes memory wherever there is some, and maps it (`ScatteredBackend`).
+there: the domain puts memory at the place of each chunk (`DomainBackend`).
 
 Either way a device may see something else again: what its bus adds, or what a domain of its own maps. `Views` makes
 the chunk visible there when it is asked for, once for each bus space, however many devices share it.
@@ -13,21 +13,18 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-import attrs
-
 from cma_compat.views import Views
 from swiommu.address import BusAddr, BusRange, PhysRange
 from swiommu.errors import Busy, InvalidArgument
-from swiommu.iommu import PagedDomain
 from swiommu.locking import run_all
 
 if TYPE_CHECKING:
     from cma_compat.structures import Device
     from swiommu.address import BusSpace, PhysSpace, Space
-    from swiommu.iommu import Mapping
+    from swiommu.iommu import BusyPolicy, Mapping, ReverseMap
     from swiommu.region import Chunk
 
-__all__ = ["Backend", "MemoryBackend", "ScatteredBackend"]
+__all__ = ["Backend", "DomainBackend", "MemoryBackend"]
 
 
 class Backend(Protocol):
@@ -114,27 +111,47 @@ class MemoryBackend:
         self._views.pop(chunk).withdraw()
 
 
-@attrs.define
-class _Placed:
-    """A live chunk: its views, and the memory behind it, as frames or as a mapping of the domain below."""
+class HoldingDomain(Protocol):
+    """A domain that keeps bus addresses for a caller, who has memory put there: a paged or a linear one."""
 
-    views: Views
-    runs: list[tuple[int, int]]
-    below: Mapping[Any] | None
+    input_space: BusSpace
+    granule: int
+    uses: ReverseMap
+
+    @property
+    def in_use(self) -> BusyPolicy:
+        """What happens when something is to be unmapped that domains above use."""
+
+    def hold(self, where: BusRange) -> None:
+        """Keep bus addresses."""
+
+    def drop(self, where: BusRange) -> None:
+        """Give them back."""
+
+    def alloc_at(self, where: BusRange) -> Mapping[Any]:
+        """Put memory there."""
+
+    def release(self, mapping: Mapping[Any]) -> None:
+        """Unmap it, and give the memory back."""
+
+    def flush(self) -> None:
+        """Let what waits for a flush go now."""
 
 
-class ScatteredBackend:
-    """For regions of ``domain``'s bus addresses: memory from wherever the domain takes its own, at the chunk's place.
+class DomainBackend:
+    """For regions of ``domain``'s bus addresses: the region chooses the place, the domain puts its memory there.
 
-    A device attached to the domain sees the chunk where it is; others see it through what they have. Addresses stay
-    with the region from `admit` to `dismiss`. Contents do not: memory comes back with each chunk's end.
+    Over a page table that is memory from wherever the domain takes its own; over a window, what is behind the place. A
+    device attached to the domain sees the chunk where it is; others see it through what they have. Addresses stay with
+    the region from `admit` to `dismiss`; over a page table contents do not, as memory comes back with each chunk's end.
 
     >>> from swiommu.address import BusSpace, PhysSpace
+    >>> from swiommu.iommu import PagedDomain
     >>> from swiommu.memory import Frames
     >>> from swiommu.region import Region
-    >>> ram, bus = PhysSpace("ram"), BusSpace("camera", width=32)
+    >>> ram, bus = PhysSpace("ram"), BusSpace("camera")
     >>> frames = Frames(ram.at(0), 1 << 20)
-    >>> backend = ScatteredBackend(PagedDomain(bus, frames=frames, output_space=ram))
+    >>> backend = DomainBackend(PagedDomain(bus, frames=frames, output_space=ram))
     >>> frames.occupy(2, 1)
     >>> backend.admit(0x8000_0000, 1 << 20, 4096)
     >>> chunk = Region(bus.at(0x8000_0000), 1 << 20).alloc(0x4000)
@@ -142,12 +159,12 @@ class ScatteredBackend:
     (BusAddr(camera:0x80000000), (PhysRange(ram:0x1000+0x1000), PhysRange(ram:0x3000+0x3000)))
     """
 
-    def __init__(self, domain: PagedDomain[Any]) -> None:
-        if not isinstance(domain, PagedDomain):
-            raise InvalidArgument(f"{domain!r} can't put memory anywhere behind its bus addresses: it is not paged")
+    def __init__(self, domain: HoldingDomain) -> None:
+        if not callable(getattr(domain, "hold", None)):
+            raise InvalidArgument(f"{domain!r} can't keep bus addresses for a region: it gives out none")
         self.domain = domain
         self.space = self.own_space = domain.input_space
-        self._placed: dict[Chunk[Any], _Placed] = {}
+        self._placed: dict[Chunk[Any], tuple[Views, Mapping[Any]]] = {}
 
     def admit(self, start: int, size: int, page_size: int) -> None:
         """Hold the addresses; `InvalidArgument` for pages or borders that are not whole granules of the domain."""
@@ -166,20 +183,16 @@ class ScatteredBackend:
         """See `Backend.place`."""
         placed = self._placed.get(chunk)
         if placed is not None:
-            return placed.views.seen_by(device, align)
-        runs, below = self._take(chunk.size)
+            return placed[0].seen_by(device, align)
+        mapping = self.domain.alloc_at(BusRange(chunk.start, chunk.size))
         try:
-            self._map(chunk, runs)
-        except BaseException:
-            self._give(runs, below)
-            raise
-        try:
-            views = Views(chunk.start, chunk.size, self._memory(runs, below), self.domain)
+            domain: Any = self.domain
+            views = Views(chunk.start, chunk.size, mapping.memory, domain)
             address = views.seen_by(device, align)
         except BaseException:
-            run_all([partial(self._unmap, chunk.start, chunk.size), partial(self._give, runs, below)])
+            self._release(mapping)
             raise
-        self._placed[chunk] = _Placed(views, runs, below)
+        self._placed[chunk] = views, mapping
         return address
 
     def promises(self, chunk_space_start: int, device: Device | None) -> int:
@@ -188,81 +201,24 @@ class ScatteredBackend:
 
     def memory(self, chunk: Chunk[Any]) -> tuple[PhysRange, ...]:
         """See `Backend.memory`."""
-        placed = self._placed[chunk]
-        return self._memory(placed.runs, placed.below)
+        return self._placed[chunk][1].memory
 
     def require_free(self, chunk: Chunk[Any]) -> None:
         """See `Backend.require_free`; our own views are no obstacle."""
-        placed = self._placed[chunk]
-        placed.views.require_free()
+        views, _ = self._placed[chunk]
+        views.require_free()
         start = chunk.start.value
         if self.domain.in_use != "refuse":
             return
         for use in self.domain.uses.over(start, start + chunk.size):
-            if not placed.views.owns(use.user, use.iova):
+            if not views.owns(use.user, use.iova):
                 raise Busy(f"{use}: they can't be unmapped", use=use)
 
     def withdraw(self, chunk: Chunk[Any]) -> None:
         """See `Backend.withdraw`."""
-        placed = self._placed.pop(chunk)
-        run_all(
-            [
-                placed.views.withdraw,
-                partial(self._unmap, chunk.start, chunk.size),
-                partial(self._give, placed.runs, placed.below),
-            ]
-        )
+        views, mapping = self._placed.pop(chunk)
+        run_all([views.withdraw, partial(self._release, mapping)])
 
-    def _take(self, size: int) -> tuple[list[tuple[int, int]], Mapping[Any] | None]:
-        """Memory as (start, size) in the domain's output space, and the lower domain's mapping of it."""
-        domain = self.domain
-        if domain.below is None:
-            frames = domain.frames
-            assert frames is not None, f"{domain!r} has no frames and nothing below"
-            page = frames.page_size
-            return [(pfn * page, count * page) for pfn, count in frames.take_largest_first(size // page)], None
-        highest = (1 << domain.node.layer.output_width) - 1
-        mapping = domain.below.alloc(size, domain.granule, limit=highest)
-        return [(mapping.iova.start.value, size)], mapping
-
-    def _give(self, runs: list[tuple[int, int]], below: Mapping[Any] | None) -> None:
-        domain = self.domain
-        if below is not None:
-            below.domain.release(below)
-            return
-        assert domain.frames is not None, f"{domain!r} has no frames and nothing below"
-        page = domain.frames.page_size
-        for start, size in runs:
-            domain.frames.give(start // page, size // page)
-
-    def _map(self, chunk: Chunk[Any], runs: list[tuple[int, int]]) -> None:
-        output: Any = self.domain.output_space
-        at = chunk.start
-        try:
-            for start, size in runs:
-                self.domain.map(at, output.at(start), size)
-                at += size
-        except BaseException:
-            self._unmap(chunk.start, at - chunk.start)  # no more than that: what is in the way is somebody's
-            raise
-
-    def _unmap(self, start: BusAddr, size: int) -> None:
-        at, stop, domain = start.value, start.value + size, self.domain
-        raised: BaseException | None = None
-        while at < stop:
-            done = 0
-            try:
-                done = domain.unmap(BusAddr(self.own_space, at), stop - at)
-            except BaseException as error:  # noqa: BLE001 - raised below, when all is unmapped
-                raised = raised or error
-            at += done or domain.granule
+    def _release(self, mapping: Mapping[Any]) -> None:
         # The chunk's place may be handed out again at once: no device may go on seeing the old memory there.
-        domain.flush()
-        if raised is not None:
-            raise raised
-
-    def _memory(self, runs: list[tuple[int, int]], below: Mapping[Any] | None) -> tuple[PhysRange, ...]:
-        if below is not None:
-            return below.domain.memory_behind(*runs[0])
-        output: Any = self.domain.output_space
-        return tuple(PhysRange(output.at(start), size) for start, size in runs)
+        run_all([partial(self.domain.release, mapping), self.domain.flush])

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from cma_compat.allocators import Allocators, attach, detach
-from cma_compat.backends import MemoryBackend, ScatteredBackend
+from cma_compat.backends import DomainBackend, MemoryBackend
 from cma_compat.device_map import validate
 from cma_compat.early import EarlyRegions
 from cma_compat.index import Index
@@ -210,7 +210,7 @@ class Regions:
             self._backends[where] = (
                 MemoryBackend(where, BusSpace(where.name, width=self.space.width))
                 if isinstance(where, PhysSpace)
-                else ScatteredBackend(where)
+                else DomainBackend(where)
             )
         return self._backends[where]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from cma_compat.backends import Backend
     from swiommu.address import PhysSpace
-    from swiommu.iommu import PagedDomain
+    from swiommu.iommu import LinearDomain, PagedDomain
     from swiommu.region import AllocatorFactory, Region
 
 __all__ = ["CmaInfo", "Device", "cma_allocator", "cma_chunk", "cma_device", "cma_region"]
@@ -91,9 +91,9 @@ class cma_region:  # noqa: N801 - the kernel's name
 
     Without a ``name`` the region is private; without an ``alloc_name`` the default allocator serves it; ``alloc`` is
     the allocator attached, or one to attach at once. ``alignment`` (bytes) is for early regions only. ``within``: the
-    memory that the region is a part of, or the domain whose bus addresses it is made of, with memory anywhere behind
-    them, or a `Backend` that knows better; by default the context's memory. ``copy_name`` has no effect: texts never
-    change here.
+    memory that the region is a part of, or the domain whose bus addresses it is made of, paged (with memory anywhere
+    behind them) or linear (with what is behind its window), or a `Backend` that knows better; by default the context's
+    memory. ``copy_name`` has no effect: texts never change here.
 
     ``reserved`` and ``registered`` say how far an early region has come. ``used`` does not mean what it says: it is
     set when attaching an allocator failed, and stops further attempts. ``private_data`` is the allocator's.
@@ -108,7 +108,7 @@ class cma_region:  # noqa: N801 - the kernel's name
     alloc_name: str | None = None
     alignment: int = attrs.field(default=0, kw_only=True, converter=_number)
     alloc: Any = attrs.field(default=None, kw_only=True)
-    within: PhysSpace | PagedDomain[Any] | Backend | None = attrs.field(default=None, kw_only=True)
+    within: PhysSpace | PagedDomain[Any] | LinearDomain[Any] | Backend | None = attrs.field(default=None, kw_only=True)
     copy_name: bool = attrs.field(default=False, kw_only=True)
     private_data: Any = attrs.field(default=None, init=False, repr=False)
     reserved: bool = attrs.field(default=False, init=False)

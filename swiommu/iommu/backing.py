@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from swiommu.layer import Node
     from swiommu.memory import Frames
     from swiommu.pagetable import Format, TableMemory
+    from swiommu.ranges import RangeSet
     from swiommu.region import Chunk, Region
 
 __all__ = [
@@ -235,20 +237,29 @@ class LowerBacking:
 
 
 class RegionBacking:
-    """Chunks of a contiguous region, which are found at their own addresses + ``delta`` on the bus ``name``."""
+    """Chunks of a contiguous region, which are found at their own addresses + ``delta`` on the bus.
 
-    def __init__(self, region: Region[Any], delta: int, name: str) -> None:
+    The memory of ``held`` bus addresses was taken with them: what is put there needs no chunk of its own.
+    """
+
+    def __init__(self, region: Region[Any], delta: int, held: RangeSet) -> None:
         self._region = region
         self._space: Any = region.space
         self._delta = delta
-        self._name = name
+        self._held = held
         self._taken: set[int] = set()  # where the chunks begin that are not given back
+        self._inside = Counter[int]()  # where memory begins that is in held ranges; twice while a mapping is refused
 
     def take(self, size: int, align: int, prot: Prot, highest: int, at: int | None = None) -> tuple[Runs, None]:
         """See `Backing.take`; `NotSupported` where the delta is no multiple of ``align``."""
         del prot  # without translation there is none
         if at is not None:
-            return self._own(self._region.reserve(self._space.at(at - self._delta), size), highest)
+            start = at - self._delta
+            held = self._held.first_over(at, at + size)
+            if held is None or not held[0] <= at < at + size <= held[1]:
+                return self._own(self._region.reserve(self._space.at(start), size), highest)
+            self._inside[start] += 1
+            return [(start, start + size)], None
         if self._delta & (align - 1):
             raise NotSupported(
                 f"a window with delta {self._delta:#x} can't keep an alignment of {align:#x}",
@@ -285,6 +296,9 @@ class RegionBacking:
         """See `Backing.give`."""
         del below
         start = pieces[0].start
+        if self._inside[start.value]:
+            self._inside -= Counter({start.value: 1})
+            return
         self._region.free(start)
         self._taken.remove(start.value)
 
@@ -297,8 +311,16 @@ class RegionBacking:
 
     def check(self, live: Sequence[tuple[Sequence[AddressRange[Any]], Any]]) -> None:
         """See `Backing.check`."""
-        owners = {pieces[0].start.value for pieces, _ in live}
-        assert self._taken == owners, f"chunks at {self._taken} were allocated, mappings have {owners}"
+        owners = {pieces[0].start.value: pieces[0] for pieces, _ in live}
+        taken = self._taken | self._inside.keys()
+        assert taken == owners.keys(), f"chunks at {taken} were allocated, mappings have {owners}"
+        for start in self._taken:
+            chunk = self._region.chunk_at(owners[start].start)
+            assert chunk is not None, f"{owners[start]!r} is no chunk"
+            assert chunk.range == owners[start], f"{owners[start]!r} is not {chunk!r}"
+        for start in self._inside:
+            held = self._held.at(start + self._delta)
+            assert held is not None, f"{owners[start]!r} is in no held range"
 
 
 class NoBacking:

@@ -25,14 +25,19 @@ _POLICY = "an address policy"
 
 
 class BusAddresses:
-    """``owned`` are those of mappings, ``direct`` are withheld but for the owner to map; ``running``: what runs inside.
+    """``owned`` are those of mappings, ``held`` a caller's, ``direct`` are withheld but for the owner to map.
+
+    What is mapped inside of ``held`` ranges is taken from the policy once, with them. ``running``: what runs inside.
 
     ``granule`` is the smallest page, ``last`` the highest address that can be mapped, both in bytes.
     """
 
-    def __init__(self, policy: IovaPolicy, owned: RangeSet, running: Running, granule: int, last: int) -> None:
+    def __init__(
+        self, policy: IovaPolicy, owned: RangeSet, held: RangeSet, running: Running, granule: int, last: int
+    ) -> None:
         self.policy = policy
         self.owned = owned
+        self.held = held
         self.direct = RangeSet()
         self._running = running
         self._granule = granule
@@ -70,18 +75,40 @@ class BusAddresses:
             raise SwiommuError(f"{said}, which is not aligned", iova=at, size=size, align=align)
 
     def own(self, start: int, size: int) -> None:
-        """Exactly these bytes, for a mapping, or for a caller who holds them; `AddressInUse`."""
-        self.take(start, size)
+        """Exactly these bytes, for a mapping; of what a caller holds, or of what nobody has. `AddressInUse`."""
+        held = self.held.first_over(start, start + size)
+        inside = held is not None and held[0] <= start < start + size <= held[1]
+        if not inside:
+            self.take(start, size)
         try:
             self.owned.add(start, start + size)
         except BaseException:
-            self.give_back([(start, start + size)])
+            if not inside:
+                self.give_back([(start, start + size)])
             raise
 
     def disown(self, start: int, size: int) -> None:
         """Undo `choose` or `own`: nothing is mapped there."""
         self.owned.remove(start)
+        self.give_back(self.not_held(start, start + size))
+
+    def hold(self, start: int, size: int) -> None:
+        """Keep exactly these bytes for a caller; `AddressInUse`."""
+        self.take(start, size)
+        try:
+            self.held.add(start, start + size)
+        except BaseException:
+            self.give_back([(start, start + size)])
+            raise
+
+    def drop(self, start: int, size: int) -> None:
+        """Undo `hold`."""
+        self.held.remove(start)
         self.give_back([(start, start + size)])
+
+    def not_held(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """What of the range goes back to the policy when it is unmapped: no caller holds it."""
+        return list(self.held.gaps(start, stop))
 
     def take(self, start: int, size: int) -> None:
         """Let the policy give these bytes to nobody; `AddressInUse` if it has given out some."""
@@ -110,7 +137,8 @@ class BusAddresses:
 
     def unowned(self, stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """What of unmapped stretches goes back to the policy: no mapping owns it, and it is not withheld."""
-        return [gap for each in stretches for part in self.owned.gaps(*each) for gap in self.direct.gaps(*part)]
+        free = [part for each in stretches for gap in self.owned.gaps(*each) for part in self.held.gaps(*gap)]
+        return [gap for each in free for gap in self.direct.gaps(*each)]
 
     def give_back(self, ranges: list[tuple[int, int]]) -> None:
         """To the policy; what it does not take back now is owed to it."""
@@ -180,7 +208,7 @@ class BusAddresses:
             return
         # Of a direct region some may be mapped already, by its owner: it stays taken, as it is never given back.
         low, high = self.whole(first, last)
-        owner = self.owned.first_over(low, high)
+        owner = self.owned.first_over(low, high) or self.held.first_over(low, high)
         if owner is not None:
             raise AddressInUse(
                 f"{first:#x} to {last:#x} can't be reserved: a mapping owns {owner[0]:#x} to {owner[1] - 1:#x}",

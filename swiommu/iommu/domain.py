@@ -26,7 +26,7 @@ from swiommu.iommu.stacking import BusyPolicy, StackPlace
 from swiommu.iommu.validate import READ_WRITE, Calls
 from swiommu.layer import Walker
 from swiommu.locking import Running, locked, no_shallow_copy
-from swiommu.ranges import joined
+from swiommu.ranges import RangeSet, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from swiommu.locking import Lock
     from swiommu.memory import SparseRam
     from swiommu.pagetable import DataPageWrite, Rules
-    from swiommu.ranges import RangeSet
 
 __all__ = ["READ_WRITE", "Attachable", "Domain", "Mapping"]
 
@@ -88,6 +87,7 @@ class Domain(Generic[A]):
         walker: Walker = Walker.NESTED,
         in_use: str = "refuse",
         running: Running | None = None,
+        held: RangeSet | None = None,
     ) -> None:
         self.input_space: BusSpace = input_space
         self.output_space: Space = output_space
@@ -122,7 +122,7 @@ class Domain(Generic[A]):
         self.stack_granule: int = place.stack_granule
         self.finest_granule: int = place.finest_granule
         self.calls: Calls = Calls(input_space.name, running or Running(), place.notifying)
-        self.register: Register[A] = Register(self, owned, mapper.unit)
+        self.register: Register[A] = Register(self, owned, RangeSet() if held is None else held, mapper.unit)
         self.attachments = Attachments(self)
         self.on_data_page_write: list[Callable[[DataPageWrite], None]] = []
         self._owed = OwedMemory(backing)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from swiommu.address import BusAddr, BusRange, BusSpace, PhysAddr, PhysRange, as_integer
-from swiommu.errors import InvalidArgument, OutOfRange, SpaceMismatch
+from swiommu.errors import AddressInUse, Busy, InvalidArgument, OutOfRange, SpaceMismatch
+from swiommu.iommu import validate
 from swiommu.iommu.backing import RegionBacking
 from swiommu.iommu.domain import Domain
 from swiommu.iommu.mappers.linear import LinearMapper
 from swiommu.iommu.stacking import BusyPolicy
 from swiommu.iommu.withheld import Withheld
+from swiommu.locking import locked
 from swiommu.ranges import RangeSet
 
 if TYPE_CHECKING:
@@ -109,7 +111,7 @@ class LinearDomain(Domain[A]):
             )
         if below is not None:
             below.place.require_aperture(window.start.value, window.size)
-        owned = RangeSet()
+        owned, held = RangeSet(), RangeSet()
         if withheld is not None and withheld.region is not region:
             raise InvalidArgument(f"{withheld.region!r} is withheld from, not {region!r}")
         mapper = LinearMapper(space_in, withheld or Withheld(region), window, delta, owned)
@@ -118,17 +120,48 @@ class LinearDomain(Domain[A]):
                 space_in,
                 region.space,
                 mapper,
-                RegionBacking(region, delta, space_in.name),
+                RegionBacking(region, delta, held),
                 owned,
                 first=base,
                 last=last,
                 below=below,
                 memory=memory,
                 in_use=BusyPolicy(in_use),
+                held=held,
             )
         except BaseException:
             mapper.give_reserved()
             raise
+
+    @locked
+    def hold(self, where: BusRange) -> None:
+        """Keep bus addresses, whole pages, and the memory there, for a caller, until `drop`; see `PagedDomain.hold`.
+
+        `AddressInUse` if the region has given some of it out, or something is bound there, `OutOfRange` outside of it.
+        """
+        self.calls.require_live()
+        start = validate.whole_range(self.input_space, where, self.granule, self.aperture_last)
+        if self.register.owned.first_over(start, where.stop) is not None:
+            raise AddressInUse(f"some of {where!r} is mapped in the domain of {self.input_space.name!r}", start=start)
+        space: Any = self.region.space
+        chunk = self.region.reserve(space.at(start - self.delta), where.size)
+        try:
+            self.register.held.add(start, where.stop)
+        except BaseException:
+            self.region.free(chunk)
+            raise
+
+    @locked
+    def drop(self, where: BusRange) -> None:
+        """Give back what `hold` kept: `NotFound` if that was another range, `Busy` while some of it is mapped."""
+        self.calls.require_live()
+        validate.bus_value(self.input_space, where.start, where.size)
+        self.register.require_droppable(where)
+        if any(start < where.stop and where.start.value < stop for start, stop in self.mapped()):
+            raise Busy(f"some of {where!r} is mapped in the domain of {self.input_space.name!r}")
+        space: Any = self.region.space
+        self.region.free(space.at(where.start.value - self.delta))
+        self.register.held.remove(where.start.value)
 
     @property
     def region(self) -> Region[A]:

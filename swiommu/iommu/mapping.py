@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 import attrs
 
 from swiommu.address import BusAddr, BusRange, PhysAddr, PhysRange
-from swiommu.errors import NotFound
+from swiommu.errors import Busy, NotFound
 
 if TYPE_CHECKING:
     from swiommu.address import AddressRange, BusSpace, Prot
@@ -116,13 +116,13 @@ def notify_release(mapping: Mapping[Any], but: User | None = None) -> None:
 class Register(Generic[A]):
     """The live mappings of one domain, by the bus addresses that each owns; plain ints.
 
-    ``owned`` are those addresses, in whole units of ``unit`` bytes; ``held`` the starts of ranges in it that belong to
-    no mapping: a caller keeps them for maps of its own.
+    ``owned`` are those addresses, in whole units of ``unit`` bytes; ``held`` are ranges that a caller keeps, for maps
+    of its own and for mappings put there.
     """
 
-    def __init__(self, owner: MappingOwner, owned: RangeSet, unit: int) -> None:
+    def __init__(self, owner: MappingOwner, owned: RangeSet, held: RangeSet, unit: int) -> None:
         self.owned = owned
-        self.held: set[int] = set()
+        self.held = held
         self._owner = owner
         self._unit = unit
         self._mappings: dict[int, Mapping[A]] = {}
@@ -140,13 +140,26 @@ class Register(Generic[A]):
         return owned if owned is not None and self._mappings.get(owned[0]) is mapping else None
 
     def owns(self, start: int, size: int, rules: Rules) -> bool:
-        """Whether all of it belongs to one mapping, or none of it to any; else refused in the errors of ``rules``."""
-        owner = self.owned.first_over(start, start + size)
-        if owner is not None and not owner[0] <= start < start + size <= owner[1]:
-            raise rules.occupied(
-                f"{size:#x} bytes at {start:#x} lie partly in the live mapping at {owner[0]:#x}", iova=start, size=size
-            )
-        return owner is not None
+        """Whether all of it is in one mapping, or one held range, or none of it; else refused as ``rules`` say."""
+        for ranges in (self.owned, self.held):
+            owner = ranges.first_over(start, start + size)
+            if owner is not None:
+                if owner[0] <= start < start + size <= owner[1]:
+                    return True
+                raise rules.occupied(
+                    f"{size:#x} bytes at {start:#x} lie partly in the live mapping at {owner[0]:#x}",
+                    iova=start,
+                    size=size,
+                )
+        return False
+
+    def require_droppable(self, where: BusRange) -> None:
+        """`NotFound` unless just this range is held, `Busy` while a mapping is in it."""
+        start, name = where.start.value, self._owner.input_space.name
+        if where.start.space is not self._owner.input_space or self.held.at(start) != (start, where.stop):
+            raise NotFound(f"{where!r} is not held in the domain of {name!r}", start=start)
+        if self.owned.first_over(start, where.stop) is not None:
+            raise Busy(f"some of {where!r} is mapped in the domain of {name!r}", start=start)
 
     def add(self, start: int, mapping: Mapping[A]) -> None:
         """A mapping whose addresses, from ``start`` on, are owned already."""
@@ -166,9 +179,10 @@ class Register(Generic[A]):
     def check(self) -> None:
         """Mappings own disjoint ranges that hold them, and pieces add up; `AssertionError` with a dump."""
         self.owned.check()
+        self.held.check()
         owned = dict(self.owned)
         dump = f"{self.mappings()} own {owned}"
-        assert owned.keys() == self._mappings.keys() | self.held, dump
+        assert owned.keys() == self._mappings.keys(), dump
         for start, mapping in self._mappings.items():
             assert start <= mapping.iova.start.value < mapping.iova.stop <= owned[start], dump
             assert sum(piece.size for piece in mapping.pieces) == mapping.size, f"{mapping.pieces}: {dump}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from swiommu.address import BusAddr, PhysAddr, as_integer
-from swiommu.errors import Busy, NotFound
+from swiommu.errors import AddressInUse, Busy
 from swiommu.iommu import validate
 from swiommu.iommu.backing import backing, require_sources
 from swiommu.iommu.domain import Domain
@@ -60,7 +60,7 @@ class PagedDomain(Domain[A]):
     `SpaceMismatch` for frames of another space than where they are to lead, `OutOfRange` for frames that ``memory``
     does not reach.
 
-    >>> from swiommu.address import BusSpace, PhysSpace
+    >>> from swiommu.address import BusRange, BusSpace, PhysSpace
     >>> from swiommu.memory import Frames
     >>> ram, bus = PhysSpace("ram", width=40), BusSpace("camera", width=32)
     >>> domain = PagedDomain(bus, frames=Frames(ram.at(0x4000_0000), 16 << 20), output_space=ram)
@@ -144,13 +144,14 @@ class PagedDomain(Domain[A]):
         )
         output = require_sources(format, frames, output_space, memory, below, walker, tables)
         last = min(space_in.limit, 1 << format.aperture_width) - 1
-        owned = RangeSet()
+        owned, held = RangeSet(), RangeSet()
         mapper = PagedMapper(
             space_in.name,
             format,
             table_pages(space_in.name, format, frames, memory, below) if tables is None else tables,
             TopDownIova(format.granule, last) if iova is None else iova,
             owned,
+            held,
             last,
             flush=policy,
             cpus=cpus,
@@ -171,6 +172,7 @@ class PagedDomain(Domain[A]):
                 walker=walker_of(mapper.table, memory if below is None else below.node, walker, space_in.name),
                 in_use=busy,
                 running=mapper.running,
+                held=held,
             )
         except BaseException:
             mapper.abandon()
@@ -199,7 +201,7 @@ class PagedDomain(Domain[A]):
 
     @locked
     def hold(self, where: BusRange) -> None:
-        """Keep bus addresses, whole granules, for a caller who maps there himself, until `drop`.
+        """Keep bus addresses, whole granules, for a caller who maps there, or has memory put there, until `drop`.
 
         Neither `alloc` nor `bind` chooses them, and unmapping gives none of them back. `AddressInUse` if some are.
 
@@ -210,24 +212,23 @@ class PagedDomain(Domain[A]):
         >>> pool = BusRange(bus.at(0xFFF0_0000), 1 << 20)
         >>> domain.hold(pool); domain.alloc(4096).iova
         BusRange(camera:0xffeff000+0x1000)
-        >>> domain.drop(pool)
+        >>> domain.release(domain.alloc_at(BusRange(pool.start, 8192))); domain.drop(pool)
         """
         self.calls.require_live()
         start = validate.whole_range(self.input_space, where, self.granule, self.aperture_last)
-        self.mapper.bus.own(start, where.size)
-        self.register.held.add(start)
+        if self.register.owned.first_over(start, where.stop) is not None:
+            raise AddressInUse(f"some of {where!r} is mapped in the domain of {self.input_space.name!r}", start=start)
+        self.mapper.bus.hold(start, where.size)
 
     @locked
     def drop(self, where: BusRange) -> None:
         """Give back what `hold` kept: `NotFound` if that was another range, `Busy` while some of it is mapped."""
         self.calls.require_live()
-        start, register = validate.bus_value(self.input_space, where.start, where.size), self.register
-        if start not in register.held or register.owned.at(start) != (start, where.stop):
-            raise NotFound(f"{where!r} is not held in the domain of {self.input_space.name!r}", start=start)
-        if any(True for _ in self.table.mapped(start, where.size)):
-            raise Busy(f"some of {where!r} is mapped in the domain of {self.input_space.name!r}", start=start)
-        register.held.remove(start)
-        self.mapper.bus.disown(start, where.size)
+        validate.bus_value(self.input_space, where.start, where.size)
+        self.register.require_droppable(where)
+        if any(True for _ in self.table.mapped(where.start.value, where.size)):
+            raise Busy(f"some of {where!r} is mapped in the domain of {self.input_space.name!r}")
+        self.mapper.bus.drop(where.start.value, where.size)
 
     @locked
     def enforce_cache_coherency(self) -> bool:
@@ -235,7 +236,7 @@ class PagedDomain(Domain[A]):
 
         Source: ``enforce_cache_coherency`` of ``struct iommu_domain_ops``.
 
-        >>> from swiommu.address import BusSpace, PhysSpace
+        >>> from swiommu.address import BusRange, BusSpace, PhysSpace
         >>> from swiommu.memory import Frames
         >>> from swiommu.pagetable.formats import FORMATS
         >>> ram = PhysSpace("ram")

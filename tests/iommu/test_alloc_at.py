@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from swiommu.address import BusRange, BusSpace, PhysSpace
-from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotSupported, OutOfRange, SwiommuError
+from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotSupported, OutOfRange, SwiommuError
 from swiommu.iommu import LinearDomain, PagedDomain, TopDownIova
 from swiommu.iommu.groups import IdentityDomain
 from swiommu.memory import Frames
@@ -136,3 +136,53 @@ def test_where_nothing_is_allocated_it_says_so():
     with pytest.raises(NotSupported) as caught:
         IdentityDomain(bus, ram).alloc_at(BusRange(bus.at(0x8000), PAGE))
     assert str(caught.value) == "4096 bytes can't be allocated in an identity domain: it gives out no addresses"
+
+
+@pytest.mark.parametrize("kind", ["paged", "linear"])
+def test_memory_is_put_into_what_a_caller_holds(kind):
+    """The range stays held when the mapping goes; over a window its memory was taken with it."""
+    world = World(kind)
+    domain, held = world.domain, world.range(4, 8)
+    before = world.free()
+    domain.hold(held)
+    holding = world.free()
+    mappings = [domain.alloc_at(world.range(page, pages)) for page, pages in ((4, 1), (6, 3), (11, 1))]
+    others = [domain.alloc(PAGE) for _ in range(4)]
+    assert all(each.iova.stop <= held.start.value or held.stop <= each.iova.start.value for each in others)
+    for page, pages in ((4, 1), (8, 2), (10, 2), (3, 2), (11, 2)):
+        with pytest.raises(AddressInUse):
+            domain.alloc_at(world.range(page, pages))
+    domain.check()
+    with pytest.raises(Busy) as caught:
+        domain.drop(held)
+    assert str(caught.value) == f"some of {held!r} is mapped in the domain of 'nic'"
+    for each in [*mappings, *others]:
+        domain.release(each)
+    domain.check()
+    assert world.free() == holding
+    domain.release(domain.alloc_at(held))
+    assert all(each.iova.start.value not in range(held.start.value, held.stop) for each in [domain.alloc(PAGE)])
+    for each in domain.mappings():
+        domain.release(each)
+    domain.drop(held)
+    assert world.free() == before
+    domain.check()
+
+
+def test_a_map_by_hand_and_a_mapping_share_a_held_range():
+    world = World("paged")
+    domain, held = world.domain, world.range(0, 8)
+    domain.hold(held)
+    mapping = domain.alloc_at(world.range(2, 2))
+    hand = held.start + 5 * PAGE
+    domain.map(hand, world.ram.at(0x5000_0000), PAGE)
+    with pytest.raises(AddressInUse) as caught:
+        domain.map(held.start + PAGE, world.ram.at(0x5000_0000), 2 * PAGE)
+    assert str(caught.value) == "0x2000 bytes at 0x80001000 lie partly in the live mapping at 0x80002000"
+    with pytest.raises(AddressInUse):
+        domain.alloc_at(world.range(5, 1))
+    domain.check()
+    assert domain.unmap(hand, PAGE) == PAGE
+    domain.release(mapping)
+    domain.drop(held)
+    domain.check()

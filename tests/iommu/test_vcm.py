@@ -78,7 +78,11 @@ def test_a_one_to_one_context_says_that_it_never_can():
     pieces = PhysRange(ram.at(0x8000_0000), 4096), PhysRange(ram.at(0x8000_4000), 4096)
     with pytest.raises(NotSupported):
         context.bind(pieces)
-    assert not hasattr(context, "hold")
+    reservation = BusRange(context.input_space.at(context.aperture_first), 64 * 4096)
+    context.hold(reservation)  # with the memory that is there, and no other
+    with pytest.raises(NotSupported):
+        context.map(reservation.start, ram.at(0x1_0000_0000), 4096)
+    context.drop(reservation)
 
 
 def test_an_active_context_shows_later_bindings_by_itself():

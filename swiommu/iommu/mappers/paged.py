@@ -33,8 +33,9 @@ _log = logging.getLogger(__name__)
 
 
 class PagedMapper:
-    """A `Mapper` with a page table of ``form`` in ``pages``; ``owned`` are the bus addresses of mappings.
+    """A `Mapper` with a page table of ``form`` in ``pages``.
 
+    ``owned`` are the bus addresses of mappings, ``held`` those that a caller keeps.
     ``partial`` is what an unmap inside a large leaf does; None: as the kernel, but refused in a stack.
     ``on_data_page_write``: who is told where a kernel would write into data, by formats whose driver does that.
 
@@ -43,7 +44,7 @@ class PagedMapper:
     >>> from swiommu.ranges import RangeSet
     >>> policy, last = TopDownIova(4096, 0xFFFF_FFFF), 0xFFFF_FFFF
     >>> options = {"flush": FlushPolicy.STRICT, "cpus": 1, "hz": 250, "partial": None, "caching_mode": False}
-    >>> mapper = PagedMapper("nic", MOCK, CountingTables(), policy, RangeSet(), last, **options)
+    >>> mapper = PagedMapper("nic", MOCK, CountingTables(), policy, RangeSet(), RangeSet(), last, **options)
     >>> at = mapper.choose([(0x5000, 0x7000)], 0x2000, 0x1000, 3, last); hex(at), mapper.lookup(at)
     ('0xffffe000', (20480, 4096))
     """
@@ -57,6 +58,7 @@ class PagedMapper:
         pages: TableMemory,
         policy: IovaPolicy,
         owned: RangeSet,
+        held: RangeSet,
         last: int,
         *,
         flush: FlushPolicy,
@@ -66,7 +68,7 @@ class PagedMapper:
         caching_mode: bool,
     ) -> None:
         self.running = Running()
-        self.bus = BusAddresses(policy, owned, self.running, form.granule, last)
+        self.bus = BusAddresses(policy, owned, held, self.running, form.granule, last)
         self.invalidation = Invalidation(DeferredTables(pages, self.running), self.bus, flush, cpus, hz)
         self.stats = self.invalidation.stats = DomainStats()
         try:
@@ -298,7 +300,7 @@ class PagedMapper:
             done = self._take_out(at, stop - at, gather).size
             cleared += done
             at += done or self._step(at, stop)
-        self.invalidation.finish(gather, cleared, [(start, stop)])
+        self.invalidation.finish(gather, cleared, self.bus.not_held(start, stop))
         if self._raised is not None:
             self._raise_told()
         return stop - start
