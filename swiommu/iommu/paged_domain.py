@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from swiommu.address import BusAddr, PhysAddr, as_integer
 from swiommu.errors import AddressInUse, Busy
@@ -183,6 +183,11 @@ class PagedDomain(Domain[A]):
         mapper.invalidation.note_tables()
 
     # -- its parts
+
+    @property
+    def translation(self) -> Self:
+        """The domain itself, by the name that the domain of a kernel's group had beside its record before."""
+        return self
 
     @property
     def table(self) -> RadixTable:
