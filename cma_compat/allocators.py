@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cma_compat.structures import cma_allocator
+from cma_compat.values import PluginRefusal
 from swiommu.address import as_integers
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotAnInteger, NotFound, NotSupported, SwiommuError
 from swiommu.region import Allocator, FailSwitch, Region, allocator_names, make_allocator
@@ -153,7 +154,7 @@ def _served_by(reg: cma_region, allocator: Any, start: PhysAddr | BusAddr, page_
         init = getattr(allocator, "init", None)
         answer = contained(f"{said} in init", init, reg) if init is not None else 0
         if isinstance(answer, int) and answer < 0:
-            raise SwiommuError(f"{said} answered {answer} to init of {reg.start:#x}", code=-answer)
+            raise PluginRefusal(f"{said} answered {answer} to init of {reg.start:#x}", code=-answer)
         made: Any = Plugged(reg, allocator, page_size)
     else:
         made = contained(said, factory, reg.start, reg.size, page_size=page_size)
@@ -271,10 +272,10 @@ class Plugged:
         if taken != size:
             raise SwiommuError(f"{said}, which is no chunk of that size", size=size)
         if start < self.start or start + size > self.start + self.size:
-            raise SwiommuError(f"{said}, outside the region", place=start, size=size)
+            raise SwiommuError(f"{said}, outside the region", start=start, size=size)
         before = bisect_right(self._starts, start + size - 1) - 1
         if before >= 0 and self._starts[before] + self._taken[self._starts[before]] > start:
-            raise AddressInUse(f"{said}, over the live chunk at {self._starts[before]:#x}", place=start, size=size)
+            raise AddressInUse(f"{said}, over the live chunk at {self._starts[before]:#x}", start=start, size=size)
         contained(f"the chunk of the allocator {self.name!r}", setattr, chunk, "region", self._region)
         return start
 

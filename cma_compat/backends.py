@@ -170,9 +170,7 @@ class DomainBackend:
         """Hold the addresses; `InvalidArgument` for pages or borders that are not whole granules of the domain."""
         granule = self.domain.granule
         if page_size % granule:
-            raise InvalidArgument(
-                f"chunks of whole pages of {page_size} bytes in a domain whose granule is {granule}", granule=granule
-            )
+            raise InvalidArgument(f"chunks of whole pages of {page_size} bytes in a domain whose granule is {granule}")
         self.domain.hold(BusRange(self.own_space.at(start), size))
 
     def dismiss(self, start: int, size: int) -> None:
@@ -212,7 +210,7 @@ class DomainBackend:
             return
         for use in self.domain.uses.over(start, start + chunk.size):
             if not views.owns(use.user, use.iova):
-                raise Busy(f"{use}: they can't be unmapped", use=use)
+                raise Busy(f"{use}: they can't be unmapped")
 
     def withdraw(self, chunk: Chunk[Any]) -> None:
         """See `Backend.withdraw`."""

@@ -16,14 +16,22 @@ ListedRegion(name='firmware', size=262144, start=1073872896, alignment=131072, a
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple, Never
+from typing import TYPE_CHECKING, NamedTuple, Never, Unpack
 
-from swiommu.errors import InvalidArgument, NoSpace, SwiommuError
+from swiommu.errors import Facts, InvalidArgument, NoSpace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ListedRegion", "parse_regions", "read_regions", "rounded_extent", "split_parameters"]
+__all__ = [
+    "ListFullError",
+    "ListedRegion",
+    "RegionListError",
+    "parse_regions",
+    "read_regions",
+    "rounded_extent",
+    "split_parameters",
+]
 
 _MOST_REGIONS = 15
 _HEXADECIMAL = re.compile("0[xX]")
@@ -45,6 +53,24 @@ class ListedRegion(NamedTuple):
     alloc_name: str | None
 
 
+class RegionListError(InvalidArgument):
+    """A list of regions is wrong at ``column`` (from 1, None where a whole region is); ``regions`` come before it."""
+
+    def __init__(self, message: str, *, column: int | None = None, **facts: Unpack[Facts]) -> None:
+        super().__init__(message, **facts)
+        self.column = column
+        self.regions: tuple[ListedRegion, ...] = ()
+
+
+class ListFullError(NoSpace):
+    """A list has too many regions, from ``column`` on; ``regions`` come before."""
+
+    def __init__(self, message: str, *, column: int | None = None, **facts: Unpack[Facts]) -> None:
+        super().__init__(message, **facts)
+        self.column = column
+        self.regions: tuple[ListedRegion, ...] = ()
+
+
 def parse_regions(text: str, *, page_size: int = 4096, width: int = 64) -> list[ListedRegion]:
     """Regions of a list, rounded as early regions are.
 
@@ -55,13 +81,13 @@ def parse_regions(text: str, *, page_size: int = 4096, width: int = 64) -> list[
     >>> parse_regions("a=5000;b=1M/3")
     Traceback (most recent call last):
         ...
-    swiommu.errors.InvalidArgument: cma=, column 13: the alignment 3 of region 'b' is no power of two
+    cma_compat.cmdline.RegionListError: cma=, column 13: the alignment 3 of region 'b' is no power of two
     """
     regions: list[ListedRegion] = []
     try:
         regions.extend(_rounded(region, page_size, width) for region in read_regions(text))
-    except SwiommuError as refusal:
-        refusal.numbers["regions"] = tuple(regions)
+    except (RegionListError, ListFullError) as refusal:
+        refusal.regions = tuple(regions)
         raise
     return regions
 
@@ -77,13 +103,13 @@ def read_regions(text: str) -> Iterator[ListedRegion]:
     >>> next(regions)
     Traceback (most recent call last):
         ...
-    swiommu.errors.InvalidArgument: cma=, column 8: "=" is missing after the name of a region
+    cma_compat.cmdline.RegionListError: cma=, column 8: "=" is missing after the name of a region
     """
     reader = _Reader(text.partition("\0")[0])
     count = 0
     while not reader.at_end():
         if count == _MOST_REGIONS:
-            raise NoSpace(
+            raise ListFullError(
                 f"cma=, column {reader.column}: a list may have {_MOST_REGIONS} regions", column=reader.column
             )
         yield reader.region()
@@ -101,7 +127,7 @@ def rounded_extent(start: int, size: int, alignment: int, *, page_size: int, wid
     (4096, 8192, 4096)
     """
     if alignment < 0 or alignment & (alignment - 1):
-        raise InvalidArgument(f"the alignment {alignment} is no power of two", alignment=alignment)
+        raise InvalidArgument(f"the alignment {alignment} is no power of two", align=alignment)
     limit = 1 << width
     alignment = max(alignment, page_size)
     if 0 <= start < limit and 0 <= size < limit:
@@ -141,7 +167,7 @@ def _rounded(region: ListedRegion, page_size: int, width: int) -> ListedRegion:
             region.start, region.size, region.alignment, page_size=page_size, width=width
         )
     except InvalidArgument as refusal:
-        raise InvalidArgument(f"cma=, region {region.name!r}: {refusal}", **refusal.numbers) from refusal
+        raise RegionListError(f"cma=, region {region.name!r}: {refusal}", **refusal.facts) from refusal
     return region._replace(start=start, size=size, alignment=alignment)
 
 
@@ -221,4 +247,4 @@ class _Reader:
 
     def _refuse(self, why: str, column: int | None = None) -> Never:
         column = self.column if column is None else column
-        raise InvalidArgument(f"cma=, column {column}: {why}", column=column)
+        raise RegionListError(f"cma=, column {column}: {why}", column=column)

@@ -22,13 +22,22 @@ was, and the wildcards only on request.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
-from swiommu.errors import InvalidArgument, NotFound
+from swiommu.errors import Facts, InvalidArgument, NotFound
 
-__all__ = ["lookup", "region_names", "validate"]
+__all__ = ["MapRuleError", "lookup", "region_names", "validate"]
 
 _DEFAULT_TYPE = "common"
+
+
+class MapRuleError(InvalidArgument):
+    """A map of devices to regions is wrong at ``rule``, which begins at ``column`` (from 1)."""
+
+    def __init__(self, message: str, *, rule: str = "", column: int = 0, **facts: Unpack[Facts]) -> None:
+        super().__init__(message, **facts)
+        self.rule = rule
+        self.column = column
 
 
 class _Rule(NamedTuple):
@@ -48,7 +57,7 @@ def validate(text: str) -> int:
     >>> validate("codec=pool;;")
     Traceback (most recent call last):
         ...
-    swiommu.errors.InvalidArgument: the rule '' at column 12 of the map has no "="
+    cma_compat.device_map.MapRuleError: the rule '' at column 12 of the map has no "="
     """
     accepted = _cut(text)
     position = 0
@@ -58,7 +67,7 @@ def validate(text: str) -> int:
         if equals <= position:
             fault = 'has no "="' if equals < 0 else 'has nothing before its "="'
             rule, column = accepted[position:stop], position + 1
-            raise InvalidArgument(f"the rule {rule!r} at column {column} of the map {fault}", rule=rule, column=column)
+            raise MapRuleError(f"the rule {rule!r} at column {column} of the map {fault}", rule=rule, column=column)
         position = stop + 1
     return len(accepted.removesuffix(";"))
 

@@ -59,7 +59,7 @@ class Regions:
         self.space = BusSpace("cma", width=width)
         self.memory = PhysSpace("memory", width=width) if memory is None else memory
         if self.memory.width > width:
-            raise InvalidArgument(f"bus addresses of {width} bits for a memory of {self.memory.width}", width=width)
+            raise InvalidArgument(f"bus addresses of {width} bits for a memory of {self.memory.width}")
         self.page_size = page_size
         self._mutex = Mutex()
         self._allocators = Allocators()
@@ -180,7 +180,7 @@ class Regions:
             if reg is None or not self._holds(reg):
                 raise InvalidArgument("the region is not registered here")
             if reg.users:
-                raise Busy(f"{reg.users} chunks are alive in the region at {reg.start:#x}", users=reg.users)
+                raise Busy(f"{reg.users} chunks are alive in the region at {reg.start:#x}")
             self._backend(reg).dismiss(reg.start, reg.size)
             self._regions.remove(reg)
             reg.backend, reg.registered = None, False
@@ -195,7 +195,7 @@ class Regions:
             if not self._holds(reg):
                 raise InvalidArgument("the region is not registered here")
             if reg.users:
-                raise Busy(f"{reg.users} chunks are alive in the region at {reg.start:#x}", users=reg.users)
+                raise Busy(f"{reg.users} chunks are alive in the region at {reg.start:#x}")
             reg.alloc_name, reg.used = name, False
             detach(reg)
 

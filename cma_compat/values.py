@@ -6,14 +6,12 @@ RFC v4, and the kernel's ``include/linux/err.h``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 from swiommu.address import Address, as_integers
+from swiommu.errors import Facts, SwiommuError
 
-if TYPE_CHECKING:
-    from swiommu.errors import SwiommuError
-
-__all__ = ["IS_ERR_VALUE", "code_of", "errno_of", "error_value"]
+__all__ = ["IS_ERR_VALUE", "PluginRefusal", "code_of", "errno_of", "error_value"]
 
 _MAX_ERRNO = 4095
 
@@ -55,12 +53,19 @@ def errno_of(value: Address | int, width: int = 64) -> int:
     return value.value - value.space.limit if isinstance(value, Address) else value - (1 << width)
 
 
-def code_of(error: SwiommuError) -> int:
-    """The positive errno of an error; that of a plug-in's own answer if it carries one as ``code``.
+class PluginRefusal(SwiommuError):
+    """A plug-in of 2010 refused a region; ``code`` is its own errno, positive."""
 
-    >>> from swiommu.errors import NoMemory, SwiommuError
-    >>> code_of(NoMemory("full")), code_of(SwiommuError("init failed", code=5))
+    def __init__(self, message: str, *, code: int = SwiommuError.errno, **facts: Unpack[Facts]) -> None:
+        super().__init__(message, **facts)
+        self.code = code
+
+
+def code_of(error: SwiommuError) -> int:
+    """The positive errno of an error; of a `PluginRefusal` what the plug-in answered.
+
+    >>> from swiommu.errors import NoMemory
+    >>> code_of(NoMemory("full")), code_of(PluginRefusal("init failed", code=5))
     (12, 5)
     """
-    code = error.numbers.get("code", error.errno)
-    return code if isinstance(code, int) else error.errno
+    return error.code if isinstance(error, PluginRefusal) else error.errno

@@ -163,14 +163,13 @@ class Views:
         if mask is not None and address.value + self._size - 1 > mask:
             raise OutOfRange(
                 f"the device {_name(device)!r} can't drive {self._size} bytes at {address!r}: its mask is {mask:#x}",
-                addr=address.value,
-                dma_mask=mask,
+                start=address.value,
             )
         if address.value % align:
             raise NotSupported(
                 f"{address!r} is where the device {_name(device)!r} would see a chunk aligned to {align:#x}: "
                 f"its window keeps no more than {self.promised(self._own, device):#x}",
-                addr=address.value,
+                start=address.value,
                 align=align,
             )
 

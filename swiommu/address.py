@@ -189,7 +189,7 @@ class Space:
     def __init__(self, name: str, *, width: int = 64) -> None:
         width = as_integer(width, "width")
         if not 1 <= width <= 64:
-            raise InvalidArgument(f"a space is 1 to 64 bits wide, not {width}", width=width)
+            raise InvalidArgument(f"a space is 1 to 64 bits wide, not {width}")
         self.name = name
         self.width = width
         self.limit = 1 << width
@@ -210,9 +210,7 @@ class Address:
         if type(value) is not int:
             value = as_integer(value, "value")
         if not 0 <= value < space.limit:
-            raise AddressOverflow(
-                f"{value:#x} is outside the {space.width}-bit space {space.name!r}", value=value, width=space.width
-            )
+            raise AddressOverflow(f"{value:#x} is outside the {space.width}-bit space {space.name!r}")
         self.space = space
         self.value = value
 

@@ -1,6 +1,6 @@
 """Every error swiommu raises: one tree, a sentence each, with errno and the numbers as fields.
 
-    SwiommuError                       errno, numbers
+    SwiommuError                       errno, facts
     ├── InvalidArgument (ValueError)         EINVAL      the call can never be right as it stands
     │   ├── SpaceMismatch (TypeError)        EINVAL      an address of another space
     │   ├── NotAnInteger (TypeError)         EINVAL      a float, a text or a truth value for a number
@@ -26,11 +26,12 @@
     ├── DeviceFault                          EFAULT      a device's access found no memory
     └── InputError                           (file)      unreadable input: path, line, reason
 
-Numbers that stand in the text are attributes too, so that nobody has to parse a sentence:
+The facts that programs ask for are attributes too, so that no sentence has to be parsed. They are declared in `Facts`,
+and None where an error does not have them:
 
 >>> error = NoMemory("no hole of 8192 bytes", size=8192)
->>> error.size, error.errno
-(8192, 12)
+>>> error.size, error.align, error.errno
+(8192, None, 12)
 >>> isinstance(error, MemoryError)
 True
 """
@@ -38,7 +39,10 @@ True
 from __future__ import annotations
 
 import errno as _errno
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "AccessDenied",
@@ -49,6 +53,7 @@ __all__ = [
     "BlockExceeded",
     "Busy",
     "DeviceFault",
+    "Facts",
     "InputError",
     "InvalidArgument",
     "Loop",
@@ -69,10 +74,39 @@ __all__ = [
 ]
 
 
+class Facts(TypedDict, total=False):
+    """What any error may say of itself; bytes, where nothing else is said.
+
+    ``iova`` is a bus address, ``paddr`` where it leads, ``start`` and ``size`` a range of any space; ``limit`` is what
+    was exceeded, ``mask`` that of a device. ``count`` counts pages, frames or entries, ``pfn`` is the first of them.
+    ``free_space`` is what an area had. ``kernel_errno`` is what the kernel would print.
+
+    >>> facts = Facts(iova=0x1000, size=4096)
+    >>> NoSpace("no free bus addresses", **facts).iova
+    4096
+    """
+
+    iova: int | None
+    paddr: int | None
+    start: int | None
+    size: int | None
+    align: int | None
+    limit: int | None
+    mask: int | None
+    count: int | None
+    pfn: int | None
+    name: str | None
+    free_space: int | None
+    kernel_errno: int | None
+
+
+_FACTS = frozenset(Facts.__annotations__)
+
+
 class SwiommuError(Exception):
     """Base of all errors: ``str(error)`` is the sentence, ``error.errno`` the kernel's code (positive).
 
-    Keyword arguments become attributes; units are those of the sentence (bytes unless said).
+    Keyword arguments become attributes: those of `Facts`, and what a class declares beside them; else `TypeError`.
 
     >>> SwiommuError("no such thing", size=4096).size
     4096
@@ -80,16 +114,35 @@ class SwiommuError(Exception):
 
     errno: ClassVar[int] = _errno.EIO
 
-    def __init__(self, message: str, **numbers: object) -> None:
-        super().__init__(message)
-        self.numbers = numbers
+    iova: int | None = None
+    paddr: int | None = None
+    start: int | None = None
+    size: int | None = None
+    align: int | None = None
+    limit: int | None = None
+    mask: int | None = None
+    count: int | None = None
+    pfn: int | None = None
+    name: str | None = None
+    free_space: int | None = None
+    kernel_errno: int | None = None
 
-    def __getattr__(self, name: str) -> object:
-        # Only reached when normal lookup failed; `numbers` itself may be missing while unpickling.
-        numbers = self.__dict__.get("numbers", {})
-        if name in numbers:
-            return numbers[name]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    def __init__(self, message: str, **facts: Unpack[Facts]) -> None:
+        super().__init__(message)
+        if not facts.keys() <= _FACTS:
+            raise TypeError(f"{type(self).__name__} declares no {', '.join(sorted(facts.keys() - _FACTS))}")
+        self.__dict__.update(facts)
+
+    @property
+    def facts(self) -> Facts:
+        """The facts of `Facts` that this error has, for one that says the same in other words.
+
+        >>> NoMemory("no hole of 8192 bytes", size=8192).facts
+        {'size': 8192}
+        """
+        known = Facts()
+        known.update({name: value for name, value in vars(self).items() if name in _FACTS})  # type: ignore[typeddict-item] # by the line before
+        return known
 
 
 class InvalidArgument(SwiommuError, ValueError):
@@ -131,9 +184,16 @@ class NotFound(SwiommuError, LookupError):
 
 
 class NoMemory(SwiommuError, MemoryError):
-    """No room that would serve the request: shortage, fragmentation or alignment."""
+    """No room that would serve the request: shortage, fragmentation or alignment.
+
+    ``retries`` counts the busy places that mainline's area stepped over before.
+    """
 
     errno = _errno.ENOMEM
+
+    def __init__(self, message: str, *, retries: int | None = None, **facts: Unpack[Facts]) -> None:
+        super().__init__(message, **facts)
+        self.retries = retries
 
 
 class BlockExceeded(NoMemory):
@@ -143,9 +203,26 @@ class BlockExceeded(NoMemory):
 class PoolFull(NoMemory):
     """No free run of slots in the bounce pool: ``slots`` in all, ``used`` of them taken."""
 
+    def __init__(
+        self, message: str, *, slots: int | None = None, used: int | None = None, **facts: Unpack[Facts]
+    ) -> None:
+        super().__init__(message, **facts)
+        self.slots = slots
+        self.used = used
+
 
 class SegmentExceeded(NoMemory):
-    """More slots than a segment of the bounce pool has, whatever is free; ``limit`` is what it holds in bytes."""
+    """More slots than a segment of the bounce pool has, whatever is free; ``limit`` is what it holds in bytes.
+
+    ``slots`` and ``used`` are those of the pool, as in `PoolFull`.
+    """
+
+    def __init__(
+        self, message: str, *, slots: int | None = None, used: int | None = None, **facts: Unpack[Facts]
+    ) -> None:
+        super().__init__(message, **facts)
+        self.slots = slots
+        self.used = used
 
 
 class NoSpace(SwiommuError):
@@ -155,9 +232,13 @@ class NoSpace(SwiommuError):
 
 
 class Busy(SwiommuError):
-    """The object is in use: pinned pages, live chunks, or another domain attached."""
+    """The object is in use: pinned pages, live chunks, or another domain attached; ``retries`` as in `NoMemory`."""
 
     errno = _errno.EBUSY
+
+    def __init__(self, message: str, *, retries: int | None = None, **facts: Unpack[Facts]) -> None:
+        super().__init__(message, **facts)
+        self.retries = retries
 
 
 class AddressInUse(SwiommuError):
@@ -176,6 +257,10 @@ class Loop(SwiommuError):
     """A layer would be found below itself, by its data or by the reads of a table; ``names`` is the way round."""
 
     errno = _errno.ELOOP
+
+    def __init__(self, message: str, *, names: Sequence[str] = (), **facts: Unpack[Facts]) -> None:
+        super().__init__(message, **facts)
+        self.names = names
 
 
 class NotSupported(SwiommuError):
@@ -215,9 +300,28 @@ class ProbeDeferred(SwiommuError):
 
 
 class DeviceFault(SwiommuError):
-    """A device's access found no memory; ``fault`` holds the record (see `swiommu.layer.Fault`)."""
+    """A device's access found no memory; ``fault`` holds the record (see `swiommu.layer.Fault`).
+
+    ``runs`` are what it found before. Of a transfer that was cut short, ``data`` came, of size ``transferred``.
+    """
 
     errno = _errno.EFAULT
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        fault: Any = None,
+        runs: Sequence[Any] = (),
+        data: bytes | None = None,
+        transferred: int | None = None,
+        **facts: Unpack[Facts],
+    ) -> None:
+        super().__init__(message, **facts)
+        self.fault = fault
+        self.runs = runs
+        self.data = data
+        self.transferred = transferred
 
 
 class InputError(SwiommuError):
@@ -231,9 +335,11 @@ class InputError(SwiommuError):
 
     errno = _errno.EINVAL
 
-    def __init__(self, reason: str, *, path: str | None = None, line: int | None = None, **numbers: object) -> None:
+    def __init__(
+        self, reason: str, *, path: str | None = None, line: int | None = None, **facts: Unpack[Facts]
+    ) -> None:
         place = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
-        super().__init__(place + reason, **numbers)
+        super().__init__(place + reason, **facts)
         self.reason = reason
         self.path = path
         self.line = line

@@ -37,7 +37,7 @@ def kernel_version(text: str) -> Version:
     """
     found = _VERSION.match(text)
     if found is None:
-        raise InvalidArgument(f"{text[:40]!r} is no version of a kernel: one is needed such as 6.12", version=text)
+        raise InvalidArgument(f"{text[:40]!r} is no version of a kernel: one is needed such as 6.12")
     return int(found[1]), int(found[2])
 
 

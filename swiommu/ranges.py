@@ -67,7 +67,6 @@ class RangeSet:
             raise AddressInUse(
                 f"[{start:#x}, {stop:#x}) overlaps [{held[0]:#x}, {held[1]:#x}), which is in use",
                 start=start,
-                stop=stop,
             )
         starts.insert(index, start)
         self._stops[start] = stop

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from swiommu.address import Access, as_integer
 from swiommu.dma import DmaDevice
@@ -100,7 +100,7 @@ class BusDevice:
     def dma_mask(self, mask: int) -> None:
         mask = as_integer(mask, "dma_mask")
         if mask < 1 or mask & (mask + 1):
-            raise InvalidArgument(f"a DMA mask is 2**n - 1, not {mask:#x}", dma_mask=mask)
+            raise InvalidArgument(f"a DMA mask is 2**n - 1, not {mask:#x}")
         self._dma_mask = mask
         if self.domain is not None:
             self.domain.follow_masks()
@@ -144,21 +144,21 @@ class BusDevice:
         if own and size and addr.value + size - 1 > self.dma_mask:
             raise OutOfRange(
                 f"device {self.name!r} can't drive {size} bytes at {addr!r}: its mask is {self.dma_mask:#x}",
-                addr=addr.value,
+                start=addr.value,
                 size=size,
-                dma_mask=self.dma_mask,
             )
         try:
             if self.group is not None:
                 return self.group.translate(self, addr, size, access), None
             return path.translate(addr, size, access, stream=self), None
         except DeviceFault as fault:
-            return cast("list[Run]", fault.numbers["runs"]), fault
+            return list(fault.runs), fault
 
     def _cut_short(self, fault: DeviceFault, data: bytes, size: int) -> DeviceFault:
         return DeviceFault(
             f"device {self.name!r} transferred {len(data)} of {size} bytes: {fault}",
-            **fault.numbers,
+            fault=fault.fault,
+            runs=fault.runs,
             data=data,
             transferred=len(data),
         )

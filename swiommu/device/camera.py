@@ -125,7 +125,7 @@ class Camera(BusDevice):
 
     def _stop(self, doing: str, pc: int, instruction: int, why: str) -> SwiommuError:
         self.stopped = Stop(doing, pc, instruction)
-        return SwiommuError(f"camera {self.name!r} stopped at {pc:#x}: {why}", pc=pc, instruction=instruction)
+        return SwiommuError(f"camera {self.name!r} stopped at {pc:#x}: {why}")
 
 
 def line_writes(segments: Sequence[tuple[int, int]], bytes_per_line: int, lines: int) -> list[int]:
@@ -138,7 +138,7 @@ def line_writes(segments: Sequence[tuple[int, int]], bytes_per_line: int, lines:
     """
     room = sum(length for _, length in segments)
     if room < bytes_per_line * lines:
-        raise InvalidArgument(f"{lines} lines of {bytes_per_line} bytes in segments of {room} bytes", room=room)
+        raise InvalidArgument(f"{lines} lines of {bytes_per_line} bytes in segments of {room} bytes")
     words: list[int] = []
     index, used = 0, 0
     for _ in range(lines):

@@ -175,7 +175,7 @@ class DmaBackend(ABC):
             raise OutOfRange(
                 f"device {limits.name!r} does not reach {size} bytes at physical {phys:#x}: its mask is "
                 f"{limits.highest(limits.dma_mask):#x}",
-                phys=phys,
+                paddr=phys,
                 size=size,
             )
         return self.bounced(self.buffers, limits, phys, size, direction, attributes)
@@ -246,7 +246,7 @@ class DmaBackend(ABC):
             buffers.unmap(slots, copy_back=False)
             raise OutOfRange(
                 f"device {limits.name!r} does not reach the bounce buffer at physical {slots:#x} either",
-                phys=slots,
+                paddr=slots,
                 size=size,
             )
         part.phys, part.bounce = phys, slots

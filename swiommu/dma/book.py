@@ -66,12 +66,12 @@ class Book:
             if (mapping.size, mapping.direction, mapping.nents) == (size, direction, nents):
                 return mapping
         if not here:
-            raise NotFound(f"nothing is mapped at bus address {start:#x}", address=start)
+            raise NotFound(f"nothing is mapped at bus address {start:#x}", start=start)
         mapped = here[0]
         raise InvalidArgument(
             f"unmapping {_what(size, nents)} {direction.name} at {start:#x}, where {_what(mapped.size, mapped.nents)} "
             f"{mapped.direction.name} are mapped",
-            address=start,
+            start=start,
             size=size,
         )
 
@@ -92,7 +92,7 @@ class Book:
             for mapping in self._by_start[start]:
                 if not mapping.nents and address + size <= start + mapping.size:
                     return mapping
-        raise NotFound(f"no mapping holds {size} bytes at bus address {address:#x}", address=address, size=size)
+        raise NotFound(f"no mapping holds {size} bytes at bus address {address:#x}", start=address, size=size)
 
     def check(self) -> None:
         """Assert: 1. starts are sorted and those of the mappings, 2. no place is kept for none."""

@@ -62,7 +62,7 @@ def serving_domain(device: DmaClient) -> Domain[Any] | None:
         return device.domain
     default: Domain[Any] | None = device.group.default_domain
     if default is None:
-        raise ProbeDeferred(f"IOMMU group {device.group.id} has no default domain yet", group=device.group.id)
+        raise ProbeDeferred(f"IOMMU group {device.group.id} has no default domain yet")
     return default
 
 

@@ -152,7 +152,7 @@ class DirectDma(DmaBackend):
                 return Coherent(address, CpuMemory(self.ram, [whole]), give_back)
             give_back()
             reason = NoMemory(
-                f"{size} bytes at physical {phys:#x} are beyond the coherent mask {highest:#x}", size=size, phys=phys
+                f"{size} bytes at physical {phys:#x} are beyond the coherent mask {highest:#x}", size=size, paddr=phys
             )
         raise reason or NoMemory(f"device {limits.name!r} has no memory to allocate from", size=size)
 

@@ -206,7 +206,7 @@ class DmaDevice(DmaLimits):
             return
         held = self._coherent.get(self._value(handle))
         if held is None:
-            raise NotFound(f"no coherent memory is at bus address {handle.value:#x}", address=handle.value)
+            raise NotFound(f"no coherent memory is at bus address {handle.value:#x}", start=handle.value)
         if held[0] != size or held[1].cpu is not cpu:
             raise InvalidArgument(
                 f"{held[0]} bytes were allocated at {handle.value:#x}, not {size} bytes of that pointer", size=size
@@ -234,7 +234,7 @@ class DmaDevice(DmaLimits):
         if part.address == DMA_MAPPING_ERROR:
             # The last address of a bus of 64 bits has the same value: no driver could tell the two apart.
             self.backend.unmap(part, direction, DmaAttr.SKIP_CPU_SYNC)
-            self._note(OutOfRange(f"bus address {part.address:#x} is the error value", address=part.address))
+            self._note(OutOfRange(f"bus address {part.address:#x} is the error value", start=part.address))
             return _NOT_MAPPED
         self._book.add(Streaming(part.address, size, direction, (part,)))
         return self._bus(part.address)
@@ -385,7 +385,7 @@ class DmaDevice(DmaLimits):
         if size < 1:
             raise InvalidArgument(f"{size} bytes can't be mapped: at least 1 is needed", size=size)
         if phys.value + size > phys.space.limit:
-            raise AddressOverflow(f"{size} bytes at {phys!r} leave the memory", phys=phys.value, size=size)
+            raise AddressOverflow(f"{size} bytes at {phys!r} leave the memory", paddr=phys.value, size=size)
         return phys.value, size
 
     @staticmethod
@@ -398,7 +398,7 @@ class DmaDevice(DmaLimits):
             nents = as_integer(nents, "nents")
         self._require(direction)
         if not 1 <= nents <= len(sg):
-            raise InvalidArgument(f"{nents} entries of a scatter list of {len(sg)}", nents=nents)
+            raise InvalidArgument(f"{nents} entries of a scatter list of {len(sg)}", count=nents)
         return sg[:nents]
 
     def _mapped(self, sg: Sequence[Scatterlist], nents: int, direction: DmaDirection) -> Streaming:

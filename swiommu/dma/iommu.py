@@ -140,7 +140,6 @@ class IommuDma(DmaBackend):
             raise NotSupported(
                 f"device {limits.name!r} wants address bits {limits.min_align_mask:#x} kept, beyond the granule "
                 f"{self.domain.finest_granule:#x}",
-                min_align_mask=limits.min_align_mask,
             )
 
 

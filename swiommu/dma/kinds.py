@@ -66,5 +66,5 @@ def DMA_BIT_MASK(bits: int) -> int:  # noqa: N802 - the kernel's name
     """
     bits = as_integer(bits, "bits")
     if not 1 <= bits <= 64:
-        raise InvalidArgument(f"a DMA mask has 1 to 64 bits, not {bits}", bits=bits)
+        raise InvalidArgument(f"a DMA mask has 1 to 64 bits, not {bits}")
     return (1 << bits) - 1

@@ -60,9 +60,7 @@ class CpuMemory:
         if type(offset) is not int or type(size) is not int:
             offset, size = as_integers(offset=offset, size=size)
         if offset < 0 or size < 0 or offset + size > self.size:
-            raise OutOfRange(
-                f"{size} bytes from {offset} are not in a buffer of {self.size} bytes", offset=offset, size=size
-            )
+            raise OutOfRange(f"{size} bytes from {offset} are not in a buffer of {self.size} bytes", size=size)
         spans = []
         for piece in self.pieces:
             here = min(size, piece.size - offset)

@@ -94,12 +94,10 @@ class SwiotlbPool(Undoable):
         if start < 0 or start & (PAGE_SIZE - 1):
             raise InvalidArgument(f"a pool at {start:#x} is not aligned to a page", start=start)
         if not is_power_of_two(areas):
-            raise InvalidArgument(f"{areas} areas are not a power of two", areas=areas)
+            raise InvalidArgument(f"{areas} areas are not a power of two")
         if slots < 1 or slots % (areas * IO_TLB_SEGSIZE):
             raise InvalidArgument(
                 f"{slots} slots in {areas} areas are not whole segments of {IO_TLB_SEGSIZE} slots each",
-                slots=slots,
-                areas=areas,
             )
         self.start = start
         self.slots = slots
@@ -208,7 +206,7 @@ class SwiotlbPool(Undoable):
             address = as_integer(address, "address")
         slots = self._live.get(address)
         if slots is None:
-            raise NotFound(f"{address:#x} is not the address of a live bounce buffer", address=address)
+            raise NotFound(f"{address:#x} is not the address of a live bounce buffer", start=address)
         first, count = slots
         if self.undo_log is not None:
             self._keep(address, first)
@@ -238,10 +236,10 @@ class SwiotlbPool(Undoable):
         count = ((address - self.start) + size + _SLOT_MASK >> IO_TLB_SHIFT) - first
         segment, bit = divmod(first, IO_TLB_SEGSIZE)
         if size < 1 or not 0 <= first < self.slots or bit + count > IO_TLB_SEGSIZE:
-            raise InvalidArgument(f"{size} bytes at {address:#x} are in no segment of the pool", address=address)
+            raise InvalidArgument(f"{size} bytes at {address:#x} are in no segment of the pool", start=address)
         wanted = ((1 << count) - 1) << bit
         if self._free[segment] & wanted != wanted:
-            raise AddressInUse(f"the slots of {size} bytes at {address:#x} are not all free", address=address)
+            raise AddressInUse(f"the slots of {size} bytes at {address:#x} are not all free", start=address)
         self._take(address, Slots(first, count))
         self._move_index(first, count)
 

@@ -172,8 +172,6 @@ def _require_fit(domain: AttachedDomain, device: Attachable) -> None:
         raise OutOfRange(
             f"device {device.name!r} drives addresses up to {device.dma_mask:#x}, the aperture of the domain of "
             f"{domain.input_space.name!r} begins at {domain.aperture_first:#x}",
-            dma_mask=device.dma_mask,
-            first=domain.aperture_first,
         )
     for lower in (domain, *_below(domain)):
         for region in lower.node.reserved:

@@ -263,7 +263,6 @@ class RegionBacking:
         if self._delta & (align - 1):
             raise NotSupported(
                 f"a window with delta {self._delta:#x} can't keep an alignment of {align:#x}",
-                delta=self._delta,
                 align=align,
             )
         return self._own(self._region.alloc(size, align), highest)

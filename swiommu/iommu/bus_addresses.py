@@ -212,8 +212,7 @@ class BusAddresses:
         if owner is not None:
             raise AddressInUse(
                 f"{first:#x} to {last:#x} can't be reserved: a mapping owns {owner[0]:#x} to {owner[1] - 1:#x}",
-                low=first,
-                high=last,
+                start=first,
             )
         live = list(mapped)
         for start, end in live:

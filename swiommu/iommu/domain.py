@@ -623,12 +623,10 @@ class Domain(Generic[A]):
         self.place.require_top()
         held, devices, mappings = len(self.register.held), len(self.devices), len(self.register)
         if held:
-            raise Busy(f"the domain of {self.input_space.name!r} has {held} ranges held", held=held)
+            raise Busy(f"the domain of {self.input_space.name!r} has {held} ranges held")
         if devices or mappings:
             raise Busy(
                 f"the domain of {self.input_space.name!r} has {devices} devices and {mappings} mappings",
-                devices=devices,
-                mappings=mappings,
             )
         self.flush()
         self.mapper.close()

@@ -58,9 +58,9 @@ class FlushQueue(Generic[T]):
     ) -> None:
         cpus, hz = as_integers(cpus=cpus, hz=hz)
         if cpus < 1:
-            raise InvalidArgument(f"a flush queue for {cpus} CPUs: at least 1 is needed", cpus=cpus)
+            raise InvalidArgument(f"a flush queue for {cpus} CPUs: at least 1 is needed")
         if hz < 1:
-            raise InvalidArgument(f"a flush queue with {hz} ticks a second: at least 1 is needed", hz=hz)
+            raise InvalidArgument(f"a flush queue with {hz} ticks a second: at least 1 is needed")
         self.full_flushes = 0
         self.timer_flushes = 0
         self.expires: int | None = None
@@ -81,7 +81,7 @@ class FlushQueue(Generic[T]):
         in the ring and that one still there.
         """
         if not 0 <= cpu < len(self._rings):
-            raise InvalidArgument(f"no CPU {cpu}: there are {len(self._rings)}", cpu=cpu)
+            raise InvalidArgument(f"no CPU {cpu}: there are {len(self._rings)}")
         ring = self._rings[cpu]
         try:
             self._drain(ring, cpu)

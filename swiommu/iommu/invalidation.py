@@ -190,7 +190,7 @@ class Invalidation:
         """The CPU that makes the calls that follow; `InvalidArgument` if there is none of that number."""
         cpu = as_integer(cpu, "cpu")
         if not 0 <= cpu < self._cpus:
-            raise InvalidArgument(f"no CPU {cpu}: there are {self._cpus}", cpu=cpu)
+            raise InvalidArgument(f"no CPU {cpu}: there are {self._cpus}")
         self._bus.policy.cpu = cpu
 
     def advance(self, now_ns: int) -> None:

@@ -96,12 +96,11 @@ class LinearDomain(Domain[A]):
             raise InvalidArgument(f"{region!r} is not inside the window {window!r}")
         delta, granule = as_integer(delta, "delta"), region.page_size
         if delta & (granule - 1):
-            raise InvalidArgument(f"a delta of {delta:#x} is not a multiple of the page size {granule}", delta=delta)
+            raise InvalidArgument(f"a delta of {delta:#x} is not a multiple of the page size {granule}")
         base = window.start.value + delta
         if base < 0 or base + window.size > space_in.limit:
             raise OutOfRange(
                 f"the window {window!r} with delta {delta:#x} leaves the {space_in.width}-bit space {space_in.name!r}",
-                delta=delta,
             )
         last = base + window.size - 1
         if below is not None and (window.start.value | window.size) & below.granule - 1:

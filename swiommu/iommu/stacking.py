@@ -245,7 +245,6 @@ class StackPlace:
         if references:
             raise AddressInUse(
                 f"the {region} can't be reserved in the domain of {self.name!r}: {references[0]}",
-                use=references[0],
                 start=region.start,
                 size=region.size,
             )
@@ -263,7 +262,7 @@ class StackPlace:
         """`Busy` while a domain is above, or the tables of another are read through this one."""
         if self.node.uppers:
             above = ", ".join(repr(upper.name) for upper in self.node.uppers)
-            raise Busy(f"the domain of {self.name!r} is below {above}", uppers=len(self.node.uppers))
+            raise Busy(f"the domain of {self.name!r} is below {above}")
         if self.node.readers:
             readers = ", ".join(repr(reader.name) for reader in self.node.readers)
             raise Busy(f"tables of {readers} are read through the domain of {self.name!r}")
@@ -277,7 +276,7 @@ class StackPlace:
             return
         for each in self._used(start, stop, but):
             if self.in_use is BusyPolicy.REFUSE or each.user is None or each.iova is None:
-                raise Busy(f"{each}: they can't be unmapped in the domain of {self.name!r}", use=each)
+                raise Busy(f"{each}: they can't be unmapped in the domain of {self.name!r}")
             each.user.require_unused(*each.user.invalidated_with(each.iova, each.size))
 
     def notify(self, start: int, stop: int, but: User | None = None) -> None:

@@ -116,13 +116,13 @@ def _page(through: Node, page: int) -> array[int]:
     if end is None:
         if terminals(through) == (None,):
             return array("Q", bytes(PAGE_SIZE))
-        raise OutOfRange(f"a table page at {page:#x} ends in no memory below {through.name!r}", address=page)
+        raise OutOfRange(f"a table page at {page:#x} ends in no memory below {through.name!r}", start=page)
     if end.memory is None:
         return array("Q", bytes(PAGE_SIZE))
     if end.address % PAGE_SIZE:
         raise InvalidArgument(
             f"a table page at {page:#x} would begin inside of a page, at {end.address:#x} of {end.memory.name!r}",
-            address=page,
+            start=page,
         )
     ram = end.memory.ram
     return ram.words(PhysAddr(ram.space, end.address))
@@ -140,7 +140,7 @@ def walker_of(table: RadixTable, through: Node | None, wanted: str | None, user:
         raise InvalidArgument(
             f"the tables of {user!r} are not where its walker reads: it finds no root at {table.root:#x} of "
             f"{through.name!r}",
-            address=table.root,
+            start=table.root,
         )
     return Walker.PHYSICAL
 

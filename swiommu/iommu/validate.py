@@ -96,7 +96,7 @@ def require_prot(prot: Prot | int, rules: Rules) -> None:
     bits = index(prot) if isinstance(prot, Prot) else as_integer(prot, "prot")
     if not bits & _READ_WRITE_BITS or bits & ~_ALL_BITS:
         raise (rules.no_access or InvalidArgument)(
-            f"protection {bits:#x}: READ or WRITE is needed, no bit above PRIV exists", prot=prot
+            f"protection {bits:#x}: READ or WRITE is needed, no bit above PRIV exists"
         )
 
 
@@ -109,10 +109,8 @@ def require_mappable(prot: Prot | int, rules: Rules) -> None:
 def require_granules(rules: Rules, granule: int, at: int, size: int, to: int | None = None) -> None:
     """Whole granules only, in the errors of ``rules``; ``to`` is where a map leads."""
     if (at | size | (to or 0)) & (granule - 1):
-        where, numbers = f"{size:#x} bytes at {at:#x}", {"iova": at, "size": size}
-        if to is not None:
-            where, numbers = f"{where} to {to:#x}", {"iova": at, "paddr": to, "size": size}
-        raise rules.misaligned(f"{where} are not aligned to the granule {granule:#x}", **numbers)
+        where = f"{size:#x} bytes at {at:#x}" + ("" if to is None else f" to {to:#x}")
+        raise rules.misaligned(f"{where} are not aligned to the granule {granule:#x}", iova=at, paddr=to, size=size)
 
 
 def allocation(size: int, align: int, granule: int) -> tuple[int, int]:
@@ -176,6 +174,5 @@ def _refuse_torn(runs: list[tuple[int, int]], unit: int, granule: int) -> None:
         if (stop | start) & (unit - 1):
             raise InvalidArgument(
                 f"pieces that end at {stop:#x} and go on at {start:#x} tear a granule of {granule} bytes",
-                stop=stop,
                 start=start,
             )

@@ -44,7 +44,7 @@ class PlacedTables(TablePages):
     ) -> None:
         super().__init__()
         if base % PAGE_SIZE:
-            raise InvalidArgument(f"no table page begins at {base:#x}: they are {PAGE_SIZE:#x} bytes", base=base)
+            raise InvalidArgument(f"no table page begins at {base:#x}: they are {PAGE_SIZE:#x} bytes", start=base)
         self._owner = owner
         self._next = base
         self._through = through
@@ -58,7 +58,7 @@ class PlacedTables(TablePages):
         given_back = self._given_back.setdefault(size, [])
         address = given_back[-1] if given_back else align_up(self._next, size)
         if address + size > self._limit:
-            raise OutOfRange(f"a table page at {address:#x} is beyond {self._limit:#x}", address=address)
+            raise OutOfRange(f"a table page at {address:#x} is beyond {self._limit:#x}", start=address)
         pages: list[array[int]] = []
         try:
             pages.extend(self._page(page) for page in range(address, address + size, PAGE_SIZE))
@@ -91,14 +91,14 @@ class PlacedTables(TablePages):
         if at % PAGE_SIZE:
             raise InvalidArgument(
                 f"the table page at {address:#x} would begin in the middle of a page, at {at:#x} of {memory.name!r}",
-                address=address,
+                start=address,
             )
         where = id(memory.ram), at
         if where in self._claimed:
             raise AddressInUse(
                 f"the table page at {address:#x} would lie at {at:#x} of {memory.name!r}, "
                 f"on a table of {self._claimed[where]!r}",
-                address=address,
+                start=address,
             )
         self._claimed[where] = self._owner
         self._places[address] = where

@@ -45,7 +45,7 @@ def cma_alloc(cma: mainline.CmaArea | None, count: int, align: int, no_warn: boo
     except SwiommuError as error:
         note(error)
         if isinstance(error, (NoMemory, Busy)) and not no_warn:
-            code = error.numbers.get("kernel_errno", error.errno)
+            code = error.kernel_errno or error.errno
             _log.error("cma: cma_alloc: %s: alloc failed, req-size: %d pages, ret: -%d", cma.name, count, code)
             _log.info("cma: number of available pages: %s", cma.allocator.free_extents())
         return None

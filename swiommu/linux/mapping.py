@@ -88,7 +88,7 @@ def _map_sg(
     domain: Domain[Any], iova: BusAddr | int, sg: Sequence[Scatterlist], nents: int, prot: int, gfp: int
 ) -> int:
     if not 0 <= as_integer(nents, "nents") <= len(sg):
-        raise InvalidArgument(f"{nents} entries of a scatter list of {len(sg)}", nents=nents)
+        raise InvalidArgument(f"{nents} entries of a scatter list of {len(sg)}", count=nents)
     return map_sg(domain, iova, sg[: as_integer(nents, "nents")], prot, gfp)
 
 

@@ -71,9 +71,9 @@ class Frames(Undoable):
     def __init__(self, start: PhysAddr, size: int, *, page_size: int = PAGE_SIZE, max_order: int = 10) -> None:
         size, page_size, max_order = as_integers(size=size, page_size=page_size, max_order=max_order)
         if not is_power_of_two(page_size):
-            raise InvalidArgument(f"a page of {page_size} bytes is not a power of two", page_size=page_size)
+            raise InvalidArgument(f"a page of {page_size} bytes is not a power of two")
         if max_order < 0:
-            raise InvalidArgument(f"the largest order is {max_order}, below 0", max_order=max_order)
+            raise InvalidArgument(f"the largest order is {max_order}, below 0")
         self.range = PhysRange(start, size)
         if (start.value | size) & (page_size - 1):
             raise InvalidArgument(
@@ -222,7 +222,6 @@ class Frames(Undoable):
                 f"{count - free} of the {count} frames at {pfn:#x} are not free",
                 pfn=pfn,
                 count=count,
-                used=count - free,
             )
         self._blocks.cut(pfn, pfn + count)
         self._mark(pfn, count)
@@ -285,7 +284,7 @@ class Frames(Undoable):
         """Let the n-th following take (1 is the next; of any form) raise `NoMemory` and change nothing, once."""
         n = as_integer(n, "n")
         if n < 1:
-            raise InvalidArgument(f"the next call is number 1, not {n}", n=n)
+            raise InvalidArgument(f"the next call is number 1, not {n}", count=n)
         self._fail_in = n
 
     @locked
@@ -335,7 +334,7 @@ class Frames(Undoable):
         if not orders:
             raise InvalidArgument("no order to take blocks of")
         if min(orders) < 0:
-            raise InvalidArgument(f"a block of order {min(orders)}: orders start at 0", order=min(orders))
+            raise InvalidArgument(f"a block of order {min(orders)}: orders start at 0")
 
     def _admit(self, orders: Sequence[int], n: int) -> None:
         """The door of every take: refuse what can't be right, then what fail_nth asked to fail."""
@@ -352,8 +351,6 @@ class Frames(Undoable):
         return NoMemory(
             f"{what}: {self.free_count} of {self.count} frames are free, {largest} in the largest block",
             count=n,
-            free=self.free_count,
-            largest=largest,
         )
 
     def _bounds(self) -> str:

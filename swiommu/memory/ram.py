@@ -88,7 +88,7 @@ class SparseRam:
         """
         byte = as_integer(byte, "byte")
         if not 0 <= byte <= 0xFF:
-            raise InvalidArgument(f"{byte} is no byte: 0 to 255", byte=byte)
+            raise InvalidArgument(f"{byte} is no byte: 0 to 255")
         for number, low, high in self._spans(addr, size):
             if byte or number in self._pages:
                 self._page(number)[low:high] = bytes((byte,)) * (high - low)
@@ -112,7 +112,7 @@ class SparseRam:
         True
         """
         if addr.value & OFFSET_MASK:
-            raise InvalidArgument(f"no page begins at {addr!r}", addr=addr.value)
+            raise InvalidArgument(f"no page begins at {addr!r}", start=addr.value)
         [(number, _, _)] = self._spans(addr, PAGE_SIZE)
         words = self._words.get(number)
         if words is None:

@@ -69,7 +69,7 @@ class TableDoor:
                 f"{size:#x} bytes at {iova:#x} are not aligned to the page size {alignment:#x}",
                 iova=iova,
                 size=size,
-                alignment=alignment,
+                align=alignment,
             )
         if iova < 0 or iova + size > 1 << 64:
             raise AddressOverflow(f"{size:#x} bytes at {iova:#x} wrap around 64 bits", iova=iova, size=size)
@@ -93,11 +93,11 @@ class TableDoor:
         ):  # nearly always: what follows finds the words for the other cases
             return found
         if found is None:
-            raise InvalidArgument(f"format {self.format.name!r} has no leaf of {pgsize:#x} bytes", pgsize=pgsize)
+            raise InvalidArgument(f"format {self.format.name!r} has no leaf of {pgsize:#x} bytes")
         self.range(iova, size, pgsize)
         if paddr & (pgsize - 1):
             raise self.rules.misaligned(
-                f"output {paddr:#x} is not aligned to the page size {pgsize:#x}", paddr=paddr, alignment=pgsize
+                f"output {paddr:#x} is not aligned to the page size {pgsize:#x}", paddr=paddr, align=pgsize
             )
         if paddr < 0 or paddr + size > self._output_limit:
             raise OutOfRange(
@@ -108,7 +108,7 @@ class TableDoor:
             )
         if (self._needs and not bits & self._needs) or bits & ~_PROT_BITS:
             raise (self.rules.no_access or InvalidArgument)(
-                f"protection {bits:#x}: READ or WRITE is needed, no bit above PRIV exists", prot=prot
+                f"protection {bits:#x}: READ or WRITE is needed, no bit above PRIV exists"
             )
         return found
 

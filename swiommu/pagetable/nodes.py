@@ -225,7 +225,7 @@ class Nodes:
             raise NoMemory(
                 f"no table can be at {phys:#x}: an entry of format {self.format.name!r} has "
                 f"{self.format.output_width} bits of address, and a walk sees a table at its own address only",
-                phys=phys,
+                paddr=phys,
             )
         self.pages += self._cost[depth]
         self.peak = max(self.peak, self.pages)

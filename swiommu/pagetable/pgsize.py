@@ -32,7 +32,6 @@ def page_size_choice(bitmap: int, iova: int, paddr: int, size: int) -> tuple[int
     if size < 1 or not sizes:
         raise InvalidArgument(
             f"no page size of {bitmap:#x} maps {size:#x} bytes at {iova:#x} to {paddr:#x}",
-            bitmap=bitmap,
             iova=iova,
             paddr=paddr,
             size=size,

@@ -285,7 +285,7 @@ class RadixTable:
         """Free every table; `Busy` while anything is mapped."""
         live = sum(self.leaves.values())
         if live:
-            raise Busy(f"a table with {live} live leaves can't be closed", leaves=live)
+            raise Busy(f"a table with {live} live leaves can't be closed")
         self.nodes.close()
 
     def dissolve(self) -> None:

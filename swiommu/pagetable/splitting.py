@@ -62,7 +62,7 @@ def _plan(nodes: Nodes, cut: int, shrinking: set[tuple[Node, int, int]], wanted:
             return
         if depth > nodes.last_depth or not nodes.format.levels[depth].can_leaf:
             pgsize = 1 << above
-            raise InvalidArgument(f"a leaf of {pgsize:#x} bytes can't be split at {cut:#x}", iova=cut, pgsize=pgsize)
+            raise InvalidArgument(f"a leaf of {pgsize:#x} bytes can't be split at {cut:#x}", iova=cut)
         wanted.add((depth, cut >> nodes.shape[depth][1]))
 
 

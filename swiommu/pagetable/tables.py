@@ -129,7 +129,7 @@ class TablePages:
         try:
             return self._tables[phys]
         except KeyError:
-            raise NotFound(f"{phys:#x} is no table page", phys=phys) from None
+            raise NotFound(f"{phys:#x} is no table page", paddr=phys) from None
 
     def word(self, address: int) -> int:
         """The entry at ``address``, anywhere in a table; `NotFound` elsewhere."""
@@ -216,9 +216,7 @@ class FrameTables(TablePages):
         if ram is not None and frames.range.start.space is not ram.space:
             raise SpaceMismatch(f"{frames.range!r} is no memory of the space {ram.space.name!r}")
         if frames.page_size % PAGE_SIZE:
-            raise InvalidArgument(
-                f"a table page is {PAGE_SIZE} bytes, a frame {frames.page_size}", page_size=frames.page_size
-            )
+            raise InvalidArgument(f"a table page is {PAGE_SIZE} bytes, a frame {frames.page_size}")
         self._frames = frames
         self._ram = ram
 
@@ -232,8 +230,7 @@ class FrameTables(TablePages):
                 raise NoMemory(
                     f"no table can be at {phys:#x}: the walker reads up to {self._highest:#x}, and sees a table at its "
                     "own address only",
-                    phys=phys,
-                    highest=self._highest,
+                    paddr=phys,
                 )
             words = self._words(phys, size)
         except SwiommuError:

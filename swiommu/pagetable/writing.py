@@ -123,4 +123,4 @@ class Writing:
             item = nodes.format.decode(node.words[index], node.depth)
             pgsize = 1 << shift + (item.order if isinstance(item, Leaf) else 0)
             what = f"a live leaf of {pgsize:#x} bytes"
-        return self._rules.occupied(f"{what} is at {iova:#x}", iova=iova, pgsize=pgsize)
+        return self._rules.occupied(f"{what} is at {iova:#x}", iova=iova)

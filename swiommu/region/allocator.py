@@ -97,7 +97,7 @@ class FailSwitch:
         """Let the ``n``-th call from now strike (1 = the next); `InvalidArgument` for n below 1."""
         n = as_integer(n, "n")
         if n < 1:
-            raise InvalidArgument(f"call number {n} can't be made to fail: the next call is number 1", n=n)
+            raise InvalidArgument(f"call number {n} can't be made to fail: the next call is number 1", count=n)
         self.left = n
 
     def strike(self) -> bool:
@@ -126,17 +126,14 @@ def check_request(size: int, align: int, page_size: int) -> tuple[int, int]:
     if type(size) is not int or type(align) is not int:
         size, align = as_integers(size=size, align=align)
     if size < 1 or size % page_size:
-        raise InvalidArgument(
-            f"{size} bytes are not a whole number of pages of {page_size} bytes", size=size, page_size=page_size
-        )
+        raise InvalidArgument(f"{size} bytes are not a whole number of pages of {page_size} bytes", size=size)
     if align.bit_length() > 65:
         words = f"an alignment beyond 64 bits, of {align.bit_length()} bits"
-        raise InvalidArgument(words, align=align, page_size=page_size)
+        raise InvalidArgument(words, align=align)
     if align < page_size or align & (align - 1):
         raise InvalidArgument(
             f"an alignment of {align} bytes is not a power of two of at least a page of {page_size} bytes",
             align=align,
-            page_size=page_size,
         )
     return size, align
 
@@ -149,7 +146,7 @@ def check_range(start: int, size: int, page_size: int) -> tuple[int, int, int]:
     """
     start, size, page_size = as_integers(start=start, size=size, page_size=page_size)
     if not is_power_of_two(page_size):
-        raise InvalidArgument(f"a page of {page_size} bytes is not a power of two", page_size=page_size)
+        raise InvalidArgument(f"a page of {page_size} bytes is not a power of two")
     if start < 0 or size < 1:
         raise InvalidArgument(f"{size} bytes at {start:#x} can't be allocated from", start=start, size=size)
     return start, size, page_size

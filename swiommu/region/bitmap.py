@@ -84,7 +84,7 @@ class Bitmap(Undoable, Reports):
             )
         order_per_bit = as_integer(order_per_bit, "order_per_bit")
         if order_per_bit < 0:
-            raise InvalidArgument(f"a bit can't stand for 2**{order_per_bit} pages", order_per_bit=order_per_bit)
+            raise InvalidArgument(f"a bit can't stand for 2**{order_per_bit} pages")
         self.start = start
         self.size = size
         self.page_size = page_size
@@ -206,7 +206,7 @@ class Bitmap(Undoable, Reports):
         if type(pfn) is not int or type(count) is not int or type(state) is not int:
             pfn, count, state = as_integers(pfn=pfn, count=count, state=state)
         if state not in _MIGRATION_ERRNO:
-            raise InvalidArgument(f"state {state} is none of 0 (normal), 1 (busy), 2 (fails)", state=state)
+            raise InvalidArgument(f"state {state} is none of 0 (normal), 1 (busy), 2 (fails)")
         if self.undo_log is not None:
             self.undo_log.note(self._mark_busy, {page: self._busy.get(page, 0) for page in range(pfn, pfn + count)})
         self._mark_busy(dict.fromkeys(range(pfn, pfn + count), state))
@@ -348,11 +348,9 @@ class Bitmap(Undoable, Reports):
 
     def _check_pages(self, count: int, align_order: int) -> None:
         if align_order >= 64:  # 2**align_order is computed
-            raise InvalidArgument(f"an alignment of 2**{align_order} pages is beyond 64 bits", order=align_order)
+            raise InvalidArgument(f"an alignment of 2**{align_order} pages is beyond 64 bits")
         if count < 1 or align_order < 0:
-            raise InvalidArgument(
-                f"{count} pages aligned to 2**{align_order} pages can't be allocated", count=count, order=align_order
-            )
+            raise InvalidArgument(f"{count} pages aligned to 2**{align_order} pages can't be allocated", count=count)
 
     def _refused_early(self, count: int) -> bool:
         return self.profile.cma_counts_pages and count > self.available
@@ -402,4 +400,4 @@ class Bitmap(Undoable, Reports):
 
     def _failure(self, sentence: str, count: int, code: int) -> SwiommuError:
         kind = Busy if code == errno.EBUSY else NoMemory
-        return kind(sentence, count=count, retries=self.retries, kernel_errno=code, free_bits=self.free_bits)
+        return kind(sentence, count=count, retries=self.retries, kernel_errno=code)

@@ -102,9 +102,7 @@ class BitmapRanges(Undoable, Reports):
         if type(count) is not int or type(align_order) is not int:
             count, align_order = as_integers(count=count, align_order=align_order)
         if count < 1 or align_order < 0:
-            raise InvalidArgument(
-                f"{count} pages aligned to 2**{align_order} pages can't be allocated", count=count, order=align_order
-            )
+            raise InvalidArgument(f"{count} pages aligned to 2**{align_order} pages can't be allocated", count=count)
         self.retries = 0
         self._fail.refuse(count * self.page_size)
         if count > self.available:
@@ -238,7 +236,7 @@ class BitmapRanges(Undoable, Reports):
 
     def _failure(self, sentence: str, count: int, code: int) -> Busy | NoMemory:
         kind = Busy if code == errno.EBUSY else NoMemory
-        return kind(sentence, count=count, retries=self.retries, kernel_errno=code, free_bits=self.free_bits)
+        return kind(sentence, count=count, retries=self.retries, kernel_errno=code)
 
 
 def make_bitmap(start: int, size: int, *, ranges: Sequence[tuple[int, int]] | None = None, **options: Any) -> Allocator:

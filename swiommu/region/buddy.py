@@ -67,7 +67,7 @@ class Buddy(Undoable, Reports):
             )
         max_order = None if max_order is None else as_integer(max_order, "max_order")
         if max_order is not None and max_order < 0:
-            raise InvalidArgument(f"a block can't have 2**{max_order} pages", max_order=max_order)
+            raise InvalidArgument(f"a block can't have 2**{max_order} pages")
         self.start = start
         self.size = size
         self.page_size = page_size

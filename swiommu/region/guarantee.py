@@ -64,8 +64,6 @@ def _pages(total: int, largest: int, page_size: int) -> tuple[int, int]:
         raise InvalidArgument(
             f"{total} bytes in blocks of up to {largest}: neither can be less than a page of {page_size}, "
             "nor a block larger than all of them",
-            total=total,
-            largest=largest,
         )
     return -(-total // page_size), -(-largest // page_size)
 
@@ -121,7 +119,6 @@ class Guarantee(Generic[A]):
                 f"{rounded} bytes are more than was promised: {self.total} in blocks of up to {self.largest}, "
                 f"{self.live_bytes} are live",
                 size=rounded,
-                live=self.live_bytes,
             )
         chunk = self._own.alloc(size)
         self.live_bytes += chunk.size
@@ -137,7 +134,7 @@ class Guarantee(Generic[A]):
     def end(self) -> None:
         """Give the part back to the region; `Busy` while blocks of it live."""
         if self._own.users:
-            raise Busy(f"{self._own.users} blocks of {self.live_bytes} bytes live in the part", live=self.live_bytes)
+            raise Busy(f"{self._own.users} blocks of {self.live_bytes} bytes live in the part")
         self._region.free(self._part)
 
     @locked

@@ -367,7 +367,6 @@ class Region(Undoable, Generic[A]):
             except NotAnInteger:
                 raise SwiommuError(
                     f"the allocator {self.allocator.name!r} answered {answer!r} for {size} bytes, which is no address",
-                    place=answer,
                     size=size,
                 ) from None
         inside = self.start.value <= place <= self.stop - size
@@ -377,16 +376,16 @@ class Region(Undoable, Generic[A]):
         said = f"the allocator {self.allocator.name!r} answered {place:#x} for {size} bytes aligned to {align}"
         if not inside:
             raise SwiommuError(
-                f"{said}, outside the region {self.start.value:#x}-{self.stop - 1:#x}", place=place, size=size
+                f"{said}, outside the region {self.start.value:#x}-{self.stop - 1:#x}", start=place, size=size
             )
         if chunk is not None:
-            raise AddressInUse(f"{said}, which overlaps the live {chunk!r}", place=place, size=size)
+            raise AddressInUse(f"{said}, which overlaps the live {chunk!r}", start=place, size=size)
         # Inside and in nobody's way: the allocator has probably taken it, so it gets it back.
         self._give_back(place, size, f"{said}, which is not aligned")
-        raise SwiommuError(f"{said}, which is not aligned", place=place, size=size, align=align)
+        raise SwiommuError(f"{said}, which is not aligned", start=place, size=size, align=align)
 
     def _give_back(self, place: int, size: int, said: str) -> None:
         try:
             self.allocator.free(place, size)
         except SwiommuError as refusal:
-            raise SwiommuError(f"{said}, and did not take it back: {refusal}", place=place, size=size) from refusal
+            raise SwiommuError(f"{said}, and did not take it back: {refusal}", start=place, size=size) from refusal

@@ -53,12 +53,12 @@ _CAUSES: tuple[tuple[type[SwiommuError], Cause], ...] = (
 
 
 def cause_of(error: SwiommuError) -> Cause:
-    """Which limit an error is about: by its class, and a mask by the number ``mask``.
+    """Which limit an error is about: by its class, and a mask by its ``mask``.
 
     >>> cause_of(PoolFull("no free run of slots")), cause_of(OutOfRange("beyond the mask 0xffff", mask=0xffff))
     (<Cause.POOL: 'pool'>, <Cause.MASK: 'mask'>)
     """
-    if "mask" in error.numbers:
+    if error.mask is not None:
         return Cause.MASK
     return next((cause for kind, cause in _CAUSES if isinstance(error, kind)), Cause.MEMORY)
 

@@ -111,7 +111,7 @@ class Source:
         return f"{self.lines} line{'s were' if self.lines != 1 else ' was'} readable"
 
     def _refuse(self, reason: str) -> InputError:
-        return InputError(reason, path=self.name, readable_lines=self.lines)
+        return InputError(reason, path=self.name)
 
     def _open(self) -> contextlib.AbstractContextManager[io.BufferedReader]:
         if self._path == "-":

@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cma_compat.cmdline import ListedRegion, parse_regions, read_regions, rounded_extent, split_parameters
-from swiommu.errors import InvalidArgument, NoSpace, SwiommuError
+from cma_compat.cmdline import (
+    ListedRegion,
+    ListFullError,
+    RegionListError,
+    parse_regions,
+    read_regions,
+    rounded_extent,
+    split_parameters,
+)
+from swiommu.errors import InvalidArgument, SwiommuError
 
 GIB = 1 << 30
 
@@ -129,7 +137,7 @@ def test_numbers_are_read_as_the_kernel_read_them(number, value):
 )
 def test_fault_is_refused_where_it_is(text, why):
     refusal = refusal_of(text)
-    assert (type(refusal), refusal.errno, str(refusal)) == (InvalidArgument, 22, why)
+    assert (type(refusal), refusal.errno, str(refusal)) == (RegionListError, 22, why)
     assert refusal.column == int(re.search(r"column (\d+)", why)[1])
 
 
@@ -153,7 +161,7 @@ def test_fault_is_refused_where_it_is(text, why):
 )
 def test_region_beyond_the_addresses_is_refused(text, width, why):
     refusal = refusal_of(f"b=1;{text};c=1", width=width)
-    assert (type(refusal), refusal.errno, str(refusal)) == (InvalidArgument, 22, f"cma=, {why}")
+    assert (type(refusal), refusal.errno, str(refusal)) == (RegionListError, 22, f"cma=, {why}")
     assert refusal.regions == (ListedRegion("b", 4096, 0, 4096, None),)
 
 
@@ -182,7 +190,7 @@ def test_fifteen_regions_are_read(end):
 @pytest.mark.parametrize("sixteenth", ["a=1", "=1", "rubbish", ";"])
 def test_sixteenth_region_is_refused_before_it_is_read(sixteenth):
     refusal = refusal_of(";".join(["a=1"] * 15) + ";" + sixteenth)
-    assert (type(refusal), refusal.errno) == (NoSpace, 28)
+    assert (type(refusal), refusal.errno) == (ListFullError, 28)
     assert str(refusal) == "cma=, column 61: a list may have 15 regions"
     assert len(refusal.regions) == 15
 

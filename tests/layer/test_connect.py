@@ -93,7 +93,7 @@ def test_number_of_ports():
     router, memory, bypass = Node(Router("gpu", Span(0, 1), ports=("dram", "vram"))), ram(), Node(Identity("bypass"))
     error = refused(InvalidArgument, lambda: connect(router, memory), router, memory)
     assert str(error) == "'gpu' can't be put on 'ram': it has 2 ports (dram, vram), not 1"
-    assert (error.name, error.ports, error.given) == ("gpu", 2, 1)
+    assert error.name == "gpu"
     error = refused(InvalidArgument, lambda: connect(bypass, memory, router), bypass, memory, router)
     assert str(error) == "'bypass' can't be put on 'ram', 'gpu': it has 1 port, not 2"
     error = refused(InvalidArgument, lambda: connect(bypass), bypass)
@@ -107,7 +107,7 @@ def test_a_node_sits_in_one_place():
     connect(upper, memory)
     error = refused(Busy, lambda: connect(upper, other), upper, memory, other)
     assert str(error) == "'iommu' can't be put on 'other': it sits on 'ram' already"
-    assert (error.name, error.lowers, error.errno) == ("iommu", ["ram"], errno.EBUSY)
+    assert (error.name, error.errno) == ("iommu", errno.EBUSY)
 
 
 def test_nothing_is_taken_from_under_others():
@@ -117,7 +117,6 @@ def test_nothing_is_taken_from_under_others():
     connect(two, lower)
     error = refused(Busy, lambda: disconnect(lower), one, two, lower, memory)
     assert str(error) == "'lower' can't be taken off 'ram': 'one', 'two' sit on it"
-    assert error.users == ["one", "two"]
     disconnect(two)
     disconnect(one)
     disconnect(lower)
@@ -135,7 +134,6 @@ def test_readers_need_what_they_read_through():
     read_through(gtt, Chain(Identity("side"), stolen))
     error = refused(Busy, lambda: require_unused(stolen), stolen)
     assert str(error) == "'stolen' can't be removed: 'gart', 'gtt' read their tables through it"
-    assert error.users == ["gart", "gtt"]
     read_through(gart, Walker.PHYSICAL)
     read_through(gtt, Walker.NESTED)
     require_unused(stolen)
@@ -216,8 +214,8 @@ def test_a_window_leads_into_the_memory():
         "'bus' can't be put on 'ram': [0x10000, 0x18001) of 'bus' leads to [0x40008000, 0x40010001), "
         "and 'ram' takes [0x40000000, 0x40010000)"
     )
-    assert (error.upper, error.lower, error.iova, error.paddr, error.size) == (
-        "bus", "ram", 0x10000, 0x4000_8000, 0x8001,
+    assert (error.iova, error.paddr, error.size) == (
+        0x10000, 0x4000_8000, 0x8001,
     )  # fmt: skip
     connect(bus("bus", (0, 0x8000, 0x4000_0000), (0x10000, 0x8000, 0x3FFF_8000)), memory)
 
@@ -321,7 +319,6 @@ def test_windows_beside_a_page_table_keep_its_pages(span, text, page_table):
         f"'{upper.name}' can't be put on '{lower.name}': {text.format(hex(border))}, "
         "which tears pages of 'iommu', whose granule is 0x1000"
     )
-    assert (error.window, error.paged, error.granule) == ("bus", "iommu", 0x1000)
 
 
 WINDOWS = st.lists(
@@ -436,7 +433,7 @@ def test_mappings_against_reserved_regions_are_no_matter_of_the_graph():
             require_no_conflict(upper)
         assert str(caught.value) == sentence
         error = caught.value
-        assert (error.upper, error.iova, error.size, error.region) == ("s1", 0x3000, 0x1000, lower.reserved[0])
+        assert (error.iova, error.size) == (0x3000, 0x1000)
         upper.layer.table.unmap(0x3000, 0x1000)
         require_no_conflict(upper)
 

@@ -293,7 +293,6 @@ def test_remove():
     graph = host_and_guests()
     error = refused(Busy, graph, lambda: graph.remove("host"))
     assert str(error) == "'host' can't be removed: 'one', 'two' sit on it"
-    assert error.users == ["one", "two"]
     for name in ("two", "one", "host", "ram"):
         graph.remove(name)
         graph.check()

@@ -23,6 +23,7 @@ LOOK, SPLIT = 400, 700  # lines of a module
 _OTHERS = {"Protocol", "Generic", "ABC", "NamedTuple", "Enum", "IntEnum", "IntFlag", "Flag", "TypedDict"}
 _VERSION = re.compile(r"\d\.\d{1,2}")
 _PROFILES = "swiommu/profile.py"
+_ERRORS = {"SwiommuError", "InvalidArgument", "NoMemory", "NoSpace", "AddressInUse"}  # what errors are derived from
 
 
 def modules() -> dict[str, Path]:
@@ -158,6 +159,18 @@ def version_strings() -> list[str]:
     return found
 
 
+def error_names() -> list[str]:
+    """Names of keyword arguments with which errors are raised, those that one class alone declares included."""
+    kinds = {
+        node.name
+        for path in modules().values()
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ClassDef) and any(_name(base) in _ERRORS for base in node.bases)
+    } | {"SwiommuError"}
+    calls = [node for path in modules().values() for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
+    return sorted({key.arg for call in calls if _name(call.func) in kinds for key in call.keywords if key.arg})
+
+
 def crumbs() -> list[str]:
     """Small modules that one sibling alone imports."""
     edges, known = imports(), modules()
@@ -205,6 +218,7 @@ def measure() -> dict[str, object]:
         "methods of a PagedDomain": methods_attributes[0],
         "attributes of a PagedDomain": methods_attributes[1],
         "version strings outside the profiles": version_strings(),
+        "names of facts of errors": error_names(),
         "import circles, those for types included": [len(circle) for circle in typed],
         "import circles at run time": [len(circle) for circle in real],
         f"modules under {CRUMB} lines of code imported by one sibling only": crumbs(),

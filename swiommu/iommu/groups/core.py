@@ -93,7 +93,7 @@ class IommuCore:
         """
         group = group_of(device)
         if len(group.members) == 1 and group.owner_cnt:
-            raise NotPermitted(f"IOMMU group {group.id} is in use {group.owner_cnt} times", owner_cnt=group.owner_cnt)
+            raise NotPermitted(f"IOMMU group {group.id} is in use {group.owner_cnt} times")
         self._remove(group, group.member(device))
 
     def _find(self, member: Member, hardware: Hardware) -> IommuGroup:

@@ -119,7 +119,6 @@ class IommuGroup:
         if len(self.members) != 1:
             raise InvalidArgument(
                 f"device {device.name!r} is one of {len(self.members)} in IOMMU group {self.id}: attach the group",
-                devices=len(self.members),
             )
         self.attach_group(domain)
 
@@ -132,16 +131,16 @@ class IommuGroup:
         driver says. Source: ``iommu_attach_group``.
         """
         if self.domain not in {None, self.default_domain, self.blocking_domain}:
-            raise Busy(f"IOMMU group {self.id} is attached to {name_of(self.domain)} already", group=self.id)
+            raise Busy(f"IOMMU group {self.id} is attached to {name_of(self.domain)} already")
         own = {self.hardware.identity_domain, self.hardware.blocked_domain}
         record = record_of(domain)
         if record.owner is not self.hardware and domain not in own:
             raise InvalidArgument(
-                f"{record!r} is not a domain of IOMMU {self.hardware.name!r}, where group {self.id} is", group=self.id
+                f"{record!r} is not a domain of IOMMU {self.hardware.name!r}, where group {self.id} is"
             )
         for member in self.members:
             if member.resetting:
-                raise Busy(f"device {member.device.name!r} of IOMMU group {self.id} is being reset", group=self.id)
+                raise Busy(f"device {member.device.name!r} of IOMMU group {self.id} is being reset")
         self.set_domain(domain)
 
     def detach_device(self, device: Attachable) -> None:
@@ -208,7 +207,7 @@ class IommuGroup:
             return
         form = self.hardware.format
         if form is not None and form.name.startswith("vtd-") and record.type is DomainType.UNMANAGED:
-            raise NotPermitted(f"{needs} (RMRR): VT-d refuses {record!r}", group=self.id)
+            raise NotPermitted(f"{needs} (RMRR): VT-d refuses {record!r}")
 
     def _attach(self, member: Member, domain: Domain[Any]) -> None:
         self.hardware.attach(domain, member.device)
@@ -234,7 +233,6 @@ class IommuGroup:
                 raise Busy(
                     f"device {member.device.name!r} of IOMMU group {self.id} is attached to the domain of "
                     f"{held.input_space.name!r}, which stands on the group's",
-                    group=self.id,
                 )
 
     # -- what a device does

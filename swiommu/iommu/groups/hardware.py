@@ -212,11 +212,11 @@ class Hardware:
         if kind is DomainType.BLOCKED and self.blocked_domain is not None:
             return self.blocked_domain
         if kind in {DomainType.IDENTITY, DomainType.BLOCKED}:
-            raise NotSupported(f"IOMMU {self.name!r} has no {kind.log_name.lower()} domain", type=kind)
+            raise NotSupported(f"IOMMU {self.name!r} has no {kind.log_name.lower()} domain")
         if not kind.paging:
-            raise InvalidArgument(f"a domain of type {kind.value:#x} is not made by itself", type=kind)
+            raise InvalidArgument(f"a domain of type {kind.value:#x} is not made by itself")
         if not self.paging or int(flags) & ~int(self.hwpt):
-            raise NotSupported(f"IOMMU {self.name!r} has no paging domains with flags {int(flags):#x}", flags=flags)
+            raise NotSupported(f"IOMMU {self.name!r} has no paging domains with flags {int(flags):#x}")
         if kind is DomainType.DMA_FQ and not self.deferred_flush:
             kind = DomainType.DMA  # falls back without a word, as dma-iommu does
         own, iova = self.translation.domain(for_dma=kind.dma_api, lazy=kind is DomainType.DMA_FQ)

@@ -86,7 +86,7 @@ class IommuDomain:
         Source: ``iommu_get_dma_cookie``, ``iommu_get_msi_cookie``.
         """
         if self.cookie is not Cookie.NONE:
-            raise AlreadyThere(f"{self!r} has a cookie of kind {self.cookie.value} already", cookie=self.cookie)
+            raise AlreadyThere(f"{self!r} has a cookie of kind {self.cookie.value} already")
         self.cookie = cookie
 
     def set_fault_handler(self, handler: FaultHandler, token: object = None) -> bool:

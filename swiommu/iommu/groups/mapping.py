@@ -65,7 +65,7 @@ def map_range(
     if record.owner.profile.gfp_checked_first:
         _require_gfp(gfp)
     if not record.type.paging:
-        raise InvalidArgument(f"{record!r} takes no mappings", type=record.type)
+        raise InvalidArgument(f"{record!r} takes no mappings")
     if not record.pgsize_bitmap:
         raise NoDevice(f"{record!r} has no page size to map with")
     _require_gfp(gfp)
@@ -95,7 +95,7 @@ def sync_map(domain: Domain[Any], iova: BusAddr | int, size: int) -> None:
 
 def _require_gfp(gfp: int) -> None:
     if gfp & _FORBIDDEN:
-        raise InvalidArgument(f"gfp flags {gfp:#x} ask for a zone or a compound page: tables take neither", gfp=gfp)
+        raise InvalidArgument(f"gfp flags {gfp:#x} ask for a zone or a compound page: tables take neither")
 
 
 def _require_range(record: IommuDomain, iova: int, paddr: int, size: int, prot: int) -> bool:
@@ -112,7 +112,7 @@ def _require_range(record: IommuDomain, iova: int, paddr: int, size: int, prot: 
         if not size:
             return False
     if rules.no_access is not None and not prot & (Prot.READ | Prot.WRITE):
-        raise rules.no_access(f"protection {prot:#x}: READ or WRITE is needed", prot=prot)
+        raise rules.no_access(f"protection {prot:#x}: READ or WRITE is needed")
     if paddr >= limit:
         raise OutOfRange(f"paddr {paddr:#x} is beyond the {limit.bit_length() - 1} bits of the output", paddr=paddr)
     if not size:
@@ -148,7 +148,7 @@ def gather_for(domain: Domain[Any]) -> IotlbGather:
     """
     record = record_of(domain)
     if not record.type.paging:
-        raise InvalidArgument(f"{record!r} has nothing to flush", type=record.type)
+        raise InvalidArgument(f"{record!r} has nothing to flush")
     return domain.gather()
 
 
@@ -178,7 +178,7 @@ def unmap_range(
 def _unmap(domain: Domain[Any], iova: int, size: int, gather: IotlbGather | None) -> int:
     record, space = record_of(domain), domain.input_space
     if not record.type.paging or not record.pgsize_bitmap:
-        raise InvalidArgument(f"{record!r} has no mappings", type=record.type)
+        raise InvalidArgument(f"{record!r} has no mappings")
     smallest = record.pgsize_bitmap & -record.pgsize_bitmap
     if (iova | size) & smallest - 1:
         error = domain.rules.misaligned(

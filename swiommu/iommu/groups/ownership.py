@@ -51,9 +51,9 @@ def use_default_domain(device: Attachable) -> None:
     if group is None:
         return
     if group.default_domain is None:
-        raise ProbeDeferred(f"IOMMU group {group.id} has no default domain yet", group=group.id)
+        raise ProbeDeferred(f"IOMMU group {group.id} has no default domain yet")
     if group.owner is not None or group.domain is not group.default_domain or group.pasids:
-        raise Busy(f"IOMMU group {group.id} is not free for a driver: {_state(group)}", group=group.id)
+        raise Busy(f"IOMMU group {group.id} is not free for a driver: {_state(group)}")
     group.owner_cnt += 1
 
 
@@ -74,7 +74,7 @@ def claim_device(device: Attachable, owner: object) -> None:
     group = group_of(device)
     if group.owner_cnt:
         if group.owner is not owner:
-            raise NotPermitted(f"IOMMU group {group.id} is {_state(group)}", group=group.id)
+            raise NotPermitted(f"IOMMU group {group.id} is {_state(group)}")
         group.owner_cnt += 1
         return
     _take(group, owner)
@@ -84,7 +84,7 @@ def claim_group(group: IommuGroup, owner: object) -> None:
     """As `claim_device`, for the whole group, and once only: any use or claim there is means `NotPermitted`."""
     _require_owner(owner)
     if group.owner_cnt:
-        raise NotPermitted(f"IOMMU group {group.id} is {_state(group)}", group=group.id)
+        raise NotPermitted(f"IOMMU group {group.id} is {_state(group)}")
     _take(group, owner)
 
 
@@ -107,7 +107,7 @@ def release_group(group: IommuGroup) -> None:
 
 def _take(group: IommuGroup, owner: object) -> None:
     if (group.domain is not None and group.domain is not group.default_domain) or group.pasids:
-        raise Busy(f"IOMMU group {group.id} can't be claimed: it is {_state(group)}", group=group.id)
+        raise Busy(f"IOMMU group {group.id} can't be claimed: it is {_state(group)}")
     group.set_domain(group.need_blocking_domain())
     group.owner, group.owner_cnt = owner, 1
 

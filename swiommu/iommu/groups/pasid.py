@@ -40,17 +40,15 @@ def attach_pasid(domain: Domain[Any], device: Attachable, pasid: int) -> None:
     pasid = as_integer(pasid, "pasid")
     group = group_of(device)
     if not group.hardware.knows_pasids or group.hardware.blocked_domain is None:
-        raise NotSupported(f"{group.hardware!r} attaches no PASIDs", pasid=pasid)
+        raise NotSupported(f"{group.hardware!r} attaches no PASIDs")
     record = record_of(domain)
     if record.owner is not group.hardware or pasid == 0:
-        raise InvalidArgument(f"PASID {pasid} of device {device.name!r} can't have {record!r}", pasid=pasid)
+        raise InvalidArgument(f"PASID {pasid} of device {device.name!r} can't have {record!r}")
     for member in group.members:
         if member.max_pasids and pasid >= member.max_pasids:
-            raise InvalidArgument(
-                f"device {member.device.name!r} has PASIDs below {member.max_pasids}, not {pasid}", pasid=pasid
-            )
+            raise InvalidArgument(f"device {member.device.name!r} has PASIDs below {member.max_pasids}, not {pasid}")
     if pasid in group.pasids:
-        raise Busy(f"PASID {pasid} of IOMMU group {group.id} has {record_of(group.pasids[pasid])!r}", pasid=pasid)
+        raise Busy(f"PASID {pasid} of IOMMU group {group.id} has {record_of(group.pasids[pasid])!r}")
     group.pasids[pasid] = domain
 
 

@@ -100,11 +100,9 @@ class PciFunction:
         if not (0 <= self.slot < 32 and 0 <= self.function < 8):
             raise InvalidArgument(
                 f"no function {self.function} in slot {self.slot} can be: slots are 0 to 31, functions 0 to 7",
-                slot=self.slot,
-                function=self.function,
             )
         if any(other.devfn == self.devfn for other in self.bus.functions):
-            raise InvalidArgument(f"there is a function {self} already", slot=self.slot, function=self.function)
+            raise InvalidArgument(f"there is a function {self} already")
         self.bus.functions.append(self)
 
     def __str__(self) -> str:

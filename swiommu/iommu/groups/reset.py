@@ -38,7 +38,7 @@ def reset_prepare(device: Attachable) -> None:
     group = group_of(device)
     member = group.member(device)
     if member.resetting:
-        raise Busy(f"device {device.name!r} of IOMMU group {group.id} is being reset", group=group.id)
+        raise Busy(f"device {device.name!r} of IOMMU group {group.id} is being reset")
     group.require_bare()
     move(device, group.need_blocking_domain())
     member.resetting = True

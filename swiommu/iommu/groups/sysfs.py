@@ -58,7 +58,5 @@ def write_type(group: IommuGroup, text: str, defaults: Defaults, rights: Collect
         raise NotPermitted(
             f"IOMMU group {group.id} can't change its type with {len(group.members)} devices, in use "
             f"{group.owner_cnt} times",
-            devices=len(group.members),
-            owner_cnt=group.owner_cnt,
         )
     setup_default_domain(group, defaults, wanted)

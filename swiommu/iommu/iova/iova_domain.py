@@ -82,9 +82,6 @@ class IovaDomain(Undoable):
         if not is_power_of_two(granule) or granule > 1 << 32 or not 1 <= start_pfn < IOVA_ANCHOR or cpus < 1:
             raise InvalidArgument(
                 f"no allocator with granule {granule}, first pfn {start_pfn:#x} and {cpus} CPUs",
-                granule=granule,
-                start_pfn=start_pfn,
-                cpus=cpus,
             )
         self.granule = granule
         self.start_pfn = start_pfn
@@ -279,7 +276,7 @@ class IovaDomain(Undoable):
 
     def _require_cpu(self, cpu: int) -> None:
         if not 0 <= cpu < self.cpus:
-            raise InvalidArgument(f"no CPU {cpu}: there are {self.cpus}", cpu=cpu)
+            raise InvalidArgument(f"no CPU {cpu}: there are {self.cpus}")
 
     def _alloc_or_flush(self, size: int, limit_pfn: int, *, flush_rcache: bool) -> int:
         try:

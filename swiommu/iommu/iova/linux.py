@@ -140,7 +140,7 @@ class LinuxIova(CheckedRequests):
         pfn = low >> self._shift
         gaps = list(self._reserved.gaps(pfn, pfn + pages))
         if not all(self._is_free(start, stop - 1) for start, stop in gaps):
-            raise AddressInUse(f"{low:#x} to {high:#x} can't be reserved: part of it is taken", low=low, high=high)
+            raise AddressInUse(f"{low:#x} to {high:#x} can't be reserved: part of it is taken", start=low)
         self.allocator.reserve_iova(pfn, pfn + pages - 1)
         for start, stop in gaps:
             self._reserved.add(start, stop)

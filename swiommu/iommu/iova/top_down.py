@@ -44,8 +44,6 @@ class TopDownIova(CheckedRequests):
             raise InvalidArgument(
                 f"{start:#x} to {last:#x} is no range of whole granules of {granule} bytes",
                 start=start,
-                last=last,
-                granule=granule,
             )
         super().__init__()
         self.start = start
@@ -101,7 +99,7 @@ class TopDownIova(CheckedRequests):
         start, stop = self._clip(low, high + 1 - low)
         wanted = list(self._reserved.gaps(start, stop))
         if not all(self._space.is_free(gap_start, gap_stop) for gap_start, gap_stop in wanted):
-            raise AddressInUse(f"{low:#x} to {high:#x} can't be reserved: part of it is taken", low=low, high=high)
+            raise AddressInUse(f"{low:#x} to {high:#x} can't be reserved: part of it is taken", start=low)
         for gap_start, gap_stop in wanted:
             self._space.take(gap_start, gap_stop)
             self._reserved.add(gap_start, gap_stop)

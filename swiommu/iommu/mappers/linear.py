@@ -62,9 +62,7 @@ class LinearMapper:
         del bits  # nothing is enforced
         (start, stop), delta = runs[0], self.delta
         if len(runs) > 1:
-            raise NotSupported(
-                f"{len(runs)} separate pieces can't be one bus range without translation", pieces=len(runs)
-            )
+            raise NotSupported(f"{len(runs)} separate pieces can't be one bus range without translation")
         if start < self.window.start.value or stop > self.window.stop:
             raise NotSupported(f"[{start:#x}, {stop:#x}) is not inside the window {self.window!r}", start=start)
         if stop - 1 + delta > highest:
@@ -109,7 +107,6 @@ class LinearMapper:
                 f"bus {iova:#x} leads to {iova - self.delta:#x} through delta {self.delta:#x}, never to {paddr:#x}",
                 iova=iova,
                 paddr=paddr,
-                delta=self.delta,
             )
 
     def before_unmap(self, iova: int, size: int, *, only_ask: bool = False) -> None:
@@ -162,8 +159,7 @@ class LinearMapper:
                 raise AddressInUse(
                     f"{first:#x} to {last:#x} can't be reserved in the domain of {self._name!r}: its region "
                     f"has given out {taken!r}",
-                    low=first,
-                    high=last,
+                    start=first,
                 )
 
     def dry_run(self) -> AbstractContextManager[None]:
@@ -178,9 +174,7 @@ class LinearMapper:
     def close(self) -> None:
         """See `Mapper.close`."""
         if len(self._record):
-            raise Busy(
-                f"the domain of {self._name!r} has {len(self._record)} ranges mapped by hand", ranges=len(self._record)
-            )
+            raise Busy(f"the domain of {self._name!r} has {len(self._record)} ranges mapped by hand")
         self.give_reserved()
 
     def give_reserved(self) -> None:

@@ -120,7 +120,7 @@ class PagedMapper:
             try:
                 taken = self.bus.take_but(live, iova, iova + size)
             except AddressInUse as error:
-                raise self.rules.occupied(str(error), **error.numbers) from None
+                raise self.rules.occupied(str(error), **error.facts) from None
         try:
             self._write(iova, [(paddr, paddr + size)], bits)
         except BaseException:
@@ -360,7 +360,6 @@ class PagedMapper:
             f"{size:#x} bytes at {iova:#x} cover only a part of the leaf of {leaf[1]:#x} bytes at {cut & -leaf[1]:#x}",
             iova=iova,
             size=size,
-            pgsize=leaf[1],
         )
 
     def _before_calls(self, iova: int, size: int) -> None:

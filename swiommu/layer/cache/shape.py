@@ -39,13 +39,9 @@ class CacheShape:
 
     def __attrs_post_init__(self) -> None:
         if self.ways is not None and (self.entries is None or self.entries % self.ways):
-            raise InvalidArgument(
-                f"a cache of {self.entries or 'all'} entries can't have sets of {self.ways} ways", ways=self.ways
-            )
+            raise InvalidArgument(f"a cache of {self.entries or 'all'} entries can't have sets of {self.ways} ways")
         if self.policy == "plru" and not is_power_of_two(self.places or 0):
-            raise InvalidArgument(
-                f"policy plru needs ways that are a power of two, not {self.places or 'any number'}", ways=self.places
-            )
+            raise InvalidArgument(f"policy plru needs ways that are a power of two, not {self.places or 'any number'}")
 
     @property
     def places(self) -> int | None:

@@ -137,9 +137,9 @@ class TranslationCache:
         else:
             self.shape = entries
         if walk_levels < 0:
-            raise InvalidArgument(f"a cache of {walk_levels} levels of a walk: at least 0", walk_levels=walk_levels)
+            raise InvalidArgument(f"a cache of {walk_levels} levels of a walk: at least 0")
         if walk_levels and walk:
-            raise InvalidArgument("levels of a walk are either counted or described, not both", walk_levels=walk_levels)
+            raise InvalidArgument("levels of a walk are either counted or described, not both")
         self.walks = tuple(WalkCache(each) for each in walk or (CacheShape(self.shape.entries),) * walk_levels)
         self.audit = audit
         self.log = log

@@ -114,10 +114,8 @@ def _refuse_reserved(node: Node) -> None:
 def _refuse_extent(node: Node, at: int, size: int, what: str, region: Reserved, whose: Node) -> None:
     raise AddressInUse(
         f"the mapping {_range(at, at + size)} of {node.name!r} {what} the {region} of {whose.name!r}",
-        upper=node.name,
         iova=at,
         size=size,
-        region=region,
     )
 
 
@@ -160,8 +158,6 @@ def _refuse_moved(top: Node, region: Reserved, way: _Way) -> None:
         return
     raise InvalidArgument(
         f"the {region} has to be at the same address in memory, and from {top.name!r} {way.start:#x} leads {found}",
-        top=top.name,
-        region=region,
         iova=way.start,
         paddr=way.start + way.delta,
     )

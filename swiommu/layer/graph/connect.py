@@ -46,7 +46,6 @@ def connect(upper: Node, *lowers: Node) -> None:
         raise Busy(
             f"{upper.name!r} can't be put on {_names(lowers)}: it sits on {_names(upper.lowers)} already",
             name=upper.name,
-            lowers=[node.name for node in upper.lowers],
         )
     for lower in lowers:
         _refuse_loop(upper, lower, f"put on {lower.name!r}")
@@ -128,14 +127,12 @@ def require_unused(node: Node, done: str = "removed") -> None:
         raise Busy(
             f"{node.name!r} can't be {done}: {_names(node.uppers)} {sits} on it",
             name=node.name,
-            users=[upper.name for upper in node.uppers],
         )
     if node.readers:
         reads = "reads its table" if len(node.readers) == 1 else "read their tables"
         raise Busy(
             f"{node.name!r} can't be {done}: {_names(node.readers)} {reads} through it",
             name=node.name,
-            users=[reader.name for reader in node.readers],
         )
 
 
@@ -188,8 +185,6 @@ def _require_ports(upper: Node, lowers: Sequence[Node]) -> None:
         f"{upper.name!r} can't be put on {_names(lowers)}: it has {len(ports)} "
         f"{'port' if len(ports) == 1 else 'ports'}{listed}, not {len(lowers)}",
         name=upper.name,
-        ports=len(ports),
-        given=len(lowers),
     )
 
 
@@ -198,7 +193,8 @@ def _refuse_loop(upper: Node, lower: Node, done: str) -> None:
     if way is not None:
         names = [node.name for node in (upper, *way)]
         raise Loop(
-            f"{upper.name!r} can't be {done}: it would be found below itself, by {' > '.join(names)}", names=names
+            f"{upper.name!r} can't be {done}: it would be found below itself, by {' > '.join(names)}",
+            names=names,
         )
 
 

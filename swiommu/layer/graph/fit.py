@@ -63,8 +63,6 @@ def _refuse_landing(node: Node, prefix: str) -> None:
         raise OutOfRange(
             f"{prefix}{_range(extent.input, extent.input + extent.size)} of {node.name!r} leads to "
             f"{_range(extent.output, extent.output + extent.size)}, and {lower.name!r} takes {taken}",
-            upper=node.name,
-            lower=lower.name,
             iova=extent.input,
             paddr=extent.output,
             size=extent.size,
@@ -118,22 +116,18 @@ def _refuse_torn(start: Node, head: Node, above: int, prefix: str) -> None:
         granule, whose = min(granules, key=lambda each: each[0])
         # A large page may be moved by less than its size, as long as what it meets is not cut.
         if piece.delta % (granule if len(granules) > 1 else min(granule, PAGE_SIZE)):
-            _refuse(prefix, piece, start, whose, granule, f"moves by {piece.delta:#x}", piece.delta)
+            _refuse(prefix, piece, start, whose, granule, f"moves by {piece.delta:#x}")
         for each, whose in granules:
             shift = piece.delta if whose is piece.floor else 0
             for border in (piece.start + shift, piece.stop + shift):
                 if border % each:
-                    _refuse(prefix, piece, start, whose, each, f"has a border at {border:#x}", border)
+                    _refuse(prefix, piece, start, whose, each, f"has a border at {border:#x}")
 
 
-def _refuse(prefix: str, piece: Fixed, start: Node, whose: Node, granule: int, what: str, number: int) -> None:
+def _refuse(prefix: str, piece: Fixed, start: Node, whose: Node, granule: int, what: str) -> None:
     raise InvalidArgument(
         f"{prefix}{_range(piece.start, piece.stop)} of {start.name!r} {what}, which tears pages of {whose.name!r}, "
         f"whose granule is {granule:#x}",
-        window=start.name,
-        paged=whose.name,
-        number=number,
-        granule=granule,
     )
 
 

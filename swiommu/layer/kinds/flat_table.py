@@ -67,7 +67,7 @@ class FlatTable(Layer):
             pages = [array("Q", bytes(PAGE_SIZE)) for _ in range(needed)]
         if len(pages) != needed:
             raise InvalidArgument(
-                f"flat table {name!r}: {size // PAGE_SIZE} entries need {needed} pages, not {len(pages)}", pages=needed
+                f"flat table {name!r}: {size // PAGE_SIZE} entries need {needed} pages, not {len(pages)}", count=needed
             )
         self._pages = list(pages)
         self._views = _views(self._pages)

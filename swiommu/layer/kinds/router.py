@@ -40,7 +40,6 @@ class Router(Window):
             if not 0 <= span.port < len(self.ports):
                 raise InvalidArgument(
                     f"router {name!r}: the window at {span.base:#x} leaves by port {span.port} of {len(self.ports)}",
-                    port=span.port,
                 )
 
     def describe(self) -> str:

@@ -209,7 +209,6 @@ class Shadow(Layer):
                 f"can't be held in pages of {self.granule:#x}",
                 iova=at,
                 size=size,
-                block=piece.block,
             )
         prot = piece.prot & PERMISSIONS | _TYPE_BITS.get(piece.attributes.memory_type, Prot.NONE)
         while size:

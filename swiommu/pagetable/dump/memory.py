@@ -70,7 +70,7 @@ class MemoryDump:
             if start < 0 or stop > 1 << 64:
                 raise InvalidArgument(f"{len(piece):#x} bytes at {start:#x} leave the addresses from 0 to 2**64 - 1")
             if self.extents and start < self.extents[-1][1]:
-                raise InvalidArgument(f"two pieces of the dump hold {start:#x}", address=start)
+                raise InvalidArgument(f"two pieces of the dump hold {start:#x}", start=start)
             if self.extents and start == self.extents[-1][1]:
                 self.extents[-1] = self.extents[-1][0], stop
             else:

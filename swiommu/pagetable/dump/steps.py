@@ -65,13 +65,13 @@ def entrance(memory: MemoryDump, form: Format, root: int, levels: int | None) ->
     deepest = len(form.levels)
     depth = form.start if levels is None else deepest - levels
     if not 0 <= depth < deepest:
-        raise InvalidArgument(f"format {form.name!r} has 1 to {deepest} levels, not {levels}", levels=levels)
+        raise InvalidArgument(f"format {form.name!r} has 1 to {deepest} levels, not {levels}")
     size = 8 << form.levels[depth].bits
     if root % size or root < 0:
-        raise InvalidArgument(f"the root {root:#x} is not aligned to its {size:#x} bytes", root=root, size=size)
+        raise InvalidArgument(f"the root {root:#x} is not aligned to its {size:#x} bytes", size=size)
     words = memory.words(root, size >> 3)
     if words is None:
-        raise NotFound(f"the root, {size:#x} bytes at {root:#x}, is not all in the dump", root=root, size=size)
+        raise NotFound(f"the root, {size:#x} bytes at {root:#x}, is not all in the dump", size=size)
     return depth, words
 
 

@@ -65,7 +65,6 @@ class LpaeShape:
         if not _NARROWEST <= self.ias <= widest:
             raise InvalidArgument(
                 f"LPAE tables of {self.granule} bytes decode {_NARROWEST} to {widest} bits, not {self.ias}",
-                ias=self.ias,
             )
         if self.beside > _MOST_BESIDE:
             raise InvalidArgument(

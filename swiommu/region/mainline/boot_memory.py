@@ -148,18 +148,16 @@ def declare_area(
     if memory.areas >= _MOST_AREAS:
         raise NoSpace(f"there are {memory.areas} areas already")
     if size < 1 or not is_power_of_two(alignment or 1):
-        raise InvalidArgument(
-            f"an area of {size} bytes aligned to {alignment} can't be", size=size, alignment=alignment
-        )
+        raise InvalidArgument(f"an area of {size} bytes aligned to {alignment} can't be", size=size, align=alignment)
     alignment = max(alignment, memory.min_alignment)
     if fixed and base % alignment:
-        raise InvalidArgument(f"an area at {base:#x} must be aligned to {alignment:#x} bytes", base=base)
+        raise InvalidArgument(f"an area at {base:#x} must be aligned to {alignment:#x} bytes", start=base)
     base, size, limit = align_up(base, alignment), align_up(size, alignment), align_down(limit, alignment)
     if size % (memory.page_size << order_per_bit):
         raise InvalidArgument(f"{size:#x} bytes are no whole bits of 2**{order_per_bit} pages", size=size)
     limit = min(limit or memory.end, memory.end)
     if base + size > limit:
-        raise InvalidArgument(f"{size:#x} bytes at {base:#x} exceed the limit {limit:#x}", base=base, size=size)
+        raise InvalidArgument(f"{size:#x} bytes at {base:#x} exceed the limit {limit:#x}", start=base, size=size)
     if fixed and base:
         ranges = _fixed(memory, base, size)
     else:
@@ -183,7 +181,7 @@ def _fixed(memory: BootMemory, base: int, size: int) -> tuple[tuple[int, int], .
     if base < memory.highmem < base + size:
         raise InvalidArgument(f"{size:#x} bytes at {base:#x} cross the border of high memory at {memory.highmem:#x}")
     if memory.touches_reserved(base, size):
-        raise Busy(f"{size:#x} bytes at {base:#x} are reserved already", base=base, size=size)
+        raise Busy(f"{size:#x} bytes at {base:#x} are reserved already", start=base, size=size)
     return ((base, size),)
 
 

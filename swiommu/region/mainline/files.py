@@ -181,7 +181,7 @@ def parse_number(text: str) -> int:
         digits, base = (found["decimal"], 10) if found["decimal"] else (found["octal"] or "0", 8)
     number = int(digits, base)
     if number >> 64:
-        raise OutOfRange(f"{number} does not fit into 64 bits", number=number)
+        raise OutOfRange(f"{number} does not fit into 64 bits")
     return number
 
 

@@ -46,12 +46,11 @@ def cma_min_alignment(
     if page_size < _SMALLEST_PAGE or not is_power_of_two(page_size):
         raise InvalidArgument(
             f"a page of {page_size} bytes can't be: a power of two of at least {_SMALLEST_PAGE} is needed",
-            page_size=page_size,
         )
     largest = _MAX_PAGE_ORDER.get(page_size, 10)
     order = min((page_size >> 3).bit_length() - 1, largest) if pageblock_order is None else pageblock_order
     if not 0 <= order <= _MOST_ORDER:
-        raise InvalidArgument(f"a page block of order {order} can't be: 0 to {_MOST_ORDER} are possible", order=order)
+        raise InvalidArgument(f"a page block of order {order} can't be: 0 to {_MOST_ORDER} are possible")
     if profile_of(kernel).cma_aligns_to_largest_block:
         order = max(order, largest)
     return page_size << order

@@ -35,7 +35,7 @@ class RandomFrames(Undoable):
     def take(self, n: int) -> list[PhysRange]:
         """``n`` frames as pieces in the order drawn, all or nothing; `NoMemory`."""
         if n > self._frames.free_count:
-            raise NoMemory(f"{n} frames wanted, {self._frames.free_count} free", frames=n)
+            raise NoMemory(f"{n} frames wanted, {self._frames.free_count} free", count=n)
         space = self._frames.range.start.space
         size = self._frames.page_size
         pieces = []
