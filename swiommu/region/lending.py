@@ -205,13 +205,16 @@ class Lending(Bitmap):
     @locked
     def alloc_pages(self, count: int, align_order: int, *, migrate: Migrate | None = None) -> int:
         """See `Bitmap.alloc_pages`; each candidate that ``migrate`` lets pass is taken back from its users."""
-        emptied: list[tuple[int, int]] = []
+        emptied: list[tuple[int, int]] = []  # (pfn, stop); ranges of a search overlap, nearly all of each
 
         def take_back(pfn: int, count: int) -> int:
             code = migrate(pfn, count) if migrate else 0
             if code:
                 return code
-            emptied.append((pfn, count))
+            if emptied and emptied[-1][0] <= pfn <= emptied[-1][1]:
+                emptied[-1] = emptied[-1][0], max(emptied[-1][1], pfn + count)
+            else:
+                emptied.append((pfn, pfn + count))
             if self.before_try:
                 self.before_try(pfn + count)
             return self._take_back(pfn, count)
@@ -220,8 +223,8 @@ class Lending(Bitmap):
             pfn = super().alloc_pages(count, align_order, migrate=take_back)
             self._mark(pfn, count, FrameState.TAKEN)
         finally:
-            for each in emptied:
-                self._let_again(*each)
+            for start, stop in emptied:
+                self._let_again(start, stop - start)
         return pfn
 
     @locked
@@ -309,7 +312,8 @@ class Lending(Bitmap):
         if tenants is None:
             for state in left:
                 left[state] = frames.count(state, low, high)
-            self._write(low, bytes(high - low))
+            if any(left.values()):
+                self._write(low, bytes(high - low))
             return 0
         if frames.count(FrameState.MOVABLE, low, high) > tenants.room():
             return errno.ENOMEM

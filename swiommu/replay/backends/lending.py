@@ -115,7 +115,8 @@ class LendingBackend(RegionBackend):
                 coming = next(drawn, None)
 
         def pin_below(stop: int) -> None:
-            pinned.extend(area.pin_movable(below(stop)))
+            if coming is not None and coming < stop:  # a search asks range by range, which often have none
+                pinned.extend(area.pin_movable(below(stop)))
 
         outer, area.before_try = area.before_try, pin_below
         try:
