@@ -8,7 +8,7 @@ and what stands on it. Nothing here guesses: what can't be read is counted and n
 
 from swiommu.trace.account import Account, Malformed
 from swiommu.trace.bundled import bundled_names, bundled_path
-from swiommu.trace.calls import DMA_KINDS, Call, Calls, is_flush_all, may_block
+from swiommu.trace.calls import DMA_KINDS, MAP_PROBES, Call, Calls, is_flush_all, may_block
 from swiommu.trace.events import KIND_OF, SPEC_OF, Kind
 from swiommu.trace.eventspec import EventSpec, Text
 from swiommu.trace.ftrace import RECORD_COMMAND, Trace, open_bundled, read_trace
@@ -40,6 +40,7 @@ __all__ = [
     "DMA_MAPPING_ERROR",
     "KIND_OF",
     "LEVELS",
+    "MAP_PROBES",
     "RECORD_COMMAND",
     "SPEC_OF",
     "Account",

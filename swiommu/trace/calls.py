@@ -33,7 +33,7 @@ from swiommu.trace.waiting import AreaCall, AreaLedger, MapLedger, MapLine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["DMA_KINDS", "Call", "Calls", "is_flush_all", "may_block"]
+__all__ = ["DMA_KINDS", "MAP_PROBES", "Call", "Calls", "is_flush_all", "may_block"]
 
 DMA_KINDS: Final = frozenset(
     {
@@ -47,6 +47,9 @@ DMA_KINDS: Final = frozenset(
     }
 )
 """Events of the calls that drivers make; no kernel before 6.12 prints them."""
+
+MAP_PROBES: Final = frozenset({Kind.IOMMU_MAP_CALL, Kind.IOMMU_MAP_NOSYNC_CALL, Kind.IOMMU_MAP_SG_CALL})
+"""Probe lines of the functions that map a range in a domain."""
 
 _EVERYTHING: Final = (1 << 64) - 1
 _ANYWHERE: Final = 1 << 64  # above every bus address
@@ -191,9 +194,6 @@ class _Reader:
             Kind.DMA_FREE: self.dma_free,
             Kind.IOMMU_MAP: self.map,
             Kind.IOMMU_UNMAP: self.unmap,
-            Kind.IOMMU_MAP_CALL: self.map_call,
-            Kind.IOMMU_MAP_NOSYNC_CALL: self.map_call,
-            Kind.IOMMU_MAP_SG_CALL: self.map_call,
             Kind.IOMMU_UNMAP_CALL: self.unmap_call,
             Kind.FLUSH_RANGE: self.flush,
             Kind.FLUSH_ALL: self.flush_all,
@@ -209,6 +209,7 @@ class _Reader:
             Kind.IOVA_SLOW: self.iova_slow,
             Kind.IOVA_SLOW_RET: self.iova_slow_ret,
             Kind.IOVA_FREE: self.iova_free,
+            **dict.fromkeys(MAP_PROBES, self.map_call),
         }
         handlers = [known.get(kind) for kind in Kind]
         ends_trigger = [kind not in _OF_UNMAP for kind in Kind]

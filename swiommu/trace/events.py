@@ -240,7 +240,7 @@ class Kind(enum.IntEnum):
     )
     IOMMU_MAP = EventSpec(
         "a range is in a domain's page table now",
-        "drivers/iommu/iommu.c: iommu_map",
+        "drivers/iommu/iommu.c: __iommu_map, iommu_map_nosync",
         {"addr": "iova", "phys": "paddr", "size": "bytes"},
         {
             "map": (Text("IOMMU: iova=<addr:p> - <end:p> paddr=<phys:p> size=<size:d>", since="5.17"),),
@@ -267,7 +267,7 @@ class Kind(enum.IntEnum):
     )
     GROUP_ADD = EventSpec(
         "a device joins its group",
-        "drivers/iommu/iommu.c: iommu_group_add_device",
+        "drivers/iommu/iommu.c: iommu_group_alloc_device, iommu_group_add_device",
         {"device": "device", "extra": "number of the group"},
         {
             "add_device_to_group": (_GROUP,),
@@ -276,7 +276,7 @@ class Kind(enum.IntEnum):
     )
     GROUP_REMOVE = EventSpec(
         "a device leaves its group",
-        "drivers/iommu/iommu.c: __iommu_group_remove_device",
+        "drivers/iommu/iommu.c: __iommu_group_free_device, iommu_group_remove_device",
         {"device": "device", "extra": "number of the group"},
         {
             "remove_device_from_group": (_GROUP,),
@@ -517,7 +517,7 @@ class Kind(enum.IntEnum):
     )
     LOST = EventSpec(
         "the ring buffer of a CPU was full",
-        "kernel/trace/trace.c: trace_print_context",
+        "kernel/trace/trace.c: print_trace_line",
         {"cpu": "the CPU", "size": "events lost before its next line (0: unknown)", "time": "that of the row before"},
         {},
     )

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from swiommu.address import Prot
-from swiommu.trace import Kind, Trace
+from swiommu.trace import MAP_PROBES, Trace
 from swiommu.verify.tally import Tally
 from swiommu.verify.timeline import DOORBELL, prot_of, read_timeline
 
 __all__ = ["verify_prot"]
-
-_CALLS: Final = frozenset({Kind.IOMMU_MAP_CALL, Kind.IOMMU_MAP_NOSYNC_CALL, Kind.IOMMU_MAP_SG_CALL})
 
 
 def verify_prot(trace: Trace) -> Tally | None:
@@ -23,7 +19,7 @@ def verify_prot(trace: Trace) -> Tally | None:
     >>> verify_prot(open_bundled("arm64-6.12-smmu-camnvme-cma128M-s89")) is None
     True
     """
-    if _CALLS.isdisjoint(trace.table.kinds()):
+    if MAP_PROBES.isdisjoint(trace.table.kinds()):
         return None
     tally = Tally("prot")
     calls = {op.call: op for op in reversed(read_timeline(trace).ops) if op.told is not None}

@@ -15,7 +15,7 @@ import attrs
 
 from swiommu.address import PAGE_SIZE
 from swiommu.iommu import FlushQueue
-from swiommu.trace import Call, Calls, Context, Event, Kind, is_flush_all
+from swiommu.trace import MAP_PROBES, Call, Calls, Context, Event, Kind, is_flush_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,6 @@ _Range: TypeAlias = tuple[int, int]
 
 _RING: Final = FlushQueue.SIZE - 1
 _DMA_MAPS: Final = frozenset({Kind.DMA_MAP, Kind.DMA_MAP_SG, Kind.DMA_ALLOC})
-_MAP_CALLS: Final = frozenset({Kind.IOMMU_MAP_CALL, Kind.IOMMU_MAP_NOSYNC_CALL, Kind.IOMMU_MAP_SG_CALL})
 _IN_BETWEEN: Final = frozenset({Kind.FLUSH_RANGE, Kind.QI_SUBMIT})  # between an unmap, its flush and its frees
 
 
@@ -155,7 +154,7 @@ class _Reader:
             Kind.IOVA_ALLOC_RET: self.answer,
             Kind.IOVA_FREE: self.free,
             Kind.IOMMU_UNMAP: self.unmap,
-            **dict.fromkeys(_MAP_CALLS, self.learn_domain),
+            **dict.fromkeys(MAP_PROBES, self.learn_domain),
             **dict.fromkeys(_DMA_MAPS, self.learn_device),
         }
         for call in self.calls:
