@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["workload_of"]
 
-# Events that handlers meet inside of others, and what the account of the lines has.
+# Events that handlers meet inside of others, and one that the account of the lines has.
 _NOT_OTHER = frozenset({Kind.CMA_START, Kind.CMA_BUSY_RETRY, Kind.BOUNCED, Kind.LOST})
 
 
@@ -71,18 +71,15 @@ class _Pairing:
             handlers[Kind.QI_SUBMIT] = self.flush
         else:
             handlers |= {Kind.FLUSH_RANGE: self.flush, Kind.FLUSH_ALL: self.flush}
-        start = stop = None
-        for call in self.trace.calls:
-            event = call.event
-            start = event.time if start is None else min(start, event.time)
-            stop = event.time if stop is None else max(stop, event.time)
-            handler = handlers.get(event.kind)
+        table = self.trace.table
+        known = {*handlers, *_NOT_OTHER}
+        self.book.unused.other_events += sum(n for kind, n in table.counts().items() if kind not in known)
+        for call in self.trace.calls.of(known):
+            handler = handlers.get(call.event.kind)
             if handler is not None:
                 handler(call)
-            else:
-                self.book.unused.other_events += event.kind not in _NOT_OTHER
         self.maps.finish()
-        return self.workload(start or 0, stop or 0)
+        return self.workload(min(table.time, default=0), max(table.time, default=0))
 
     # -- streaming DMA ----------------------------------------------------------------------------------------------
 

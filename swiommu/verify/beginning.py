@@ -45,7 +45,7 @@ def why_incomplete(trace: Trace) -> str:
     if trace.incomplete:
         return trace.incomplete
     mapped = _Mapped()
-    for event in trace.table:
+    for event in trace.table.of({Kind.IOMMU_MAP, Kind.IOMMU_UNMAP, Kind.LOST}):
         if event.kind is Kind.LOST:
             break
         if event.kind is Kind.IOMMU_MAP and event.size:

@@ -53,9 +53,8 @@ def verify_cma(trace: Trace) -> Tally | None:
     if cause is None and trace.sidecar is not None:
         return _Checker(trace, _World.of(trace.sidecar)).run()
     tally = Tally("cma")
-    for event in trace.table:
-        if event.kind in {Kind.CMA_FINISH, Kind.CMA_BUSY_RETRY}:
-            tally.leave(cause or "")
+    for _ in trace.table.of({Kind.CMA_FINISH, Kind.CMA_BUSY_RETRY}):
+        tally.leave(cause or "")
     return tally
 
 
@@ -71,7 +70,7 @@ def _undescribed(sidecar: Sidecar | None) -> str | None:
 
 def _area_name(trace: Trace) -> str:
     """The sidecar describes the default area, which mainline names ``reserved``; else the only one there is."""
-    names = {event.name for event in trace.table if event.kind == Kind.CMA_FINISH}
+    names = {event.name for event in trace.table.of({Kind.CMA_FINISH})}
     return "reserved" if "reserved" in names or len(names) != 1 else names.pop()
 
 
@@ -220,17 +219,14 @@ class _Checker:
             Kind.CMA_FINISH: self.finish,
             Kind.CMA_RELEASE: self.release,
         }
-        for call in self.trace.calls:
+        for call in self.trace.calls.of({*handlers, Kind.LOST}):
             event = call.event
             if event.kind == Kind.LOST:
                 self.lost = True
-            handler = handlers.get(event.kind)
-            if handler is None:
-                continue
-            if self.lost or event.name != self.name:
+            elif self.lost or event.name != self.name:
                 self.set_aside(event)
             else:
-                handler(call)
+                handlers[event.kind](call)
         tally = self.worlds[0].tally
         if self.worlds[0].stray and self.has_stray_release():
             self.undetermined[_UNKNOWN_START] += tally.total
@@ -246,7 +242,7 @@ class _Checker:
         in_use = RangeSet()
         for offset, count in area.start_extents or ():
             in_use.add(area.base_pfn + offset, area.base_pfn + offset + count)
-        for event in self.trace.table:
+        for event in self.trace.table.of({Kind.CMA_FINISH, Kind.CMA_RELEASE, Kind.LOST}):
             if event.kind == Kind.LOST:
                 break
             start, stop = event.addr, event.addr + event.size

@@ -53,9 +53,8 @@ def verify_swiotlb(trace: Trace) -> Tally | None:
     pool = None if sidecar is None else sidecar.bounce_pool
     if sidecar is None or pool is None or pool.lowest_seen is None or pool.lowest_seen % PAGE_SIZE:
         tally = Tally("swiotlb")
-        for event in trace.table:
-            if event.kind == Kind.BOUNCED:
-                tally.leave("the sidecar doesn't tell where the pool lies")
+        for _ in range(trace.table.count(Kind.BOUNCED)):
+            tally.leave("the sidecar doesn't tell where the pool lies")
         return tally
     slots = align_up(pool.size >> IO_TLB_SHIFT, IO_TLB_SEGSIZE)
     found = SwiotlbPool(pool.lowest_seen, slots, areas=_areas(slots, pool.areas or sidecar.cpus or 1))
@@ -178,15 +177,12 @@ class _Checker:
         }
         lost = 0
         losing = False
-        for event in self.trace.table:
+        for event in self.trace.table.of({*handlers, Kind.LOST}):
             losing = losing or event.kind == Kind.LOST
-            handler = handlers.get(event.kind)
-            if handler is None:
-                continue
             if losing:
                 lost += event.kind == Kind.BOUNCED
                 continue
-            context = event.context
+            handler, context = handlers[event.kind], event.context
             self.worlds = likely([after for world in self.worlds for after in handler(world, event, context)])
         return self.answer(lost)
 

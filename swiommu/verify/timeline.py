@@ -151,18 +151,15 @@ class _Reader:
             Kind.DOMAIN_ATTACH: self.attach,
             Kind.GROUP_ADD: self.group_add,
         }
-        for call in self.trace.calls:
+        for call in self.trace.calls.of({*handlers, Kind.LOST}):
             if call.row == self.lost:
                 self.timeline.lost = call.event.line
                 break
-            handler = handlers.get(call.event.kind)
-            if handler is None:
-                continue
             context = call.event.context
             state = self.contexts.get(context)
             if state is None:
                 state = self.contexts[context] = _Context()
-            handler(call, state)
+            handlers[call.event.kind](call, state)
         self.settle()
         return self.timeline
 

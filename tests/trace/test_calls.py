@@ -206,6 +206,12 @@ def test_whatever_the_order_the_relations_agree(texts, trace_of):
         if call.event.kind is Kind.IOMMU_MAP:
             still = any(call.row in dict(run) for run in calls.still_mapped)
             assert (call.outer >= 0) + (call.end >= 0) + still == 1
+    some = {Kind.DMA_MAP, Kind.DMA_ALLOC, Kind.IOMMU_MAP, Kind.CMA_FINISH}
+    chosen = [call for call in seen if call.event.kind in some]
+    for one, same in zip(chosen, calls.of(some), strict=True):
+        assert one[:5] == same[:5]
+        assert [inner.row for inner in one.inside if inner.event.kind in some] == [inner.row for inner in same.inside]
+    assert [call.event for call in chosen] == list(calls.table.of(some))
 
 
 def test_gfp_flags_say_whether_the_area_may_serve():

@@ -307,10 +307,10 @@ def noted_in_trace(trace: Trace) -> dict[Context, list[Noted]]:
     {}
     """
     noted: dict[Context, list[Noted]] = {}
-    for event in trace.table:
+    for event in trace.table.of({Kind.QI_SUBMIT, Kind.LOST}):
         if event.kind is Kind.LOST:
             break
-        if event.kind is not Kind.QI_SUBMIT or event.name != "iotlb_inv":
+        if event.name != "iotlb_inv":
             continue
         number, granularity = event.addr >> 16 & 0xFFFF, event.addr >> 4 & 3
         if granularity in {_DOMAIN, _PAGES}:

@@ -55,7 +55,7 @@ def verify_iova(trace: Trace) -> Tally | None:
     if not calls:
         return None
     tally = Tally("iova")
-    lost = min((event.line for event in trace.table if event.kind is Kind.LOST), default=None)
+    lost = min((event.line for event in trace.table.of({Kind.LOST})), default=None)
     cpus = max(trace.table.cpu) + 1
     profile = trace.sidecar.profile if trace.sidecar else DEFAULT_PROFILE
     allocators: dict[int, _Allocator] = {}
