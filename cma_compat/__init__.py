@@ -15,10 +15,10 @@ one default context, as the kernel has one; `CmaContext` makes more, and has a m
 0
 """
 
-from cma_compat.backends import Backend, DomainBackend, MemoryBackend
+from cma_compat.backends import DomainBackend, MemoryBackend
 from cma_compat.context import CmaContext
 from cma_compat.core import ContiguousMemory
-from cma_compat.structures import CmaInfo, Device, cma_allocator, cma_chunk, cma_device, cma_region
+from cma_compat.structures import Backend, CmaInfo, Device, cma_allocator, cma_chunk, cma_device, cma_region
 from cma_compat.values import IS_ERR_VALUE, errno_of, error_value
 
 __all__ = [

@@ -20,46 +20,11 @@ from swiommu.locking import run_all
 
 if TYPE_CHECKING:
     from cma_compat.structures import Device
-    from swiommu.address import BusSpace, PhysSpace, Space
+    from swiommu.address import BusSpace, PhysSpace
     from swiommu.iommu import BusyPolicy, Mapping, ReverseMap
     from swiommu.region import Chunk
 
-__all__ = ["Backend", "DomainBackend", "MemoryBackend"]
-
-
-class Backend(Protocol):
-    """Serves the regions of one space. Called under the context's mutex; raises `SwiommuError`, all or nothing."""
-
-    own_space: BusSpace
-    """What calls that name no device answer in."""
-
-    @property
-    def space(self) -> Space:
-        """What the regions' addresses belong to."""
-
-    def admit(self, start: int, size: int, page_size: int) -> None:
-        """A region is about to be registered: keep its addresses for it, or refuse."""
-
-    def dismiss(self, start: int, size: int) -> None:
-        """It was unregistered, with no chunk left."""
-
-    def place(self, chunk: Chunk[Any], device: Device | None, align: int) -> BusAddr:
-        """Where ``device`` sees the chunk: a multiple of ``align``, the same again for each call.
-
-        The first call puts memory behind the chunk, others add what another device needs.
-        """
-
-    def promises(self, chunk_space_start: int, device: Device | None) -> int:
-        """The largest alignment, in bytes, that chunks keep on the way to ``device``."""
-
-    def memory(self, chunk: Chunk[Any]) -> tuple[PhysRange, ...]:
-        """Where the processor finds a placed chunk."""
-
-    def require_free(self, chunk: Chunk[Any]) -> None:
-        """`Busy` if `withdraw` would take away what somebody else still uses."""
-
-    def withdraw(self, chunk: Chunk[Any]) -> None:
-        """Take all of it back: from the devices first, then the memory behind it."""
+__all__ = ["DomainBackend", "MemoryBackend"]
 
 
 class MemoryBackend:

@@ -12,8 +12,7 @@ from swiommu.errors import AddressInUse, InvalidArgument, NotFound
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cma_compat.backends import Backend
-    from cma_compat.structures import cma_region
+    from cma_compat.structures import Backend, cma_region
     from swiommu.region import Chunk
 
 __all__ = ["Index", "Live"]

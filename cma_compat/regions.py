@@ -20,8 +20,7 @@ from swiommu.region import BestFit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from cma_compat.backends import Backend
-    from cma_compat.structures import cma_region
+    from cma_compat.structures import Backend, cma_region
     from swiommu.address import Space
     from swiommu.memory import Bootmem, Memblock
 

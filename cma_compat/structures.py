@@ -11,12 +11,11 @@ from swiommu.address import as_integer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cma_compat.backends import Backend
-    from swiommu.address import PhysSpace
+    from swiommu.address import BusAddr, BusSpace, PhysRange, PhysSpace, Space
     from swiommu.iommu import LinearDomain, PagedDomain
-    from swiommu.region import AllocatorFactory, Region
+    from swiommu.region import AllocatorFactory, Chunk, Region
 
-__all__ = ["CmaInfo", "Device", "cma_allocator", "cma_chunk", "cma_device", "cma_region"]
+__all__ = ["Backend", "CmaInfo", "Device", "cma_allocator", "cma_chunk", "cma_device", "cma_region"]
 
 
 def _number(value: SupportsIndex) -> int:
@@ -33,6 +32,41 @@ class Device(Protocol):
     @property
     def name(self) -> str | None:
         """What the map knows it by."""
+
+
+class Backend(Protocol):
+    """Serves the regions of one space. Called under the context's mutex; raises `SwiommuError`, all or nothing."""
+
+    own_space: BusSpace
+    """What calls that name no device answer in."""
+
+    @property
+    def space(self) -> Space:
+        """What the regions' addresses belong to."""
+
+    def admit(self, start: int, size: int, page_size: int) -> None:
+        """A region is about to be registered: keep its addresses for it, or refuse."""
+
+    def dismiss(self, start: int, size: int) -> None:
+        """It was unregistered, with no chunk left."""
+
+    def place(self, chunk: Chunk[Any], device: Device | None, align: int) -> BusAddr:
+        """Where ``device`` sees the chunk: a multiple of ``align``, the same again for each call.
+
+        The first call puts memory behind the chunk, others add what another device needs.
+        """
+
+    def promises(self, chunk_space_start: int, device: Device | None) -> int:
+        """The largest alignment, in bytes, that chunks keep on the way to ``device``."""
+
+    def memory(self, chunk: Chunk[Any]) -> tuple[PhysRange, ...]:
+        """Where the processor finds a placed chunk."""
+
+    def require_free(self, chunk: Chunk[Any]) -> None:
+        """`Busy` if `withdraw` would take away what somebody else still uses."""
+
+    def withdraw(self, chunk: Chunk[Any]) -> None:
+        """Take all of it back: from the devices first, then the memory behind it."""
 
 
 @attrs.define(eq=False)
