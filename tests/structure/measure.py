@@ -22,7 +22,7 @@ CRUMB = 40  # lines of code, below which a module needs a reason
 LOOK, SPLIT = 400, 700  # lines of a module
 _OTHERS = {"Protocol", "Generic", "ABC", "NamedTuple", "Enum", "IntEnum", "IntFlag", "Flag", "TypedDict"}
 _VERSION = re.compile(r"\d\.\d{1,2}")
-_PROFILES = "swiommu/profile.py"
+_DECLARED = ("swiommu/profile.py", "swiommu/trace/events.py")  # facts, and texts of events, with their releases
 _ERRORS = {"SwiommuError", "InvalidArgument", "NoMemory", "NoSpace", "AddressInUse"}  # what errors are derived from
 
 
@@ -140,7 +140,7 @@ def _is_error(name: str, bases: dict[str, list[str]]) -> bool:
 
 
 def version_strings() -> list[str]:
-    """Where a kernel version stands as a string, outside of docstrings and of the module that has the profiles."""
+    """Where a kernel version stands as a string, outside of docstrings and of the modules that declare with releases."""
     found = []
     for path in modules().values():
         place = path.relative_to(ROOT).as_posix()
@@ -149,7 +149,7 @@ def version_strings() -> list[str]:
             for node in ast.walk(tree_of(path))
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         }
-        if place != _PROFILES:
+        if place not in _DECLARED:
             found += [
                 f"{place}:{node.lineno}"
                 for node in ast.walk(tree_of(path))
