@@ -140,7 +140,7 @@ def _is_error(name: str, bases: dict[str, list[str]]) -> bool:
 
 
 def version_strings() -> list[str]:
-    """Where a kernel version stands as a string, outside of docstrings and of the modules that declare with releases."""
+    """Where a kernel version stands as a string, outside docstrings and modules that declare with releases."""
     found = []
     for path in modules().values():
         place = path.relative_to(ROOT).as_posix()
