@@ -15,6 +15,7 @@ from swiommu.errors import InputError
 from swiommu.input_file import BadValue, ByteCount, key
 from swiommu.iommu import DEFAULT_HZ
 from swiommu.pagetable.formats import FORMATS
+from swiommu.region import allocator_names
 
 __all__ = ["AS_RECORDED", "DEFAULT_DESIGNS", "PRESETS", "Design", "Knobs", "find_design"]
 
@@ -43,7 +44,7 @@ class Design:
     allocator: str = key(
         "What serves an ALLOC contiguously: in memory, or with driver 'paged' in the domain's space; '' is any frame.",
         "",
-        choices=("", "best_fit", "bitmap"),
+        choices=("", *allocator_names()),
         source="compare, rules 11 to 14",
     )
     flush: str = key(

@@ -5,6 +5,7 @@ import pytest
 
 from swiommu.answers import compare
 from swiommu.errors import InputError, InvalidArgument
+from swiommu.region import allocator_names
 from swiommu.replay import PRESETS, Design, Knobs, equal_plan, find_design, read_designs
 from swiommu.replay.backends import make_backend
 from swiommu.trace import read_trace
@@ -36,6 +37,18 @@ def test_a_copy_of_a_preset_is_the_preset_in_every_number(read):
     (design,) = read('[[design]]\nname = "copy"\nbased_on = "cma-bitmap"\n')
     answer = compare(read_trace("arm64-6.12-cam-cma64M-s81"), ["cma-bitmap", design], with_need=False)
     assert answer.rows[1].same_as == "cma-bitmap"
+
+
+@pytest.mark.parametrize("preset", ["carveout-best-fit", "software-iommu", "shim-over-iommu"])
+def test_a_design_may_have_any_allocator(read, preset):
+    names = allocator_names()
+    designs = read(
+        "".join(f'[[design]]\nname = "{name}"\nbased_on = "{preset}"\nallocator = "{name}"\n' for name in names)
+    )
+    answer = compare(read_trace("arm64-6.12-cam-cma64M-s81"), designs, with_need=False)
+    rows = {row.name: row for row in answer.rows}
+    assert set(names) <= set(rows)
+    assert rows["buddy"].requests == rows["bitmap"].requests > rows["buddy"].failed
 
 
 def test_the_format_of_a_page_table_changes_what_it_costs(read):
@@ -101,8 +114,8 @@ POOL = "not a number of bytes from 2048 to 2**38"
             ":3: design[0] has no key 'basedon'; did you mean 'based_on'?",
         ),
         (
-            '[[design]]\nname = "a"\nallocator = "tlsf"\n',
-            ":3: design[0].allocator is 'tlsf'; there are '', best_fit, bitmap",
+            '[[design]]\nname = "a"\nallocator = "x"\n',
+            ":3: design[0].allocator is 'x'; there are '', best_fit, bitmap, buddy, first_fit, tlsf",
         ),
         ('[[design]]\nname = "a"\nallocator = 7\n', ":3: design[0].allocator is 7, not a text"),
         (
