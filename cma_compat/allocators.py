@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cma_compat.structures import cma_allocator
 from cma_compat.values import PluginRefusal
-from swiommu.address import as_integers
+from swiommu.address import as_integer, as_integers
 from swiommu.errors import AddressInUse, InvalidArgument, NoMemory, NotAnInteger, NotFound, NotSupported, SwiommuError
 from swiommu.region import Allocator, FailSwitch, Region, allocator_names, make_allocator
 
@@ -153,8 +153,9 @@ def _served_by(reg: cma_region, allocator: Any, start: PhysAddr | BusAddr, page_
     if factory is None:
         init = getattr(allocator, "init", None)
         answer = contained(f"{said} in init", init, reg) if init is not None else 0
-        if isinstance(answer, int) and answer < 0:
-            raise PluginRefusal(f"{said} answered {answer} to init of {reg.start:#x}", code=-answer)
+        code = 0 if answer is None else _errno(f"{said} answered {answer!r} to init of {reg.start:#x}", answer)
+        if code < 0:
+            raise PluginRefusal(f"{said} answered {code} to init of {reg.start:#x}", code=-code)
         made: Any = Plugged(reg, allocator, page_size)
     else:
         made = contained(said, factory, reg.start, reg.size, page_size=page_size)
@@ -162,6 +163,13 @@ def _served_by(reg: cma_region, allocator: Any, start: PhysAddr | BusAddr, page_
             raise SwiommuError(f"{said} made {made!r}, which is no allocator")
         reg.private_data = made
     return Region(start, reg.size, allocator=made, name=reg.name)
+
+
+def _errno(said: str, answer: object) -> int:
+    try:
+        return as_integer(answer, "the answer")
+    except NotAnInteger:
+        raise SwiommuError(f"{said}, which is neither 0 nor an errno") from None
 
 
 def detach(reg: cma_region) -> None:

@@ -61,8 +61,8 @@ def test_what_is_not_said_is_none(kind):
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_what_is_not_declared_is_refused(kind):
     with pytest.raises(TypeError) as caught:
-        kind("no room", sise=1, size=2, phys=3)
-    assert str(caught.value) == f"{kind.__name__} declares no phys, sise"
+        kind("no room", amount=1, size=2, phys=3)
+    assert str(caught.value) == f"{kind.__name__} declares no amount, phys"
 
 
 def test_an_error_that_says_the_same_in_other_words():
@@ -73,9 +73,9 @@ def test_an_error_that_says_the_same_in_other_words():
 
 WRONG = """
 from swiommu.errors import Busy, NoMemory
-made = NoMemory("no room", sise=1), NoMemory("no room", size="1"), Busy("in use", slots=1)
+made = NoMemory("no room", amount=1), NoMemory("no room", size="1"), Busy("in use", slots=1)
 def read(error: NoMemory) -> object:
-    return error.sise
+    return error.amount
 """
 
 
@@ -91,10 +91,10 @@ def test_a_type_checker_finds_a_wrong_name(tmp_path):
     ).stdout
     messages = [re.split("error: |; ", line)[1] for line in found.splitlines() if ": error: " in line]
     assert messages == [
-        'Unexpected keyword argument "sise" for "NoMemory"  [call-arg]',
+        'Unexpected keyword argument "amount" for "NoMemory"  [call-arg]',
         'Argument "size" to "NoMemory" has incompatible type "str"',
         'Unexpected keyword argument "slots" for "Busy"  [call-arg]',
-        '"NoMemory" has no attribute "sise"  [attr-defined]',
+        '"NoMemory" has no attribute "amount"  [attr-defined]',
     ]
 
 

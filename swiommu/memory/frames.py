@@ -107,10 +107,11 @@ class Frames(Undoable):
             if type(order) is not int:
                 order = as_integer(order, "order")
             if order < 0 or self._fail_in:
-                self._admit((order,), 1 << max(order, 0))
+                self._admit((order,), 1 << min(max(order, 0), 64))
             start = self._blocks.take(order)
             if start is None:
-                raise self._exhausted(f"no free block of {1 << order} frames (order {order})", 1 << order)
+                frames = 1 << order if order < 64 else f"2**{order}"  # that many digits are no sentence
+                raise self._exhausted(f"no free block of {frames} frames (order {order})", 1 << min(order, 64))
             self._mark(start, 1 << order)
             return start
 

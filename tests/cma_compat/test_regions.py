@@ -236,6 +236,11 @@ def test_an_unnamed_allocator_can_be_the_default():
             -errno.EIO,
             "the allocator 'a' in init raised ZeroDivisionError: integer division or modulo by zero",
         ),
+        (
+            lambda _: "x",
+            -errno.EIO,
+            "the allocator 'a' answered 'x' to init of 0x40000000, which is neither 0 nor an errno",
+        ),
         (None, 0, ""),
         (lambda _: None, 0, ""),
         (lambda _: 7, 0, ""),

@@ -383,3 +383,13 @@ class TestCheck:
             frames._blocks._add(half, 1)
         with pytest.raises(AssertionError, match=r"^unmelted block 0x1000 of order 1"):
             frames.check()
+
+
+@pytest.mark.parametrize("order", [64, 4096, 4_294_963_200])
+def test_an_order_beyond_all_memory_is_refused_in_a_short_sentence(order):
+    frames = Frames(PhysSpace("ram").at(0), 1 << 20)
+    with pytest.raises(NoMemory) as caught:
+        frames.take(order)
+    assert str(caught.value) == (
+        f"no free block of 2**{order} frames (order {order}): 256 of 256 frames are free, 256 in the largest block"
+    )

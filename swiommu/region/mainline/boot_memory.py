@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiommu.address import align_down, align_up, is_power_of_two
+from swiommu.address import align_down, align_up, as_integer, as_integers, is_power_of_two
 from swiommu.errors import Busy, InvalidArgument, NoMemory, NoSpace
 from swiommu.profile import DEFAULT_PROFILE
 from swiommu.region.mainline.page_block import cma_min_alignment
@@ -59,15 +59,25 @@ class BootMemory:
             (each.start.value, each.stop, node) for each, node in zip(ram, nodes or [0] * len(ram), strict=True)
         )
         self._reserved: list[tuple[int, int]] = []  # (start, stop), ascending, apart
-        self.page_size = page_size
+        page_size = self.page_size = as_integer(page_size, "page_size")
         block = cma_min_alignment(page_size, kernel=kernel, pageblock_order=pageblock_order)
-        self.min_alignment = block if min_alignment is None else min_alignment
+        self.min_alignment = block if min_alignment is None else as_integer(min_alignment, "min_alignment")
         self.end = max(stop for _, stop, _ in self._ram)
-        self.highmem = self.end if highmem is None else highmem
+        self.highmem = self.end if highmem is None else as_integer(highmem, "highmem")
         self.areas = 0
 
     def reserve(self, start: int, size: int) -> None:
-        """Take a range away, whatever of it is RAM or reserved already."""
+        """Take a range away, whatever of it is RAM or reserved already; nothing for 0 bytes.
+
+        `InvalidArgument` for a range that begins below 0 or ends above 2**64.
+        """
+        start, size = as_integers(start=start, size=size)
+        if start < 0 or size < 0 or start + size > 1 << 64:
+            raise InvalidArgument(
+                f"{size} bytes at {start:#x} can't be reserved: they are no 64-bit range"
+            )
+        if not size:
+            return
         low, high = start, start + size
         kept = []
         for first, stop in self._reserved:
@@ -79,6 +89,7 @@ class BootMemory:
 
     def touches_reserved(self, start: int, size: int) -> bool:
         """Whether some of this range is reserved."""
+        start, size = as_integers(start=start, size=size)
         return any(first < start + size and start < stop for first, stop in self._reserved)
 
     def free(self, node: int | None = None) -> list[tuple[int, int]]:
@@ -96,8 +107,9 @@ class BootMemory:
         bottom_up: bool = False,
     ) -> int | None:
         """The highest (or lowest) aligned place of ``size`` free bytes in [low, high), but not in page 0; or None."""
+        size, align, low = as_integers(size=size, align=align, low=low)
         low = max(low, self.page_size)
-        high = self.end if high is None else high
+        high = self.end if high is None else as_integer(high, "high")
         spans = self.free(node)
         for first, stop in spans if bottom_up else reversed(spans):
             bottom, top = max(first, low), min(stop, high)
