@@ -73,9 +73,7 @@ class BootMemory:
         """
         start, size = as_integers(start=start, size=size)
         if start < 0 or size < 0 or start + size > 1 << 64:
-            raise InvalidArgument(
-                f"{size} bytes at {start:#x} can't be reserved: they are no 64-bit range"
-            )
+            raise InvalidArgument(f"{size} bytes at {start:#x} can't be reserved: they are no 64-bit range")
         if not size:
             return
         low, high = start, start + size
