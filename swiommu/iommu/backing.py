@@ -295,7 +295,7 @@ class RegionBacking:
         """See `Backing.give`."""
         del below
         start = pieces[0].start
-        if self._inside[start.value]:
+        if start.value in self._inside:
             self._inside -= Counter({start.value: 1})
             return
         self._region.free(start)

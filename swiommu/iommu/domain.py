@@ -126,7 +126,7 @@ class Domain(Generic[A]):
         self.attachments = Attachments(self)
         self.on_data_page_write: list[Callable[[DataPageWrite], None]] = []
         self._owed = OwedMemory(backing)
-        self._physical = isinstance(output_space, PhysSpace)
+        self._kinds: Any = (PhysAddr, PhysRange) if isinstance(output_space, PhysSpace) else (BusAddr, BusRange)
 
     # -- what it is
 
@@ -684,14 +684,12 @@ class Domain(Generic[A]):
     # -- numbers and addresses
 
     def _at(self, output: int) -> A:
-        space: Any = self.output_space
-        address: A = space.at(output)
+        address: A = self._kinds[0](self.output_space, output)
         return address
 
     def _pieces(self, runs: list[tuple[int, int]]) -> tuple[AddressRange[A], ...]:
-        space: Any = self.output_space
-        kind: Any = PhysRange if self._physical else BusRange
-        return tuple([kind(space.at(start), stop - start) for start, stop in runs])
+        (address, kind), space = self._kinds, self.output_space
+        return tuple([kind(address(space, start), stop - start) for start, stop in runs])
 
 
 def _nothing_cached(start: int, last: int) -> None:
