@@ -125,6 +125,30 @@ def test_an_alloc_too_large_to_be_drawn_frame_by_frame(memory, trace_of):
     assert compare(trace, ["cma-bitmap"], memory=memory, knobs=knobs, with_need=False).rows[0].requests == 2
 
 
+def iommu_map(at, iova, paddr, size):
+    return line(at, f"map: IOMMU: iova=0x{iova:016x} - 0x{iova + size:016x} paddr=0x{paddr:016x} size={size}")
+
+
+@pytest.mark.parametrize("memory", ["equal", "machine"])
+@pytest.mark.parametrize("design", ["iommu-strict", "shim-over-iommu"])
+def test_a_map_of_more_pages_than_can_be_written(memory, design, trace_of):
+    trace = trace_of(HEAD + iommu_map(0, 0, 0x4800_F000, 1 << 47))
+    with pytest.raises(InputError) as caught:
+        compare(trace, [design], memory=memory)
+    assert str(caught.value) == (
+        f"{trace.name}:3: a MAP of 140737488355328 bytes needs 34359738368 page-table entries under format mock, "
+        "more than can be replayed, 8388608"
+    )
+    assert compare(trace, ["cma-bitmap"], memory=memory).rows[0].requests == 1
+
+
+def test_a_guest_of_a_tebibyte_is_mapped_by_large_pages(trace_of):
+    """Its addresses agree in all bits of the largest page: a thousand entries."""
+    trace = trace_of(HEAD + iommu_map(0, 1 << 30, 3 << 30, 1 << 40))
+    row = compare(trace, ["iommu-strict"], memory="machine").rows[0]
+    assert (row.requests, row.failed, row.maps) == (1, 0, 1)
+
+
 @pytest.mark.parametrize("virt", [0, 1])
 def test_an_alloc_of_nothing_is_a_refused_request(virt, tmp_path):
     path = tmp_path / "nothing.trace"

@@ -33,6 +33,7 @@ from swiommu.undo import UndoLog
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from swiommu.pagetable import Format
     from swiommu.region import Region
     from swiommu.replay.cause import Cause
     from swiommu.replay.designs import Design, Knobs
@@ -42,6 +43,7 @@ __all__ = ["LARGE", "Frontier", "PagedBackend"]
 
 LARGE = 2 << 20
 _R = TypeVar("_R")
+_MOST_LEAVES = 1 << 23  # of one MAP: 32 GiB in pages of 4 KiB
 _MOST_DRAWN = 1 << 30  # bytes of an ALLOC in single frames: a quarter of a million draws and as many leaves
 _RAM_UNKNOWN = 64 << 30  # mode ``machine`` without a sidecar: more than any recorded machine had
 
@@ -99,6 +101,7 @@ class PagedBackend:
         self.pool_bytes = self.pool_peak = 0
         self.tried = 0
         self._pool = RandomFrames(self.frames, knobs.seed)
+        _require_mappable(workload, self._format)
         if knobs.frames == "random":
             _require_drawable(workload, self.frames.range.size)
         self._frontiers: dict[str, Frontier] = {}
@@ -351,6 +354,37 @@ def _all_ram(workload: Workload) -> int:
     if workload.system_map is None:
         return _RAM_UNKNOWN
     return min(align_down(sum(ram.size for ram in workload.system_map.ram()), PAGE_SIZE), MOST)
+
+
+def _require_mappable(workload: Workload, form: Format) -> None:
+    """`InputError` with the line of a MAP whose page-table entries take more than a few seconds to write.
+
+    What no domain has room for fails at once, as a request.
+    """
+    for request in workload.requests:
+        size, at = request.size, request.iova or 0  # an address that a domain chooses is aligned to the size
+        room = min(1 << form.aperture_width, request.mask + 1 if request.iova is None else 1 << 64)
+        if request.kind is RequestKind.ALLOC or not _MOST_DRAWN < size <= room:
+            continue
+        if any(phys + length > 1 << form.output_width for phys, length in request.pieces):
+            continue
+        leaves = 0
+        for phys, length in request.pieces:
+            leaves += length // _page_size(form, at ^ align_down(phys, PAGE_SIZE))
+            at += length
+        if leaves > _MOST_LEAVES:
+            raise InputError(
+                f"a MAP of {size} bytes needs {leaves} page-table entries under format {form.name}, more than can be "
+                f"replayed, {_MOST_LEAVES}",
+                path=workload.name,
+                line=request.line,
+            )
+
+
+def _page_size(form: Format, apart: int) -> int:
+    """The largest page that two addresses allow, bus and memory, which differ in the bits ``apart``; bytes."""
+    sizes = form.pgsize_bitmap & (((apart & -apart) << 1) - 1 if apart else -1)
+    return 1 << (sizes.bit_length() - 1) if sizes else form.granule
 
 
 def _require_drawable(workload: Workload, available: int) -> None:
