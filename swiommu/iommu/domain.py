@@ -126,7 +126,6 @@ class Domain(Generic[A]):
         self.attachments = Attachments(self)
         self.on_data_page_write: list[Callable[[DataPageWrite], None]] = []
         self._owed = OwedMemory(backing)
-        self._kinds: Any = (PhysAddr, PhysRange) if isinstance(output_space, PhysSpace) else (BusAddr, BusRange)
 
     # -- what it is
 
@@ -219,9 +218,9 @@ class Domain(Generic[A]):
         try:
             start = self.mapper.choose(runs, size, align, int(prot), highest, at)
         except BaseException:
-            self._owed.give(self._pieces(runs), below)
+            self._owed.give(self.register.pieces(runs), below)
             raise
-        return self._remember(start, start, size, runs, prot, below, owns_memory=True)
+        return self.register.remember(start, start, size, runs, prot, below, owns_memory=True)
 
     def bind(
         self, pieces: Sequence[AddressRange[A]], prot: Prot = READ_WRITE, *, limit: int | None = None, align: int = 0
@@ -257,7 +256,7 @@ class Domain(Generic[A]):
             whole[0] = (whole[0][0] - offset, whole[0][1])
             whole[-1] = (whole[-1][0], align_up(whole[-1][1], unit))
         start = self.mapper.choose(whole, align_up(offset + size, align), align, int(prot), highest, None)
-        return self._remember(start, start + offset, size, runs, prot, below, owns_memory=False)
+        return self.register.remember(start, start + offset, size, runs, prot, below, owns_memory=False)
 
     @locked
     def bind_memory(
@@ -433,7 +432,7 @@ class Domain(Generic[A]):
         validate.require_input(self.input_space, iova)
         with self.lock:
             found = self.mapper.lookup(iova.value) if iova.value <= self.aperture_last else None
-        return None if found is None else self._at(found[0])
+        return None if found is None else self.register.output_at(found[0])
 
     @locked
     def mapped(self) -> list[tuple[int, int]]:
@@ -661,35 +660,6 @@ class Domain(Generic[A]):
         """`Busy` if the memory that ``mapping`` owns could not go back to where it came from."""
         if mapping.owns_memory:
             self.backing.require_givable(mapping.pieces, mapping.below)
-
-    def _remember(
-        self,
-        start: int,
-        iova: int,
-        size: int,
-        runs: list[tuple[int, int]],
-        prot: Prot,
-        below: Mapping[Any] | None,
-        *,
-        owns_memory: bool,
-    ) -> Mapping[A]:
-        # A mapping whose bus addresses, from `start` on, are owned already.
-        if self.below is not None:
-            self.place.note_references(iova, runs)
-        where = BusRange(BusAddr(self.input_space, iova), size)
-        mapping = Mapping(where, self._pieces(runs), prot, self, owns_memory, below)
-        self.register.add(start, mapping)
-        return mapping
-
-    # -- numbers and addresses
-
-    def _at(self, output: int) -> A:
-        address: A = self._kinds[0](self.output_space, output)
-        return address
-
-    def _pieces(self, runs: list[tuple[int, int]]) -> tuple[AddressRange[A], ...]:
-        (address, kind), space = self._kinds, self.output_space
-        return tuple([kind(address(space, start), stop - start) for start, stop in runs])
 
 
 def _nothing_cached(start: int, last: int) -> None:

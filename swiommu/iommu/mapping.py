@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import attrs
 
-from swiommu.address import BusAddr, BusRange, PhysAddr, PhysRange
+from swiommu.address import BusAddr, BusRange, PhysAddr, PhysRange, PhysSpace
 from swiommu.errors import Busy, NotFound
 
 if TYPE_CHECKING:
-    from swiommu.address import AddressRange, BusSpace, Prot
+    from swiommu.address import AddressRange, BusSpace, Prot, Space
     from swiommu.iommu.stacking import StackPlace, User
     from swiommu.pagetable import Rules
     from swiommu.ranges import RangeSet
@@ -24,6 +24,7 @@ class MappingOwner(Protocol):
     """The domain of a mapping; see `swiommu.iommu.Domain`."""
 
     input_space: BusSpace
+    output_space: Space
 
     @property
     def place(self) -> StackPlace:
@@ -126,6 +127,8 @@ class Register(Generic[A]):
         self._owner = owner
         self._unit = unit
         self._mappings: dict[int, Mapping[A]] = {}
+        physical = isinstance(owner.output_space, PhysSpace)
+        self._kinds: Any = (PhysAddr, PhysRange) if physical else (BusAddr, BusRange)
 
     def __len__(self) -> int:
         return len(self._mappings)
@@ -161,9 +164,38 @@ class Register(Generic[A]):
         if self.owned.first_over(start, where.stop) is not None:
             raise Busy(f"some of {where!r} is mapped in the domain of {name!r}", start=start)
 
-    def add(self, start: int, mapping: Mapping[A]) -> None:
-        """A mapping whose addresses, from ``start`` on, are owned already."""
+    def remember(
+        self,
+        start: int,
+        iova: int,
+        size: int,
+        runs: list[tuple[int, int]],
+        prot: Prot,
+        below: Mapping[Any] | None,
+        *,
+        owns_memory: bool,
+    ) -> Mapping[A]:
+        """A mapping of ``runs`` of the output space at ``iova``; its bus addresses, from ``start`` on, are owned.
+
+        A domain below knows from now on that they are used.
+        """
+        owner = self._owner
+        if owner.below is not None:
+            owner.place.note_references(iova, runs)
+        where = BusRange(BusAddr(owner.input_space, iova), size)
+        mapping = Mapping(where, self.pieces(runs), prot, owner, owns_memory, below)
         self._mappings[start] = mapping
+        return mapping
+
+    def pieces(self, runs: list[tuple[int, int]]) -> tuple[AddressRange[A], ...]:
+        """``runs`` as ranges of the output space."""
+        (address, kind), space = self._kinds, self._owner.output_space
+        return tuple([kind(address(space, start), stop - start) for start, stop in runs])
+
+    def output_at(self, output: int) -> A:
+        """The address of the output space with this number."""
+        address: A = self._kinds[0](self._owner.output_space, output)
+        return address
 
     def remove(self, mapping: Mapping[A]) -> tuple[int, int]:
         """What it owned, as start and stop; `NotFound` if it is not live."""
