@@ -14,7 +14,7 @@ from swiommu.iommu.invalidation import FlushPolicy
 from swiommu.iommu.iova import IovaDomain, IovaPolicy, IovaStats, LinuxIova, TopDownIova
 from swiommu.iommu.linear_domain import LinearDomain
 from swiommu.iommu.mapper import DomainStats, Mapper
-from swiommu.iommu.mapping import Mapping
+from swiommu.iommu.mapping import MappedSpan, Mapping
 from swiommu.iommu.paged_domain import PagedDomain
 from swiommu.iommu.partial import PartialUnmap
 from swiommu.iommu.reverse_map import Reference, ReverseMap
@@ -37,6 +37,7 @@ __all__ = [
     "IovaStats",
     "LinearDomain",
     "LinuxIova",
+    "MappedSpan",
     "Mapper",
     "Mapping",
     "PagedDomain",

@@ -20,7 +20,7 @@ from swiommu.iommu import validate
 from swiommu.iommu.attaching import Attachable, Attachments, AttachPolicy
 from swiommu.iommu.backing import OwedMemory
 from swiommu.iommu.gather import IotlbGather
-from swiommu.iommu.mapping import Mapping, Register, notify_release, require_releasable
+from swiommu.iommu.mapping import MappedSpan, Mapping, Register, notify_release, require_releasable
 from swiommu.iommu.reserving import consequences, require_free, withhold
 from swiommu.iommu.stacking import BusyPolicy, StackPlace
 from swiommu.iommu.validate import READ_WRITE, Calls
@@ -431,13 +431,46 @@ class Domain(Generic[A]):
         """
         validate.require_input(self.input_space, iova)
         with self.lock:
-            found = self.mapper.lookup(iova.value) if iova.value <= self.aperture_last else None
+            found = self.mapper.lookup(iova.value)
         return None if found is None else self.register.output_at(found[0])
+
+    def at(self, iova: BusAddr) -> MappedSpan[A] | None:
+        """As `iova_to_phys`, with the size of the leaf that ``iova`` is in, and what else that maps; None in a hole.
+
+        >>> from swiommu.address import BusSpace, PhysSpace
+        >>> from swiommu.iommu import PagedDomain
+        >>> from swiommu.memory import Frames
+        >>> ram, bus = PhysSpace("ram"), BusSpace("nvme", width=32)
+        >>> domain = PagedDomain(bus, frames=Frames(ram.at(0), 1 << 20), output_space=ram)
+        >>> domain.map(bus.at(0x20_0000), ram.at(0x4000_0000), 0x20_1000)
+        >>> domain.at(bus.at(0x20_1234))
+        MappedSpan(output=PhysAddr(ram:0x40001234), leaf_size=2097152, extent=BusRange(nvme:0x200000+0x200000))
+        >>> domain.leading_to(PhysRange(ram.at(0x401F_F000), 0x1800))
+        [BusRange(nvme:0x3ff000+0x1800)]
+        """
+        validate.require_input(self.input_space, iova)
+        with self.lock:
+            found = self.mapper.lookup(iova.value)
+        if found is None:
+            return None
+        output, leaf_size, start, stop = found
+        extent = BusRange(BusAddr(self.input_space, start), stop - start)
+        return MappedSpan(self.register.output_at(output), leaf_size, extent)
+
+    @locked
+    def leading_to(self, where: AddressRange[A]) -> list[BusRange]:
+        """The bus addresses that lead into ``where`` by the record, ascending, those that touch as one range.
+
+        All that is mapped is looked at. `SpaceMismatch` for a range of another space than the output space.
+        """
+        start = validate.output_value(self.output_space, where.start)
+        found = joined(self.mapper.leading_to(start, start + where.size))
+        return [BusRange(BusAddr(self.input_space, low), high - low) for low, high in found]
 
     @locked
     def mapped(self) -> list[tuple[int, int]]:
         """The bus addresses that lead somewhere by the record, as (start, stop), ascending and apart."""
-        return joined(self.mapper.mapped())
+        return joined(self.mapper.leading_to(0, self.output_space.limit))
 
     def translate(self, iova: BusAddr, size: int, access: Access, *, stream: Hashable = None) -> list[Run]:
         """What a device reaches with ``size`` bytes from ``iova``; `DeviceFault` with ``fault`` and ``runs``.
@@ -585,6 +618,9 @@ class Domain(Generic[A]):
         What an address policy, a table memory or the domain below raised for when it was given back goes now, too.
         """
         self.calls.require_outside()
+        self._settle()
+
+    def _settle(self) -> None:
         if self.owes:
             self.mapper.settle()
             self._owed.settle()
@@ -615,8 +651,7 @@ class Domain(Generic[A]):
         What a table memory raises comes out when the domain is destroyed; another call gives back what is left.
         """
         if self.destroyed and self.owes:
-            self.mapper.settle()
-            self._owed.settle()
+            self._settle()
             return
         self.calls.require_live()
         self.place.require_top()
@@ -631,9 +666,7 @@ class Domain(Generic[A]):
         self.mapper.close()
         self.place.leave()
         self.calls.destroyed = True
-        if self.owes:
-            self.mapper.settle()
-            self._owed.settle()
+        self._settle()
 
     @locked
     def check(self) -> None:

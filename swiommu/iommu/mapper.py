@@ -137,12 +137,15 @@ class Mapper(Protocol):
         """
         ...
 
-    def lookup(self, iova: int) -> tuple[int, int] | None:
-        """Where ``iova`` leads, and the size of the leaf that says so; None for a hole."""
+    def lookup(self, iova: int) -> tuple[int, int, int, int] | None:
+        """Where ``iova`` leads, the size of the leaf that says so, and start and stop of what it says; None for a hole.
+
+        Where no leaf is, it is the page size, and what one record or the whole layer says.
+        """
         ...
 
-    def mapped(self) -> Iterable[tuple[int, int]]:
-        """Ranges of bus addresses that lead somewhere, ascending."""
+    def leading_to(self, start: int, stop: int) -> Iterable[tuple[int, int]]:
+        """Ranges of bus addresses that lead to the outputs from ``start`` to ``stop``, ascending."""
         ...
 
     def reserve(self, first: int, last: int, *, direct: bool, dry: bool) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from swiommu.pagetable import Rules
     from swiommu.ranges import RangeSet
 
-__all__ = ["Mapping", "Register", "notify_release", "require_releasable"]
+__all__ = ["MappedSpan", "Mapping", "Register", "notify_release", "require_releasable"]
 
 A = TypeVar("A", PhysAddr, BusAddr)
 
@@ -94,6 +94,19 @@ class Mapping(Generic[A]):
     def __repr__(self) -> str:
         start = self.iova.start
         return f"Mapping({start.space.name}:{start.value:#x}+{self.size:#x}, {len(self.pieces)} pieces)"
+
+
+@attrs.frozen
+class MappedSpan(Generic[A]):
+    """Where one bus address leads: to ``output``, by a leaf of ``leaf_size`` bytes.
+
+    ``extent`` are the bus addresses around it that lead on from there by the same leaf, or, without a page table, by
+    the same record.
+    """
+
+    output: A
+    leaf_size: int
+    extent: BusRange
 
 
 def require_releasable(mapping: Mapping[Any], but: User | None = None) -> None:

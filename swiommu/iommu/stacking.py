@@ -170,7 +170,7 @@ class StackPlace:
 
     def memory_at(self, iova: int) -> int | None:
         """Where ``iova`` leads in the end, through all domains, by their records; None if one of them has a hole."""
-        found = self.mapper.lookup(iova) if iova <= self.aperture_last else None
+        found = self.mapper.lookup(iova)
         if found is None or self.below is None:
             return None if found is None else found[0]
         return self.below.memory_at(found[0])

@@ -39,7 +39,7 @@ class IdentityDomain(Domain[A]):
         below: Domain[Any] | None = None,
     ) -> None:
         layer = Identity(space_in.name, width=min(space_in.width, output_space.width))
-        mapper = FixedMapper("an identity", layer, enforces=False, reach=output_space.limit)
+        mapper = FixedMapper("an identity", layer, enforces=False, reach=1 << layer.input_width)
         last = space_in.limit - 1
         backing = NoBacking("an identity")
         super().__init__(space_in, output_space, mapper, backing, RangeSet(), last=last, memory=memory, below=below)

@@ -10,7 +10,7 @@ from swiommu.iommu.mapper import DomainStats
 from swiommu.pagetable.rules import SWIOMMU
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from swiommu.iommu.gather import IotlbGather
@@ -63,13 +63,14 @@ class FixedMapper:
         del iova, size, gather, owned
         return 0
 
-    def lookup(self, iova: int) -> tuple[int, int] | None:
+    def lookup(self, iova: int) -> tuple[int, int, int, int] | None:
         """See `Mapper.lookup`."""
-        return (iova, 1) if iova < self._reach else None
+        return (iova, 1, 0, self._reach) if iova < self._reach else None
 
-    def mapped(self) -> tuple[tuple[int, int], ...]:
-        """See `Mapper.mapped`."""
-        return ()
+    def leading_to(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """See `Mapper.leading_to`."""
+        if start < min(stop, self._reach):
+            yield start, min(stop, self._reach)
 
     def reserve(self, first: int, last: int, *, direct: bool, dry: bool) -> None:
         """See `Mapper.reserve`: it gives out no addresses that could be withheld."""

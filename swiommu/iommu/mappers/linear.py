@@ -132,13 +132,17 @@ class LinearMapper:
         self.stats.unmaps += bool(done)
         return done
 
-    def lookup(self, iova: int) -> tuple[int, int] | None:
+    def lookup(self, iova: int) -> tuple[int, int, int, int] | None:
         """See `Mapper.lookup`: by the record, though a device reaches more."""
-        return None if self._record.at(iova) is None else (iova - self.delta, self._granule)
+        found = self._record.at(iova)
+        return None if found is None else (iova - self.delta, self._granule, *found)
 
-    def mapped(self) -> Iterator[tuple[int, int]]:
-        """See `Mapper.mapped`."""
-        return iter(self._record)
+    def leading_to(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """See `Mapper.leading_to`: by the record."""
+        for low, high in self._record:
+            first, end = max(low, start + self.delta), min(high, stop + self.delta)
+            if first < end:
+                yield first, end
 
     def reserve(self, first: int, last: int, *, direct: bool, dry: bool) -> None:
         """See `Mapper.reserve`: what the region could give out of it is kept from it."""

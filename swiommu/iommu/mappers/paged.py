@@ -46,7 +46,7 @@ class PagedMapper:
     >>> options = {"flush": FlushPolicy.STRICT, "cpus": 1, "hz": 250, "partial": None, "caching_mode": False}
     >>> mapper = PagedMapper("nic", MOCK, CountingTables(), policy, RangeSet(), RangeSet(), last, **options)
     >>> at = mapper.choose([(0x5000, 0x7000)], 0x2000, 0x1000, 3, last); hex(at), mapper.lookup(at)
-    ('0xffffe000', (20480, 4096))
+    ('0xffffe000', (20480, 4096, 4294959104, 4294963200))
     """
 
     enforces: ClassVar[bool] = True
@@ -180,14 +180,21 @@ class PagedMapper:
             self._raise_told()
         return gone.size
 
-    def lookup(self, iova: int) -> tuple[int, int] | None:
-        """See `Mapper.lookup`."""
-        found = self.table.lookup(iova)
-        return None if found is None else found[:2]
+    def lookup(self, iova: int) -> tuple[int, int, int, int] | None:
+        """See `Mapper.lookup`; None too for what is no input of the format."""
+        found = self.table.lookup(iova) if self.table.door.holds(iova) else None
+        if found is None:
+            return None
+        output, pgsize, _ = found
+        start = iova & -pgsize
+        return output, pgsize, start, start + pgsize
 
-    def mapped(self) -> Iterator[tuple[int, int]]:
-        """See `Mapper.mapped`."""
-        return ((at, at + pgsize) for at, _, pgsize in self.table.each_leaf())
+    def leading_to(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """See `Mapper.leading_to`: the table is read from end to end."""
+        for at, leaf, pgsize in self.table.each_leaf():
+            low, high = max(leaf.oa, start), min(leaf.oa + pgsize, stop)
+            if low < high:
+                yield at + low - leaf.oa, at + high - leaf.oa
 
     def reserve(self, first: int, last: int, *, direct: bool, dry: bool) -> None:
         """See `Mapper.reserve`; what the owner of a direct region has mapped already stays."""
