@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from swiommu.address import BusRange, BusSpace, PhysSpace
+from swiommu.address import BusRange, BusSpace, PhysRange, PhysSpace
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, NoMemory, NotSupported, OutOfRange, SwiommuError
 from swiommu.iommu import LinearDomain, PagedDomain, TopDownIova
 from swiommu.iommu.groups import IdentityDomain
@@ -113,6 +113,25 @@ def test_when_memory_or_a_table_fails_everything_is_given_back(kind, nth):
     world.domain.check()
     assert world.free() == before
     world.domain.release(world.domain.alloc_at(world.range(0, 9)))
+    assert world.free() == before
+
+
+def test_over_a_window_a_chunk_under_what_is_bound_goes_back():
+    """The region gives the chunk, and then the record refuses it."""
+    world = World("linear")
+    domain, ram = world.domain, world.ram
+    bound = domain.bind([PhysRange(ram.at(BASE + 3 * PAGE + 8), 16)])
+    before = world.free()
+    with pytest.raises(AddressInUse) as caught:
+        domain.alloc_at(world.range(2, 2))
+    assert str(caught.value) == (
+        f"[{world.first + 2 * PAGE:#x}, {world.first + 4 * PAGE:#x}) overlaps "
+        f"[{world.first + 3 * PAGE + 8:#x}, {world.first + 3 * PAGE + 24:#x}), which is in use"
+    )
+    domain.check()
+    assert (world.free(), domain.mappings()) == (before, [bound])
+    domain.release(bound)
+    domain.release(domain.alloc_at(world.range(2, 2)))
     assert world.free() == before
 
 
