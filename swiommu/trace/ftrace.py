@@ -15,7 +15,7 @@ from swiommu.trace.emulator import EmulatorLog, find_emulator_log
 from swiommu.trace.reading import Reading
 from swiommu.trace.sidecar import Sidecar, find_sidecar, trace_name
 from swiommu.trace.source import Source, looks_like
-from swiommu.words import counted
+from swiommu.words import clean, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,12 +135,26 @@ def _refuse_useless(reading: Reading) -> None:
             path=path,
         )
     if account.unreadable or account.overlong:
+        kind = looks_like(reading.source.head)
+        if kind == reading.source.text:
+            raise _unknown_layout(reading, path)
         raise InputError(
-            f"not an ftrace text: no line of {account.total_lines} has the shape of an event; "
-            f"it looks like {looks_like(reading.source.head)}",
+            f"not an ftrace text: no line of {account.total_lines} has the shape of an event; it looks like {kind}",
             path=path,
         )
     raise InputError(f"a trace without events. Record with: {RECORD_COMMAND}", path=path)
+
+
+def _unknown_layout(reading: Reading, path: str) -> InputError:
+    lines = enumerate(reading.source.head.decode("utf-8", "replace").splitlines(), 1)
+    number, text = next(((at, text) for at, text in lines if text.strip() and not text.startswith("#")), (None, ""))
+    example = f", the first is {clean(text.strip(), most=120)!r}" if text else ""
+    total = reading.account.total_lines
+    return InputError(
+        f"an ftrace text in a layout that is not known: none of {total} lines can be read{example}",
+        path=path,
+        line=number,
+    )
 
 
 def _notes(trace: Trace, reading: Reading) -> Iterator[str]:

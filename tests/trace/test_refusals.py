@@ -87,6 +87,17 @@ def test_contents_that_are_no_trace(content, reason, tmp_path):
     assert refusal(path) == f"{path}: {reason}"
 
 
+def test_an_ftrace_text_of_an_unknown_layout_shows_a_line(tmp_path):
+    """It is an ftrace text, and says so; what the line holds reaches no terminal as it is."""
+    path = tmp_path / "it"
+    event = "dd-1 [000] d...2.x.y    0.568704: qi_submit: iec_inv dmar0: \x1b[31m0x4"
+    path.write_text(f"# tracer: nop\n#\n          {event}\n" + f"          {event}\n" * 3)
+    assert refusal(path) == (
+        f"{path}:3: an ftrace text in a layout that is not known: none of 6 lines can be read, the first is "
+        "'dd-1 [000] d...2.x.y    0.568704: qi_submit: iec_inv dmar0: ?[31m0x4'"
+    )
+
+
 def test_a_long_text_of_another_kind_is_not_read_to_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr("swiommu.trace.reading._PATIENCE", 1000)
     path = tmp_path / "log"
