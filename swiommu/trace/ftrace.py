@@ -179,12 +179,17 @@ def _notes(trace: Trace, reading: Reading) -> Iterator[str]:
         yield f"the sidecar holds keys that are not known and not used: {some}"
     if sidecar and sidecar.text_bytes is not None and sidecar.text_bytes != reading.source.bytes:
         yield f"the sidecar says {sidecar.text_bytes:,} bytes of text, the trace has {reading.source.bytes:,}"
+    if sidecar and sidecar.recorded_events is not None and found < sidecar.recorded_events:
+        yield f"the sidecar tells of {counted(sidecar.recorded_events, 'event')}, {found:,} were found"
 
 
 def _incomplete(trace: Trace, reading: Reading) -> str:
     held, written, found = trace.entries_in_buffer, trace.entries_written, _found(trace.account)
     if held is not None and written is not None and found < max(held, written):
         return f"{counted(max(held, written), 'event')} were recorded, {found:,} are in the file"
+    told = trace.sidecar.recorded_events if trace.sidecar else None
+    if told is not None and found < told:
+        return f"{counted(told, 'event')} were recorded, {found:,} are in the file"
     told = trace.sidecar.text_bytes if trace.sidecar else None
     if told is not None and reading.source.bytes < told:
         return f"the text had {told:,} bytes when it was recorded, {reading.source.bytes:,} are in the file"

@@ -143,7 +143,8 @@ class BouncePool:
 class Sidecar:
     """What is known about a recording besides its events; `read_sidecar` makes one.
 
-    ``unknown_keys`` are those of the file that are not documented.
+    ``recorded_events`` is how many events the kernel wrote, those that were overwritten with them. ``unknown_keys`` are
+    those of the file that are not documented.
 
     >>> Sidecar("a.json", "a", "6.18.3", (6, 18)).profile.name
     '6.18'
@@ -163,6 +164,7 @@ class Sidecar:
     groups: tuple[GroupFacts, ...] = ()
     bounce_pool: BouncePool | None = None
     text_bytes: int | None = None
+    recorded_events: int | None = None
     unknown_keys: tuple[str, ...] = ()
 
     @property
@@ -226,7 +228,8 @@ def read_sidecar(path: str | Path, *, trace: str = "") -> Sidecar:
     page_size = keys.page_size or PAGE_SIZE
     if not is_power_of_two(page_size):
         raise file.error(("page_size",), f"is {page_size}, not a power of two")
-    told = (keys.files or {}).get(trace)
+    files = keys.files or {}
+    told = files.get(trace) or files.get(f"{trace}.gz")
     return Sidecar(
         path=file.path,
         name=keys.name,
@@ -242,6 +245,7 @@ def read_sidecar(path: str | Path, *, trace: str = "") -> Sidecar:
         groups=_groups(file, keys.iommu_groups or []),
         bounce_pool=_bounce_pool(file, keys, (int(version[1]), int(version[2]))),
         text_bytes=told.text_bytes if told else None,
+        recorded_events=_recorded_events(keys),
         unknown_keys=tuple(name for name in file.data if name not in fields_dict(SidecarKeys)),
     )
 
@@ -253,6 +257,13 @@ def _extents(value: object, _structure: object) -> tuple[tuple[int, int], ...]:
         if not isinstance(number, int) or isinstance(number, bool):
             raise BadValue(f"holds {shown(number)}, not a whole number")
     return tuple(sorted((offset, count) for offset, count in value))
+
+
+def _recorded_events(keys: SidecarKeys) -> int | None:
+    rings = (keys.ring_buffer or {}).values()
+    if not rings or any(ring.entries is None for ring in rings):
+        return None
+    return sum((ring.entries or 0) + (ring.overrun or 0) for ring in rings)
 
 
 def _cma_area(file: InputFile, area: AreaKeys, page_size: int) -> CmaArea:

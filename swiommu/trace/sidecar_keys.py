@@ -8,7 +8,7 @@ from attrs import frozen
 
 from swiommu.input_file import HexNumber, key
 
-__all__ = ["AreaKeys", "BouncedKeys", "Extents", "FileKeys", "IommuKeys", "SidecarKeys"]
+__all__ = ["AreaKeys", "BouncedKeys", "Extents", "FileKeys", "IommuKeys", "RingKeys", "SidecarKeys"]
 
 Extents: TypeAlias = Annotated[tuple[tuple[int, int], ...], "pairs"]
 
@@ -59,6 +59,16 @@ class FileKeys:
     gz_bytes: Any = key("Size of the compressed file.", None, is_read=False)
 
 
+@frozen
+class RingKeys:
+    """Keys of one CPU of ``ring_buffer``, as in its ``per_cpu/cpuN/stats``."""
+
+    entries: HexNumber | None = key("Events in the buffer when it was read.", None, least=0, most=_U64 - 1)
+    overrun: HexNumber | None = key("Events that newer ones overwrote.", None, least=0, most=_U64 - 1)
+    commit_overrun: Any = key("Events that nested too deep.", None, is_read=False)
+    dropped_events: Any = key("Events that found the buffer full.", None, is_read=False)
+
+
 @frozen(kw_only=True)
 class SidecarKeys:
     """What a sidecar may say."""
@@ -79,6 +89,9 @@ class SidecarKeys:
     dmesg_excerpt: list[str] | None = key("Lines of the kernel log; that of the bounce pool is used.", None)
     bounce_pool_addresses_seen: BouncedKeys | None = key("Where the bounce pool is.", None)
     files: dict[str, FileKeys] | None = key("The recording's files by name.", None)
+    ring_buffer: dict[str, RingKeys] | None = key(
+        "Entries and losses by CPU; a trace with fewer events lacks some, its beginning most likely.", None
+    )
     recorded_on: Any = key("The machine.", None, is_read=False)
     memory: Any = key("Its memory.", None, is_read=False)
     workload: Any = key("What ran.", None, is_read=False)
@@ -89,7 +102,6 @@ class SidecarKeys:
     probes_not_possible: Any = key("Probes that this kernel has no place for.", None, is_read=False)
     boot_events_included: Any = key("Whether the trace begins at boot.", None, is_read=False)
     trace_clock: Any = key("The clock of the trace.", None, is_read=False)
-    ring_buffer: Any = key("Entries and losses by CPU.", None, is_read=False)
     events_of_this_kernel: Any = key("Events that this kernel has.", None, is_read=False)
     cma_before: Any = key("CMA's counters before the run.", None, is_read=False)
     cma_after: Any = key("CMA's counters after the run.", None, is_read=False)

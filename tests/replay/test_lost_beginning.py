@@ -161,6 +161,16 @@ def test_mismatches_in_what_the_header_says_is_incomplete_are_no_findings(camera
         assert found["undetermined_by_cause"] == {"1,480 events were recorded, 1,476 are in the file": 738}
 
 
+def test_mismatches_in_what_the_sidecar_says_is_incomplete_are_no_findings(camera_lines, trace_of, facts_of):
+    """The header is lost with the beginning, the sidecar isn't."""
+    events = [line for line in camera_lines if "cma_alloc" in line]
+    facts = facts_of(bundled_path(CAMERA))
+    sidecar = {key: facts[key] for key in ("kernel", "cma_area")}
+    sidecar["ring_buffer"] = {"cpu0": {"entries": 1400, "overrun": 80}}
+    found = verify(trace_of("".join(events[4:]), sidecar)).to_json()["decisions"]["cma"]
+    assert found["undetermined_by_cause"] == {"1,480 events were recorded, 1,476 are in the file": 738}
+
+
 @pytest.mark.parametrize(
     "name",
     ["x86-6.12-strict-qtrace-s101", "x86-6.12-strict-hotplug-iova-s33", "x86-6.12-swiotlb-tiny1M-nvme-s65"],

@@ -244,6 +244,7 @@ NUMBER = 'not a whole number, or a text such as "0xb9a00"'
             ":7: cma_area has no key 'total_page'; did you mean 'total_pages'?",
         ),
         (MINIMAL | {"files": {"t.trace": {"text_bytes": "all"}}}, f":6: files.'t.trace'.text_bytes is 'all', {NUMBER}"),
+        (MINIMAL | {"ring_buffer": {"cpu0": {"entries": "all"}}}, f":6: ring_buffer.cpu0.entries is 'all', {NUMBER}"),
     ],
 )
 def test_refused_sidecars(refusal, data, reason):
@@ -257,6 +258,35 @@ def test_facts_that_are_not_known_pass_and_are_named(tmp_path):
     trace = read_trace(tmp_path / "t.trace")
     assert trace.sidecar.unknown_keys == ("hz", "system_map")
     assert trace.notes == ["the sidecar holds keys that are not known and not used: 'hz', 'system_map'"]
+
+
+@pytest.mark.parametrize(
+    ("rings", "recorded"),
+    [
+        ({"cpu0": {"entries": 1, "overrun": 0}}, None),
+        ({"cpu0": {"entries": 1, "overrun": 6}, "cpu1": {"entries": 2}}, 9),
+        ({"cpu0": {"entries": 3}}, 3),
+        ({"cpu0": {"overrun": 3}}, None),
+        ({}, None),
+    ],
+)
+def test_fewer_events_than_the_ring_buffers_held_are_told(rings, recorded, tmp_path):
+    (tmp_path / "t.trace").write_text(RELEASE)
+    (tmp_path / "t.json").write_text(json.dumps(MINIMAL | {"ring_buffer": rings}))
+    trace = read_trace(tmp_path / "t.trace")
+    told = recorded is not None
+    assert trace.notes == [f"the sidecar tells of {recorded} events, 1 were found"] * told
+    assert trace.incomplete == (f"{recorded} events were recorded, 1 are in the file" if told else "")
+
+
+def test_the_size_of_the_text_holds_for_the_file_without_its_compression_too(tmp_path):
+    (tmp_path / "t.trace").write_text(RELEASE)
+    facts = MINIMAL | {"files": {"t.trace.gz": {"text_bytes": len(RELEASE) + 1}}}
+    (tmp_path / "t.json").write_text(json.dumps(facts))
+    size = len(RELEASE)
+    assert read_trace(tmp_path / "t.trace").incomplete == (
+        f"the text had {size + 1} bytes when it was recorded, {size} are in the file"
+    )
 
 
 def test_a_thousand_equal_lines_of_ram_take_no_time(read):
