@@ -6,7 +6,16 @@ elsewhere.
 
 from __future__ import annotations
 
-__all__ = ["clean", "counted", "mib"]
+import difflib
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["clean", "counted", "did_you_mean", "mib", "spelt"]
+
+_LONGEST_NAME: Final = 64
 
 
 def mib(size: int) -> str:
@@ -42,3 +51,25 @@ def clean(text: str, *, most: int | None = None, keep: str = "") -> str:
     long = most is not None and len(text) > most
     shown = "".join(char if char.isprintable() or char in keep else "?" for char in (text[:most] if long else text))
     return f"{shown[:-1]}…" if long else shown
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest known one, or all of them.
+
+    >>> did_you_mean("allocators", ["name", "allocator"])
+    "did you mean 'allocator'?"
+    >>> did_you_mean("x", ["name", "allocator"])
+    'there are name, allocator'
+    """
+    names = [str(each) for each in known]
+    near = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(each or repr(each) for each in names)}"
+
+
+def spelt(name: str) -> str:
+    """The words of a class's name.
+
+    >>> spelt("FlushPolicy")
+    'flush policy'
+    """
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", name).lower()

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swiommu.errors import InputError
-from swiommu.input_file import BadValue, ByteCount, HexNumber, InputFile, did_you_mean, key, shown
+from swiommu.input_file import BadValue, ByteCount, HexNumber, InputFile, key, shown
 from swiommu.input_file.converter import converter
 from swiommu.input_file.places import line_of
+from swiommu.words import did_you_mean
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from swiommu.address import PAGE_SIZE
-from swiommu.replay import pinned_share
+from swiommu.replay import Lends, pinned_share
 from swiommu.replay.pins import MILLION, RECORDED
 from swiommu.words import counted, mib
 
@@ -26,7 +26,7 @@ def lending_of(workload: Workload, outcome: Outcome) -> dict[str, Any] | None:
     if not design.lends:
         return None
     source = "design"
-    if design.pinned == RECORDED and design.lends == "movable":
+    if design.pinned == RECORDED and design.lends is Lends.MOVABLE:
         source = "recorded ranges" if outcome.plan.fallback else "recording"
     return {
         "to": design.lends,

@@ -5,8 +5,8 @@ it is an `InputError` of one sentence with path, line and key: ``s.toml:3: layer
 from 1 to 64``. A key is declared once, as a field made by `key`: its meaning, unit, range and default.
 """
 
-from swiommu.input_file.keys import BadValue, ByteCount, HexNumber, did_you_mean, key, shown
+from swiommu.input_file.keys import BadValue, ByteCount, HexNumber, key, shown
 from swiommu.input_file.places import Where
 from swiommu.input_file.reading import InputFile
 
-__all__ = ["BadValue", "ByteCount", "HexNumber", "InputFile", "Where", "did_you_mean", "key", "shown"]
+__all__ = ["BadValue", "ByteCount", "HexNumber", "InputFile", "Where", "key", "shown"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from enum import StrEnum
 from functools import lru_cache, partial
 from operator import eq
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
@@ -61,6 +62,7 @@ def _converter(hooks: tuple[tuple[Any, Hook], ...], *, keep_unknown: bool) -> Co
     made.register_structure_hook_factory(
         is_mapping, lambda cls, made_for: _strict(dict, "a table", mapping_structure_factory(cls, made_for))
     )
+    made.register_structure_hook_factory(_is_policy, lambda _cls: _strict(str, "a text"))  # `key` finds the member
     plain = {str: "a text", bool: "true or false", int: "a whole number"}
     for kind, what in plain.items():
         made.register_structure_hook(kind, _strict(kind, what))
@@ -70,6 +72,10 @@ def _converter(hooks: tuple[tuple[Any, Hook], ...], *, keep_unknown: bool) -> Co
         # By a predicate: else a hook of a class would serve its subclasses too.
         made.register_structure_hook_func(partial(eq, cls), partial(_hooked, hook, made))
     return made
+
+
+def _is_policy(cls: Any) -> bool:
+    return isinstance(cls, type) and issubclass(cls, StrEnum)
 
 
 def _hooked(hook: Hook, made: Converter, value: Any, _cls: Any) -> Any:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import attrs
 
 from swiommu.errors import InvalidArgument
+from swiommu.words import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
+    from enum import StrEnum
 
-__all__ = ["BadValue", "ByteCount", "HexNumber", "did_you_mean", "key", "shown"]
+__all__ = ["BadValue", "ByteCount", "HexNumber", "key", "shown"]
 
 ByteCount: TypeAlias = Annotated[int, "bytes"]
 HexNumber: TypeAlias = Annotated[int, "hexadecimal"]
 
-_LONGEST_NAME: Final = 64
 _SHOWN: Final = 60
 
 
@@ -37,7 +38,7 @@ def key(
     unit: str = "",
     least: float | None = None,
     most: float | None = None,
-    choices: Iterable[str] = (),
+    choices: Collection[str] | type[StrEnum] = (),
     longest: int | None = None,
     printable: bool = False,
     source: str = "",
@@ -45,9 +46,10 @@ def key(
 ) -> Any:
     """A field of an attrs class that is a key of a file; `BadValue` refuses what it can't be, from files and in Python.
 
-    ``least`` and ``most`` bound a number, ``choices`` a text, ``longest`` a list; a ``printable`` text is not empty.
-    ``source`` says where the default comes from. A list or a dict as ``default`` is made anew for each object.
-    ``is_read`` is False for a fact that files may hold and nothing needs.
+    ``least`` and ``most`` bound a number, ``longest`` a list; a ``printable`` text is not empty. ``choices`` are looked
+    up whenever a value is checked, as a registry may grow; a name of an enumeration becomes its member. ``source``
+    says where the default comes from. A list or a dict as ``default`` is made anew for each object. ``is_read`` is
+    False for a fact that files may hold and nothing needs.
 
     >>> @attrs.frozen
     ... class Pool:
@@ -56,7 +58,8 @@ def key(
     Traceback (most recent call last):
     swiommu.input_file.keys.BadValue: size is 100, not a number of bytes from 2048 on
     """
-    words = tuple(choices)
+    members = {str(member): member for member in choices} if isinstance(choices, type) else {}
+    names: Collection[str] = members or choices  # type: ignore[assignment] # no class is left
     whole = not isinstance(least, float)
     bounds = f"a number of {unit}" if unit else "a whole number" if whole else "a number"
     if least is not None:
@@ -66,21 +69,30 @@ def key(
         if value is None and default is None:
             return
         reason = ""
-        if words and value not in words:
-            reason = f"is {shown(value)}; {did_you_mean(str(value), words)}"
+        if names and not (isinstance(value, str) and value in names):
+            reason = f"is {shown(value)}; {did_you_mean(str(value), names)}"
         elif least is not None and not _is_number(value, least, most, whole=whole):
             reason = f"is {shown(value)}, not {bounds}"
         elif longest is not None and len(value) > longest:
             reason = f"has {len(value)} items, more than {longest}"
         elif printable and not (isinstance(value, str) and value.strip() and value.isprintable()):
             reason = f"is {shown(value)}, not a text that can be printed"
+        elif isinstance(names, Mapping):
+            try:
+                names[value]  # what another package offers is loaded now
+            except InvalidArgument as error:
+                reason = f"is {shown(value)}: {error}"
         if reason:
             raise BadValue(reason, key=field.name)
 
-    values = words or (bounds if unit or least is not None else "")
+    values = names or (bounds if unit or least is not None else "")
     metadata = {"sentence": sentence, "values": values, "source": source, "is_read": is_read}
     made = attrs.Factory(type(default)) if isinstance(default, list | dict) else default
-    return attrs.field(default=made, validator=check, metadata=metadata)
+
+    def member(value: Any) -> Any:
+        return members.get(value, value) if isinstance(value, str) else value
+
+    return attrs.field(default=made, converter=member if members else None, validator=check, metadata=metadata)
 
 
 def _is_number(value: Any, least: float, most: float | None, *, whole: bool) -> bool:
@@ -107,16 +119,3 @@ def shown(value: object) -> str:
     # Python refuses to write a number of thousands of digits in decimal, never in hexadecimal.
     text = f"{value:#x}" if isinstance(value, int) and abs(value) >= 1 << 64 else repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest known one, or all of them.
-
-    >>> did_you_mean("allocators", ["name", "allocator"])
-    "did you mean 'allocator'?"
-    >>> did_you_mean("x", ["name", "allocator"])
-    'there are name, allocator'
-    """
-    names = list(known)
-    near = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(each or repr(each) for each in names)}"

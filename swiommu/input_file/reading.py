@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 import attrs
 
 from swiommu.errors import InputError, SwiommuError
-from swiommu.input_file.keys import BadValue, did_you_mean, shown
+from swiommu.input_file.keys import BadValue, shown
 from swiommu.input_file.places import first_twice, line_of, tokens
+from swiommu.words import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,11 +5,11 @@ What it had comes back when it is detached.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from swiommu.errors import Busy, InvalidArgument, OutOfRange
 from swiommu.layer import ReservedKind
+from swiommu.policy import Policy
 
 if TYPE_CHECKING:
     from swiommu.address import BusAddr, BusSpace, Space
@@ -18,16 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["AttachPolicy", "Attachable", "Attachments", "move", "require_attachable", "require_detachable"]
 
 
-class AttachPolicy(StrEnum):
+class AttachPolicy(Policy):
     """What becomes of the domain that a device has when it is attached to another."""
 
     STACK = "stack"
     REPLACE = "replace"
     REFUSE = "refuse"
-
-    @classmethod
-    def _missing_(cls, value: object) -> AttachPolicy:
-        raise InvalidArgument(f"no policy {value!r} for a device that has a domain: there are {', '.join(cls)}")
 
 
 class AttachedDomain(Protocol):

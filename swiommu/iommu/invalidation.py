@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from contextlib import contextmanager
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,6 +17,7 @@ from swiommu.errors import InvalidArgument
 from swiommu.iommu.flush_queue import Exposure, FlushQueue
 from swiommu.iommu.gather import IotlbGather
 from swiommu.layer import invalidate
+from swiommu.policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,15 +33,11 @@ __all__ = ["FlushPolicy", "Invalidation"]
 Ranges = list[tuple[int, int]]
 
 
-class FlushPolicy(StrEnum):
+class FlushPolicy(Policy):
     """When an unmap is followed by an invalidation: before it is over, or together with others."""
 
     STRICT = "strict"
     LAZY = "lazy"
-
-    @classmethod
-    def _missing_(cls, value: object) -> FlushPolicy:
-        raise InvalidArgument(f"no flush policy {value!r}: there are 'strict' and 'lazy'")
 
 
 class Invalidation:

@@ -6,10 +6,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from swiommu.errors import InvalidArgument
+from swiommu.policy import Policy
 
 if TYPE_CHECKING:
     from swiommu.pagetable import RadixTable
@@ -17,16 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["PartialUnmap", "Stretch", "mapped_stretch"]
 
 
-class PartialUnmap(StrEnum):
+class PartialUnmap(Policy):
     """What an unmap does with a leaf of which it covers only a part."""
 
     KERNEL = "kernel"
     REFUSE = "refuse"
     SPLIT = "split"
-
-    @classmethod
-    def _missing_(cls, value: object) -> PartialUnmap:
-        raise InvalidArgument(f"no policy {value!r} for a leaf that is unmapped in part: there are {', '.join(cls)}")
 
 
 class Stretch(NamedTuple):

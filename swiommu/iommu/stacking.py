@@ -7,16 +7,16 @@ asked for before anything below is taken away.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
 from swiommu.address import BusAddr, BusRange
-from swiommu.errors import AddressInUse, Busy, InvalidArgument, NotFound, OutOfRange, SpaceMismatch
+from swiommu.errors import AddressInUse, Busy, NotFound, OutOfRange, SpaceMismatch
 from swiommu.iommu.reserving import NO_TARGET, require_free, seen_from, withhold
 from swiommu.iommu.reverse_map import ReverseMap
 from swiommu.layer import Node, ReservedKind, Walker, connect, disconnect, reserved_regions, terminals
 from swiommu.locking import Lock, Running, run_all
+from swiommu.policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ User = tuple["StackPlace", int, int]
 """A domain above, and from where to where of its own bus space: a use that is no obstacle."""
 
 
-class BusyPolicy(StrEnum):
+class BusyPolicy(Policy):
     """What happens when something is to be unmapped that domains above use.
 
     "refuse": `Busy`. "notify": they unmap theirs first; their ``on_notice`` is told the range. "force": their accesses
@@ -44,10 +44,6 @@ class BusyPolicy(StrEnum):
     REFUSE = "refuse"
     NOTIFY = "notify"
     FORCE = "force"
-
-    @classmethod
-    def _missing_(cls, value: object) -> BusyPolicy:
-        raise InvalidArgument(f"no policy {value!r} for what is in use above: there are {', '.join(cls)}")
 
 
 class StackPlace:

@@ -7,9 +7,12 @@ are spread, a picture). A region may lie in any space. Nothing here knows of dev
 """
 
 from swiommu.region.allocator import (
+    ALLOCATORS,
     Allocator,
     AllocatorFactory,
     FailSwitch,
+    Migrating,
+    RegisteredAllocator,
     allocator_names,
     make_allocator,
     register_allocator,
@@ -28,6 +31,7 @@ from swiommu.region.reports import Cause, Reports, Shortage, Statistics, explain
 from swiommu.region.tlsf import Tlsf
 
 __all__ = [
+    "ALLOCATORS",
     "Allocator",
     "AllocatorFactory",
     "BestFit",
@@ -44,7 +48,9 @@ __all__ = [
     "LentPage",
     "LentPages",
     "Migrate",
+    "Migrating",
     "Region",
+    "RegisteredAllocator",
     "Reports",
     "Returns",
     "Shortage",
@@ -63,7 +69,7 @@ __all__ = [
 ]
 
 register_allocator(BestFit.name, BestFit)
-register_allocator(Bitmap.name, make_bitmap)
+register_allocator(Bitmap.name, make_bitmap, by_release=True, lending=Lending)
 register_allocator(Buddy.name, Buddy)
 register_allocator(FirstFit.name, FirstFit)
 register_allocator(Tlsf.name, Tlsf)

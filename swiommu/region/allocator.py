@@ -8,15 +8,21 @@ turns them into addresses, rounds what callers ask for, keeps the chunks, and di
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+
+import attrs
 
 from swiommu.address import as_integer, as_integers, is_power_of_two
 from swiommu.errors import InvalidArgument, NoMemory
+from swiommu.registry import Registry
 
 __all__ = [
+    "ALLOCATORS",
     "Allocator",
     "AllocatorFactory",
     "FailSwitch",
+    "Migrating",
+    "RegisteredAllocator",
     "allocator_names",
     "check_range",
     "check_request",
@@ -152,13 +158,50 @@ def check_range(start: int, size: int, page_size: int) -> tuple[int, int, int]:
     return start, size, page_size
 
 
-_factories: dict[str, AllocatorFactory] = {}
+@attrs.frozen
+class RegisteredAllocator:
+    """How an allocator is made, and what it can do beyond the protocol.
+
+    ``by_release``: its factory takes ``profile=``, as kernels differ in what it does. ``lending``: makes the same
+    allocator of an area that lends what is idle, a `swiommu.region.Lending`; called as
+    ``lending(start, size, standing=..., profile=...)``.
+    """
+
+    factory: AllocatorFactory
+    by_release: bool = False
+    lending: AllocatorFactory | None = None
 
 
-def register_allocator(name: str, factory: AllocatorFactory) -> None:
+@runtime_checkable
+class Migrating(Protocol):
+    """An allocator that takes pages which somebody uses, and so can meet some that can't be moved."""
+
+    def set_busy(self, pfn: int, count: int, state: int) -> None:
+        """Mark ``count`` pages from ``pfn`` on: 0 may be taken, 1 can't be moved (EBUSY), 2 no room (ENOMEM)."""
+
+
+def _registered(name: str, part: Any) -> RegisteredAllocator:
+    if isinstance(part, RegisteredAllocator):
+        return part
+    if callable(part):
+        return RegisteredAllocator(part)
+    raise InvalidArgument(f"{part!r} makes no allocator: it can't be called", name=name)
+
+
+ALLOCATORS: Final = Registry[RegisteredAllocator]("allocator", group="swiommu.allocators", accept=_registered)
+"""Every allocator by name; other packages offer theirs as entry points of the group ``swiommu.allocators``.
+
+What is offered is a factory (`AllocatorFactory`), or a `RegisteredAllocator`.
+"""
+
+
+def register_allocator(
+    name: str, factory: AllocatorFactory, *, by_release: bool = False, lending: AllocatorFactory | None = None
+) -> None:
     """Make an allocator known by ``name``; `InvalidArgument` if the name is empty or taken.
 
-    Allocators register themselves at run time through this one function: there is no central table.
+    From then on regions, designs and `cma_compat` know it. ``by_release`` and ``lending`` say what else it can do, see
+    `RegisteredAllocator`.
 
     >>> from swiommu.region import BestFit
     >>> register_allocator("best_fit", BestFit)
@@ -166,20 +209,16 @@ def register_allocator(name: str, factory: AllocatorFactory) -> None:
     ...
     swiommu.errors.InvalidArgument: an allocator named 'best_fit' is registered already
     """
-    if not name:
-        raise InvalidArgument("an allocator needs a name")
-    if name in _factories:
-        raise InvalidArgument(f"an allocator named {name!r} is registered already", name=name)
-    _factories[name] = factory
+    ALLOCATORS.register(name, RegisteredAllocator(factory, by_release, lending))
 
 
 def allocator_names() -> list[str]:
-    """The registered names, sorted.
+    """The names of `ALLOCATORS`, sorted.
 
     >>> {"best_fit", "bitmap"} <= set(allocator_names())
     True
     """
-    return sorted(_factories)
+    return sorted(ALLOCATORS)
 
 
 def make_allocator(name: str, start: int, size: int, *, page_size: int = 4096, **options: Any) -> Allocator:
@@ -190,20 +229,9 @@ def make_allocator(name: str, start: int, size: int, *, page_size: int = 4096, *
 
     >>> make_allocator("best_fit", 0x4000_0000, 1 << 20).holes()
     [(1073741824, 1048576)]
-    >>> make_allocator("bitmaps", 0, 4096)  # doctest: +ELLIPSIS
+    >>> make_allocator("bitmaps", 0, 4096)
     Traceback (most recent call last):
     ...
-    swiommu.errors.InvalidArgument: no allocator is named 'bitmaps'; did you mean 'bitmap'? There are: best_fit, ...
+    swiommu.errors.InvalidArgument: no allocator is named 'bitmaps'; did you mean 'bitmap'?
     """
-    factory = _factories.get(name)
-    if factory is None:
-        raise InvalidArgument(f"no allocator is named {name!r}; {_suggestion(name)}", name=name)
-    return factory(start, size, page_size=page_size, **options)
-
-
-def _suggestion(name: str) -> str:
-    import difflib
-
-    names = allocator_names()
-    close = difflib.get_close_matches(name, names, n=1)
-    return (f"did you mean {close[0]!r}? There are: " if close else "there are: ") + ", ".join(names)
+    return ALLOCATORS.named(name).factory(start, size, page_size=page_size, **options)

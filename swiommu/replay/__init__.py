@@ -9,7 +9,18 @@ decide what a kernel decided is checked by `swiommu.verify`.
 from __future__ import annotations
 
 from swiommu.replay.design_files import read_designs
-from swiommu.replay.designs import AS_RECORDED, DEFAULT_DESIGNS, PRESETS, Design, Knobs, find_design
+from swiommu.replay.designs import (
+    AS_RECORDED,
+    DEFAULT_DESIGNS,
+    PRESETS,
+    Bounce,
+    Design,
+    Driver,
+    FrameOrder,
+    Knobs,
+    Lends,
+    find_design,
+)
 from swiommu.replay.engine import Outcome, Status, loses_nothing, replay
 from swiommu.replay.history import (
     NOBODY,
@@ -30,8 +41,12 @@ __all__ = [
     "NOBODY",
     "PRESETS",
     "AreaHistory",
+    "Bounce",
     "Design",
+    "Driver",
+    "FrameOrder",
     "Knobs",
+    "Lends",
     "MemoryPlan",
     "Need",
     "Outcome",

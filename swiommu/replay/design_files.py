@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import attrs
 
-from swiommu.input_file import BadValue, InputFile, did_you_mean, key, shown
+from swiommu.input_file import BadValue, InputFile, key, shown
 from swiommu.replay.designs import AS_RECORDED, PRESETS, Design
+from swiommu.words import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable

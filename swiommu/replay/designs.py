@@ -6,23 +6,89 @@ docs and the messages are made from that declaration.
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from swiommu.address import PAGE_SIZE
 from swiommu.errors import InputError
 from swiommu.input_file import BadValue, ByteCount, key
-from swiommu.iommu import DEFAULT_HZ
-from swiommu.pagetable.formats import FORMATS
-from swiommu.region import allocator_names
+from swiommu.iommu import DEFAULT_HZ, FlushPolicy
+from swiommu.pagetable.formats import FORMATS, MOCK
+from swiommu.policy import Policy
+from swiommu.region import ALLOCATORS, BestFit, Bitmap, RegisteredAllocator
+from swiommu.words import did_you_mean
 
-__all__ = ["AS_RECORDED", "DEFAULT_DESIGNS", "PRESETS", "Design", "Knobs", "find_design"]
+if TYPE_CHECKING:
+    from swiommu.profile import Profile
+    from swiommu.registry import Registry
+
+__all__ = [
+    "AS_RECORDED",
+    "DEFAULT_DESIGNS",
+    "PRESETS",
+    "Bounce",
+    "Design",
+    "Driver",
+    "FrameOrder",
+    "Knobs",
+    "Lends",
+    "find_design",
+]
 
 AS_RECORDED = "as-recorded"
 _FARTHEST = 1 << 48
 _LARGEST_POOL = 1 << 38  # as large as memory that can be replayed
-_FORMATS = tuple(name for name, form in FORMATS.items() if form.granule == PAGE_SIZE)
+
+
+class Driver(Policy):
+    """What is between a device and memory: nothing, a window of a region without translation, or page tables."""
+
+    NONE = "none"
+    LINEAR = "linear"
+    PAGED = "paged"
+
+
+class Bounce(Policy):
+    """Which pieces of a MAP are copied through a bounce buffer."""
+
+    NONE = "none"
+    BEYOND_MASK = "beyond-mask"
+    ALL = "all"
+
+
+class Lends(Policy):
+    """To whom an area lends idle pages: nobody, movable ones (moved away on demand), droppable ones (dropped)."""
+
+    NOBODY = ""
+    MOVABLE = "movable"
+    DROPPABLE = "droppable"
+
+
+class FrameOrder(Policy):
+    """Which frames a page table leads to: the largest blocks that are free, or single ones at random."""
+
+    LARGEST = "largest"
+    RANDOM = "random"
+
+
+class _AnyOrNone(Mapping[str, RegisteredAllocator | None]):
+    """The allocators by name, and none by the empty one."""
+
+    def __init__(self, registry: Registry[RegisteredAllocator]) -> None:
+        self._registry = registry
+
+    def __getitem__(self, name: str) -> RegisteredAllocator | None:
+        return self._registry[name] if name else None
+
+    def __contains__(self, name: object) -> bool:
+        return not name or name in self._registry
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("", *sorted(self._registry)))
+
+    def __len__(self) -> int:
+        return 1 + len(self._registry)
 
 
 @attrs.frozen
@@ -35,34 +101,34 @@ class Design:
 
     name: str = key("Its name, in tables and sentences.")
     summary: str = key("What it is, in a few words.")
-    driver: str = key(
+    driver: Driver = key(
         "What is between a device and memory.",
-        "none",
-        choices=("none", "linear", "paged"),
+        Driver.NONE,
+        choices=Driver,
         source="compare, rule 11",
     )
     allocator: str = key(
         "What serves an ALLOC contiguously: in memory, or with driver 'paged' in the domain's space; '' is any frame.",
         "",
-        choices=("", *allocator_names()),
+        choices=_AnyOrNone(ALLOCATORS),
         source="compare, rules 11 to 14",
     )
-    flush: str = key(
+    flush: FlushPolicy = key(
         "When an unmap takes effect in the translation caches; only with driver 'paged'.",
-        "strict",
-        choices=("strict", "lazy"),
+        FlushPolicy.STRICT,
+        choices=FlushPolicy,
         source="linux dma-iommu",
     )
     format: str = key(
         "The page table that a domain keeps: its page sizes, its levels, when its tables go; only with driver 'paged'.",
-        "mock",
-        choices=_FORMATS,
+        MOCK.name,
+        choices=FORMATS,
         source="compare, rule 13",
     )
-    bounce: str = key(
+    bounce: Bounce = key(
         "Which pieces of a MAP go through a bounce buffer; only without translation.",
-        "none",
-        choices=("none", "beyond-mask", "all"),
+        Bounce.NONE,
+        choices=Bounce,
         source="linux swiotlb",
     )
     pool: ByteCount = key(
@@ -81,10 +147,10 @@ class Design:
         most=_FARTHEST - 1,
         source="none: identity",
     )
-    lends: str = key(
+    lends: Lends = key(
         "To whom an area lends idle pages: movable ones, moved when it needs them, or droppable ones; '' is unsaid.",
-        "",
-        choices=("", "movable", "droppable"),
+        Lends.NOBODY,
+        choices=Lends,
         source="linux CMA; GCMA as posted in 2015 and 2025",
     )
     lent: int = key(
@@ -105,36 +171,47 @@ class Design:
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.driver != "paged":
+        if self.driver is not Driver.PAGED:
             for name in ("flush", "format"):
-                if (value := getattr(self, name)) not in {"strict", "mock"}:
-                    raise BadValue(f"is {value!r}, which needs driver 'paged', not {self.driver!r}", key=name)
-        if self.allocator and self.flush == "lazy":
+                if (value := getattr(self, name)) not in {FlushPolicy.STRICT, MOCK.name}:
+                    raise BadValue(f"is {str(value)!r}, which needs driver 'paged', not {str(self.driver)!r}", key=name)
+        if self.allocator and self.flush is FlushPolicy.LAZY:
             raise BadValue("is 'lazy', which needs allocator '': a chunk goes back at its unmap", key="flush")
-        if self.driver != "none" and self.bounce != "none":
-            raise BadValue(f"is {self.bounce!r}, which needs driver 'none', not {self.driver!r}", key="bounce")
-        if self.driver == "linear" and not self.allocator:
-            raise BadValue("is 'linear', which needs an allocator: it has nothing but its region", key="driver")
-        if self.driver != "linear" and self.delta:
-            raise BadValue(f"is {self.delta}, which needs driver 'linear', not {self.driver!r}", key="delta")
-        if self.lends and (self.driver, self.allocator) != ("none", "bitmap"):
+        if self.driver is not Driver.NONE and self.bounce is not Bounce.NONE:
             raise BadValue(
-                f"is {self.lends!r}, which needs driver 'none' with allocator 'bitmap', not {self.driver!r} with "
-                f"{self.allocator!r}",
+                f"is {str(self.bounce)!r}, which needs driver 'none', not {str(self.driver)!r}", key="bounce"
+            )
+        if self.driver is Driver.LINEAR and not self.allocator:
+            raise BadValue("is 'linear', which needs an allocator: it has nothing but its region", key="driver")
+        if self.driver is not Driver.LINEAR and self.delta:
+            raise BadValue(f"is {self.delta}, which needs driver 'linear', not {str(self.driver)!r}", key="delta")
+        if self.lends and (self.driver is not Driver.NONE or self.registered is None or not self.registered.lending):
+            raise BadValue(
+                f"is {str(self.lends)!r}, which needs driver 'none' and an allocator that lends, as {Bitmap.name!r}, "
+                f"not {str(self.driver)!r} with {self.allocator!r}",
                 key="lends",
             )
-        if self.lends == "droppable" and self.pinned > 0:
+        if self.lends is Lends.DROPPABLE and self.pinned > 0:
             raise BadValue(f"is {self.pinned}, but droppable pages are never pinned", key="pinned")
+
+    @property
+    def registered(self) -> RegisteredAllocator | None:
+        """Its allocator, with what that can do; None for a design without one."""
+        return ALLOCATORS[self.allocator] if self.allocator else None
+
+    def allocator_options(self, profile: Profile) -> dict[str, Any]:
+        """What its allocator is made with on a kernel of ``profile``, beyond a range."""
+        return {"profile": profile} if self.registered is not None and self.registered.by_release else {}
 
     @property
     def has_hardware(self) -> bool:
         """Whether the design needs translation hardware."""
-        return self.driver == "paged"
+        return self.driver is Driver.PAGED
 
     @property
     def has_area(self) -> bool:
         """Whether the design withholds one contiguous region of memory."""
-        return bool(self.allocator) and self.driver != "paged"
+        return bool(self.allocator) and not self.has_hardware
 
 
 @attrs.frozen
@@ -148,28 +225,41 @@ class Knobs:
     """
 
     align_order: int = 8
-    frames: str = "largest"
+    frames: FrameOrder = attrs.field(default=FrameOrder.LARGEST, converter=FrameOrder)
     seed: int = 0
     hz: int = DEFAULT_HZ
 
 
-PRESETS: dict[str, Design] = {
+PRESETS: Final[dict[str, Design]] = {
     design.name: design
     for design in (
         Design("passthrough", "plain pages, power-of-two blocks up to 4 MiB, no translation"),
-        Design("swiotlb", "plain pages, every MAP copied through a bounce pool", bounce="all"),
-        Design("swiotlb-natural", "plain pages, a bounce only where a device can't reach", bounce="beyond-mask"),
-        Design("carveout-best-fit", "a static carve-out, best fit (RFC v4, 2010)", "none", "best_fit"),
-        Design("cma-bitmap", "mainline CMA: bitmap, first fit by address", "none", "bitmap"),
-        Design("software-iommu", "the IOMMU API over a contiguous region, no hardware", "linear", "bitmap"),
-        Design("iommu-strict", "every device translated, invalidated at each unmap", "paged"),
-        Design("iommu-lazy", "every device translated, invalidated in batches", "paged", flush="lazy"),
+        Design("swiotlb", "plain pages, every MAP copied through a bounce pool", bounce=Bounce.ALL),
+        Design("swiotlb-natural", "plain pages, a bounce only where a device can't reach", bounce=Bounce.BEYOND_MASK),
+        Design("carveout-best-fit", "a static carve-out, best fit (RFC v4, 2010)", Driver.NONE, BestFit.name),
+        Design("cma-bitmap", "mainline CMA: bitmap, first fit by address", Driver.NONE, Bitmap.name),
+        Design("software-iommu", "the IOMMU API over a contiguous region, no hardware", Driver.LINEAR, Bitmap.name),
+        Design("iommu-strict", "every device translated, invalidated at each unmap", Driver.PAGED),
+        Design("iommu-lazy", "every device translated, invalidated in batches", Driver.PAGED, flush=FlushPolicy.LAZY),
         Design(
-            "shim-over-iommu", "contiguous for the device, scattered below (CMA over an IOMMU)", "paged", "best_fit"
+            "shim-over-iommu",
+            "contiguous for the device, scattered below (CMA over an IOMMU)",
+            Driver.PAGED,
+            BestFit.name,
         ),
-        Design("cma-lending", "mainline CMA, idle pages lent: moved away on demand", "none", "bitmap", lends="movable"),
         Design(
-            "gcma", "CMA with a guarantee: idle pages hold clean copies, dropped", "none", "bitmap", lends="droppable"
+            "cma-lending",
+            "mainline CMA, idle pages lent: moved away on demand",
+            Driver.NONE,
+            Bitmap.name,
+            lends=Lends.MOVABLE,
+        ),
+        Design(
+            "gcma",
+            "CMA with a guarantee: idle pages hold clean copies, dropped",
+            Driver.NONE,
+            Bitmap.name,
+            lends=Lends.DROPPABLE,
         ),
     )
 }
@@ -184,10 +274,6 @@ def find_design(name: str) -> Design:
     >>> find_design("cma-bitmap").allocator
     'bitmap'
     """
-    design = PRESETS.get(name)
-    if design is None:
-        near = difflib.get_close_matches(name, [*PRESETS, AS_RECORDED], n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        names = ", ".join([AS_RECORDED, *PRESETS])
-        raise InputError(f"no design is named {name!r}: {hint}there are {names}")
-    return design
+    if name not in PRESETS:
+        raise InputError(f"no design is named {name!r}; {did_you_mean(name, [AS_RECORDED, *PRESETS])}")
+    return PRESETS[name]

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE
+from swiommu.replay.designs import Lends
 from swiommu.requests import RequestKind
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def pinned_share(design: Design, plan: MemoryPlan, workload: Workload) -> float:
     >>> pinned_share(find_design("cma-lending"), equal_plan(workload), workload)
     0.0
     """
-    if design.lends != "movable" or not design.lent:
+    if design.lends is not Lends.MOVABLE or not design.lent:
         return 0.0
     if design.pinned != RECORDED:
         return design.pinned / MILLION

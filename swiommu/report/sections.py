@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from swiommu.replay import AS_RECORDED, peak_live_bytes
+from swiommu.replay import AS_RECORDED, FrameOrder, peak_live_bytes
 from swiommu.report.columns import count
 from swiommu.requests import GENERATED, RequestKind
 from swiommu.words import counted, mib
@@ -122,7 +122,7 @@ def _masks(answer: Comparison) -> str:
 def _knobs(knobs: Knobs) -> dict[str, str]:
     largest = f"at most {mib(4096 << knobs.align_order)} (order {knobs.align_order})"
     frames = "Translating designs take frames as Linux does: 2 MiB at a time where it can, else 4 KiB."
-    if knobs.frames == "random":
+    if knobs.frames is FrameOrder.RANDOM:
         frames = (
             f"Translating designs took single frames in random order (seed {knobs.seed}): the worst case, not what "
             "Linux does."

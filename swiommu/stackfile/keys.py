@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 import attrs
 
 from swiommu.address import Prot
-from swiommu.input_file import BadValue, ByteCount, did_you_mean, key, shown
+from swiommu.input_file import BadValue, ByteCount, key, shown
 from swiommu.layer.cache import CacheShape
 from swiommu.layer.graph import ReservedKind
 from swiommu.pagetable import MOCK
 from swiommu.pagetable.formats import FORMATS
+from swiommu.words import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,7 @@ class ReservedKeys:
 
     at: ByteCount = key("The first address.", **_ADDRESS)
     size: ByteCount = key("The size.", **_SIZE)
-    kind: str = key("What it is reserved for.", "reserved", choices=[str(kind) for kind in ReservedKind])
+    kind: ReservedKind = key("What it is reserved for.", ReservedKind.RESERVED, choices=ReservedKind)
 
 
 @attrs.frozen(kw_only=True)

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Final
 
 from swiommu.address import PhysSpace
 from swiommu.errors import InputError, InvalidArgument, SwiommuError
-from swiommu.input_file import BadValue, InputFile, did_you_mean, shown
+from swiommu.input_file import BadValue, InputFile, shown
 from swiommu.layer.cache import CacheShape, TranslationCache
-from swiommu.layer.graph import Graph, Reserved, ReservedKind, require_no_conflict
+from swiommu.layer.graph import Graph, Reserved, require_no_conflict
 from swiommu.layer.kinds import Blocked, Device, FlatTable, Identity, Memory, Paged, Router, Span, Window
 from swiommu.layer.path import Walker
 from swiommu.layer.placed_tables import PlacedTables
@@ -52,6 +52,7 @@ from swiommu.stackfile.keys import (
     WidthKeys,
     WindowKeys,
 )
+from swiommu.words import did_you_mean
 
 if TYPE_CHECKING:
     from array import array
@@ -255,7 +256,7 @@ class _File:
             layer,
             on=list(on.values()),
             walker=_WALKERS.get(walker, walker),
-            reserved=[Reserved(row.at, row.size, ReservedKind(row.kind)) for row in keys.reserved],
+            reserved=[Reserved(row.at, row.size, row.kind) for row in keys.reserved],
         )
         node.tlb, node.iotlb = self._cache(name, "tlb", keys.tlb), self._cache(name, "iotlb", keys.iotlb)
 

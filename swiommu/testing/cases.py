@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from swiommu.address import PAGE_SIZE, Access, BusSpace, Prot
 from swiommu.errors import AddressInUse
-from swiommu.layer import CacheShape, Marks, Node, Paged, Shadow, TranslationCache, Walker
+from swiommu.layer import CacheShape, Marks, Node, Paged, ReplacementPolicy, Shadow, TranslationCache, Walker
 from swiommu.pagetable import MOCK, CountingTables, Format, Level, RadixTable
 from swiommu.testing import laws
 from swiommu.testing.case import Case
@@ -252,7 +252,8 @@ def _caches(
     for node, (own, whole, walk_levels, policy) in zip(nodes, geometry, strict=False):
         # The first policy in one set, the others direct-mapped: any shape has to be as transparent.
         ways = None if policy == "lru" else 1
-        walk = [CacheShape(own or None, ways if own else None, policy if own else "lru")] * walk_levels
+        replacement = ReplacementPolicy(policy if own else "lru")
+        walk = [CacheShape(own or None, ways if own else None, replacement)] * walk_levels
         node.tlb = None if own is None else TranslationCache(own or None, walk=walk)
         node.iotlb = None if whole is None else TranslationCache(whole or None, ways=ways if whole else None)
 

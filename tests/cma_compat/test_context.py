@@ -5,7 +5,7 @@ import pytest
 
 import cma_compat
 from cma_compat import IS_ERR_VALUE, CmaContext, cma_region, error_value
-from swiommu.region import BestFit, allocator, allocator_names
+from swiommu.region import ALLOCATORS, BestFit, RegisteredAllocator, allocator_names
 
 PAGE = 4096
 MIB = 1 << 20
@@ -149,7 +149,7 @@ class Repeating(BestFit):
 
 
 def test_an_address_that_is_taken_already_is_in_use(cma, monkeypatch):
-    monkeypatch.setitem(allocator._factories, "repeating", Repeating)
+    monkeypatch.setitem(ALLOCATORS._parts, "repeating", RegisteredAllocator(Repeating))
     region = cma_region(BASE, MIB, alloc_name="repeating")
     assert cma.cma_region_register(region) == 0
     assert cma.cma_alloc_from_region(region, PAGE).value == BASE

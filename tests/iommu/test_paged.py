@@ -280,7 +280,7 @@ def test_destroy():
 def test_what_can_not_be_built():
     with pytest.raises(InvalidArgument) as caught:
         paged(flush="eager")
-    assert str(caught.value) == "no flush policy 'eager': there are 'strict' and 'lazy'"
+    assert str(caught.value) == "no flush policy is named 'eager'; there are strict, lazy"
     with pytest.raises(InvalidArgument) as caught:
         paged(Frames(ram.at(0), MIB, page_size=16384))
     assert str(caught.value) == "frames of 16384 bytes under format 'mock', whose smallest page is 4096"

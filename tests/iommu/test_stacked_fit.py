@@ -89,7 +89,7 @@ def test_what_can_not_be_attached():
             other.attach(nic, policy)
     with pytest.raises(InvalidArgument) as caught:
         other.attach(nic, "overlay")
-    assert str(caught.value) == "no policy 'overlay' for a device that has a domain: there are stack, replace, refuse"
+    assert str(caught.value) == "no attach policy is named 'overlay'; there are stack, replace, refuse"
     lower.detach(nic)
     backing = lower.alloc(MIB)
     lower.attach(nic)
@@ -336,8 +336,8 @@ def test_windows_that_can_not_be_built():
     [
         ({}, "a domain needs frames and their space, or a domain below"),
         ({"walker": "sideways"}, "no walker 'sideways': tables are read 'nested' or 'physical'"),
-        ({"in_use": "ask"}, "no policy 'ask' for what is in use above: there are refuse, notify, force"),
-        ({"partial": "half"}, "no policy 'half' for a leaf that is unmapped in part: there are kernel, refuse, split"),
+        ({"in_use": "ask"}, "no busy policy is named 'ask'; there are refuse, notify, force"),
+        ({"partial": "half"}, "no partial unmap is named 'half'; there are kernel, refuse, split"),
         (
             {"below": 1, "output_space": ram},
             "a domain on that of 'host' leads there, and nowhere else",

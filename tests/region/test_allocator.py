@@ -158,14 +158,13 @@ def test_names_are_registered_once_and_suggested():
     assert str(caught.value) == "an allocator named 'best_fit' is registered already"
     with pytest.raises(InvalidArgument) as caught:
         register_allocator("", BestFit)
-    assert str(caught.value) == "an allocator needs a name"
+    assert str(caught.value) == "an allocator needs a name, not ''"
     with pytest.raises(InvalidArgument) as caught:
         make_allocator("best-fit", 0, PAGE)
-    names = ", ".join(allocator_names())
-    assert str(caught.value) == f"no allocator is named 'best-fit'; did you mean 'best_fit'? There are: {names}"
+    assert str(caught.value) == "no allocator is named 'best-fit'; did you mean 'best_fit'?"
     with pytest.raises(InvalidArgument) as caught:
         make_allocator("zz", 0, PAGE)
-    assert str(caught.value) == f"no allocator is named 'zz'; there are: {names}"
+    assert str(caught.value) == f"no allocator is named 'zz'; there are {', '.join(allocator_names())}"
 
 
 def test_the_switch_strikes_once():

@@ -164,7 +164,10 @@ POOL = "not a number of bytes from 2048 to 2**38"
         ),
         (
             '[[design]]\nname = "a"\nlends = "movable"\n',
-            ":3: design[0].lends is 'movable', which needs driver 'none' with allocator 'bitmap', not 'none' with ''",
+            (
+                ":3: design[0].lends is 'movable', which needs driver 'none' and an allocator that lends, as 'bitmap', "
+                "not 'none' with ''"
+            ),
         ),
         (
             '[[design]]\nname = "a"\nbased_on = "gcma"\npinned = 5\n',

@@ -252,11 +252,17 @@ def test_a_probe_foretells_and_leaves_no_trace(name, seed, random_workload):
     [
         (
             {"driver": "linear", "lends": "movable"},
-            "lends is 'movable', which needs driver 'none' with allocator 'bitmap', not 'linear' with 'bitmap'",
+            (
+                "lends is 'movable', which needs driver 'none' and an allocator that lends, as 'bitmap', not "
+                "'linear' with 'bitmap'"
+            ),
         ),
         (
             {"allocator": "best_fit", "lends": "droppable"},
-            "lends is 'droppable', which needs driver 'none' with allocator 'bitmap', not 'none' with 'best_fit'",
+            (
+                "lends is 'droppable', which needs driver 'none' and an allocator that lends, as 'bitmap', not "
+                "'none' with 'best_fit'"
+            ),
         ),
         (
             {"lends": "droppable", "pinned": 1},

@@ -17,7 +17,7 @@ from swiommu.layer.cache.audit import Stale
 from swiommu.layer.cache.changes import Change, ChangeLog
 from swiommu.layer.cache.invalidating import Dropped, invalidate, invalidation
 from swiommu.layer.cache.place import EVERY, CacheHolder
-from swiommu.layer.cache.shape import CacheShape
+from swiommu.layer.cache.shape import CacheShape, ReplacementPolicy
 from swiommu.layer.cache.store import Line, TranslationCache
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "ChangeLog",
     "Dropped",
     "Line",
+    "ReplacementPolicy",
     "Stale",
     "TranslationCache",
     "invalidate",

@@ -6,6 +6,8 @@ from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from swiommu.layer.cache.shape import ReplacementPolicy
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
@@ -103,7 +105,7 @@ class Sets(Generic[V]):
         self.conflicts = self.overflows = 0
         self._places, self._total = shape.places, shape.sets
         # One generator for all sets, and only where one is asked for.
-        self._random = Random(shape.seed) if shape.policy == "random" else None  # noqa: S311 - a simulation
+        self._random = Random(shape.seed) if shape.policy is ReplacementPolicy.RANDOM else None  # noqa: S311 - a simulation
         self._sets: dict[int, _Set[V]] = {}
         self._count = 0
 
@@ -157,6 +159,6 @@ class Sets(Generic[V]):
     def _new(self) -> _Set[V]:
         if self._random is not None:
             return _Random(self._random)
-        if self.shape.policy == "plru" and self._places is not None:
+        if self.shape.policy is ReplacementPolicy.PLRU and self._places is not None:
             return _Plru(self._places)
-        return _Lru() if self.shape.policy == "lru" else _Set()
+        return _Lru() if self.shape.policy is ReplacementPolicy.LRU else _Set()

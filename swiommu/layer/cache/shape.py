@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import attrs
 
 from swiommu.address import is_power_of_two
 from swiommu.errors import InvalidArgument
 from swiommu.input_file import key
+from swiommu.policy import Policy
 
-__all__ = ["POLICIES", "CacheShape"]
+__all__ = ["CacheShape", "ReplacementPolicy"]
 
-POLICIES: Final = {
-    "lru": "the least recently used goes first",
-    "fifo": "the oldest goes first, used or not",
-    "random": "any one goes, by a generator that begins with `seed`",
-    "plru": "a binary tree over the ways of a set points away from what was used last",
-}
+
+class ReplacementPolicy(Policy):
+    """Which answer goes when a set is full.
+
+    "lru": the least recently used. "fifo": the oldest, used or not. "random": any one, by a generator that begins with
+    ``seed``. "plru": a binary tree over the ways of a set points away from what was used last.
+    """
+
+    LRU = "lru"
+    FIFO = "fifo"
+    RANDOM = "random"
+    PLRU = "plru"
 
 
 @attrs.frozen
 class CacheShape:
     """``entries`` answers in sets of ``ways``; an answer has its set by the number of its own block, whatever its size.
 
-    ``policy`` says which one of a full set goes (`POLICIES`). `InvalidArgument` for numbers below 1, ``ways`` without
-    ``entries`` or not a divisor of them, and ``plru`` unless ways are a power of two.
+    ``policy`` says which one of a full set goes. `InvalidArgument` for numbers below 1, ``ways`` without ``entries`` or
+    not a divisor of them, and ``plru`` unless ways are a power of two.
 
     >>> shape = CacheShape(64, ways=4)
     >>> shape.sets, str(shape), str(CacheShape())
@@ -34,13 +39,15 @@ class CacheShape:
 
     entries: int | None = key("Answers that it holds; without it, all.", None, least=1)
     ways: int | None = key("Places in each set; without it, one set has all.", None, least=1)
-    policy: str = key("Which one goes when a set is full.", "lru", choices=POLICIES)
+    policy: ReplacementPolicy = key(
+        "Which one goes when a set is full.", ReplacementPolicy.LRU, choices=ReplacementPolicy
+    )
     seed: int = key("Where the generator of policy `random` begins.", 0, least=0)
 
     def __attrs_post_init__(self) -> None:
         if self.ways is not None and (self.entries is None or self.entries % self.ways):
             raise InvalidArgument(f"a cache of {self.entries or 'all'} entries can't have sets of {self.ways} ways")
-        if self.policy == "plru" and not is_power_of_two(self.places or 0):
+        if self.policy is ReplacementPolicy.PLRU and not is_power_of_two(self.places or 0):
             raise InvalidArgument(f"policy plru needs ways that are a power of two, not {self.places or 'any number'}")
 
     @property

@@ -9,7 +9,7 @@ from swiommu.errors import InvalidArgument
 from swiommu.layer.base import Extent
 from swiommu.layer.cache.place import EVERY
 from swiommu.layer.cache.sets import Sets
-from swiommu.layer.cache.shape import CacheShape
+from swiommu.layer.cache.shape import CacheShape, ReplacementPolicy
 from swiommu.layer.cache.walk import WalkCache
 from swiommu.locking import no_shallow_copy
 
@@ -123,7 +123,7 @@ class TranslationCache:
         entries: int | CacheShape | None = None,
         *,
         ways: int | None = None,
-        policy: str = "lru",
+        policy: ReplacementPolicy | str = ReplacementPolicy.LRU,
         seed: int = 0,
         walk_levels: int = 0,
         walk: Sequence[CacheShape] = (),
@@ -131,7 +131,7 @@ class TranslationCache:
         log: ChangeLog | None = None,
     ) -> None:
         if not isinstance(entries, CacheShape):
-            self.shape = CacheShape(entries, ways, policy, seed)
+            self.shape = CacheShape(entries, ways, ReplacementPolicy(policy), seed)
         elif (ways, policy, seed) != (None, "lru", 0):
             raise InvalidArgument(f"the shape of a cache, {entries}, says its ways, policy and seed itself")
         else:

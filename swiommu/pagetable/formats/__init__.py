@@ -16,10 +16,10 @@ widths, another profile. Each module has the table of its bits and names its sou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from swiommu.errors import InvalidArgument
-from swiommu.input_file import did_you_mean
+from swiommu.pagetable.format import Format
 from swiommu.pagetable.formats.amd_v1 import AMD_V1, amd_v1
 from swiommu.pagetable.formats.arm_lpae import arm_lpae
 from swiommu.pagetable.formats.arm_shape import LpaeShape
@@ -28,11 +28,7 @@ from swiommu.pagetable.formats.mock64k import MOCK64K
 from swiommu.pagetable.formats.riscv import riscv
 from swiommu.pagetable.formats.vtd_ss import vtd_ss
 from swiommu.pagetable.formats.x86_64 import x86_64
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from swiommu.pagetable.format import Format
+from swiommu.registry import Registry
 
 __all__ = [
     "AMD_V1",
@@ -48,21 +44,31 @@ __all__ = [
     "x86_64",
 ]
 
-FORMATS: Final[Mapping[str, Format]] = {
-    form.name: form
-    for form in (
-        MOCK,
-        MOCK64K,
-        *(vtd_ss(levels) for levels in (3, 4, 5)),
-        *(x86_64(levels) for levels in (4, 5)),
-        AMD_V1,
-        *(arm_lpae(granule, stage) for granule in (4096, 16384, 65536) for stage in (1, 2)),
-        arm_lpae(65536, ias=52, oas=52),
-        *(riscv(levels, gstage=gstage) for gstage in (False, True) for levels in (3, 4, 5)),
-        riscv(napot=True),
-    )
-}
-"""The usual formats by name; what is said or tried of every format goes through this list."""
+
+def _format(name: str, part: Any) -> Format:
+    if not isinstance(part, Format):
+        raise InvalidArgument(f"{part!r} is no page-table format", name=name)
+    return part
+
+
+FORMATS: Final = Registry[Format]("page-table format", group="swiommu.formats", accept=_format)
+"""The formats by name; what is said or tried of every format goes through this registry.
+
+Other packages offer theirs as entry points of the group ``swiommu.formats``, each a `swiommu.pagetable.Format`.
+"""
+
+for _form in (
+    MOCK,
+    MOCK64K,
+    *(vtd_ss(levels) for levels in (3, 4, 5)),
+    *(x86_64(levels) for levels in (4, 5)),
+    AMD_V1,
+    *(arm_lpae(granule, stage) for granule in (4096, 16384, 65536) for stage in (1, 2)),
+    arm_lpae(65536, ias=52, oas=52),
+    *(riscv(levels, gstage=gstage) for gstage in (False, True) for levels in (3, 4, 5)),
+    riscv(napot=True),
+):
+    FORMATS.register(_form.name, _form)
 
 
 def format_named(name: str) -> Format:
@@ -74,6 +80,4 @@ def format_named(name: str) -> Format:
     Traceback (most recent call last):
     swiommu.errors.InvalidArgument: no page-table format is named 'vtd-ss'; did you mean 'vtd-ss-5'?
     """
-    if name not in FORMATS:
-        raise InvalidArgument(f"no page-table format is named {name!r}; {did_you_mean(name, FORMATS)}", name=name)
-    return FORMATS[name]
+    return FORMATS.named(name)

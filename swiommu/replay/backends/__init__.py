@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.replay.backends.base import Backend, Counters, Exposure, Extent, Usage
+from swiommu.replay.designs import Driver
 
 if TYPE_CHECKING:
     from swiommu.replay.designs import Design, Knobs
@@ -27,7 +28,7 @@ def make_backend(design: Design, plan: MemoryPlan, workload: Workload, knobs: Kn
     >>> make_backend(find_design("cma-bitmap"), equal_plan(workload), workload, Knobs()).room() >> 20
     83
     """
-    if design.driver == "paged":
+    if design.driver is Driver.PAGED:
         if design.allocator:
             from swiommu.replay.backends.shim import ShimBackend
 
@@ -35,7 +36,7 @@ def make_backend(design: Design, plan: MemoryPlan, workload: Workload, knobs: Kn
         from swiommu.replay.backends.translated import PagedBackend
 
         return PagedBackend(design, plan, workload, knobs)
-    if design.driver == "linear":
+    if design.driver is Driver.LINEAR:
         from swiommu.replay.backends.linear import LinearBackend
 
         return LinearBackend(design, plan, workload, knobs)

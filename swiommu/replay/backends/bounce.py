@@ -8,6 +8,7 @@ from swiommu.address import align_up
 from swiommu.dma import IO_TLB_SEGSIZE, IO_TLB_SHIFT, IO_TLB_SIZE, SwiotlbPool
 from swiommu.errors import SwiommuError
 from swiommu.replay.cause import cause_of
+from swiommu.replay.designs import Bounce
 
 if TYPE_CHECKING:
     from swiommu.replay.backends.base import Counters
@@ -30,7 +31,7 @@ class Bouncer:
     """
 
     def __init__(self, design: Design, workload: Workload, counters: Counters) -> None:
-        self._all = design.bounce == "all"
+        self._all = design.bounce is Bounce.ALL
         self._counters = counters
         slots = -(-(workload.bounce_pool or design.pool) // IO_TLB_SIZE)
         self._pool = SwiotlbPool(_PLACE, align_up(slots, IO_TLB_SEGSIZE))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE, PhysAddr, order_of
 from swiommu.errors import OutOfRange, SwiommuError
 from swiommu.ranges import joined
-from swiommu.region import Bitmap, Chunk, Region
+from swiommu.region import Chunk, Migrating, Region
 from swiommu.replay.backends.direct import DirectBackend, block_of
 from swiommu.replay.cause import Cause, cause_of
 from swiommu.replay.memory_plan import BLOCK_LIMIT, MemoryPlan
@@ -27,7 +27,7 @@ class RegionBackend(DirectBackend):
 
     def __init__(self, design: Design, plan: MemoryPlan, workload: Workload, knobs: Knobs) -> None:
         super().__init__(design, plan, workload)
-        self._lends = design.allocator == "bitmap"
+        self._lends = design.registered is not None and design.registered.lending is not None
         self._align_order = knobs.align_order
         self._area_pfn = workload.area.base_pfn if workload.area else plan.base // PAGE_SIZE
         self._start_extents: dict[int, Chunk[PhysAddr]] = {}  # by page offset; never a chunk that serves a request
@@ -35,7 +35,7 @@ class RegionBackend(DirectBackend):
 
     def _build(self, design: Design, plan: MemoryPlan, workload: Workload) -> Region[PhysAddr]:
         # Kernels differ in what they call a failure, and from 6.15 refuse early; best fit is of 2010 alone.
-        options: dict[str, Any] = {"profile": workload.profile} if design.allocator == "bitmap" else {}
+        options = design.allocator_options(workload.profile)
         region = Region(self.space.at(plan.base), plan.bytes, allocator=design.allocator, **options)
         self._reserve_extents(region, plan, workload)
         return region
@@ -126,9 +126,9 @@ class RegionBackend(DirectBackend):
         self._take(request, busy)
 
     def _set_busy(self, busy: tuple[int, ...], state: int) -> None:
-        """Pages that can't move just now; only mainline's allocator migrates, so only it can meet them."""
+        """Pages that can't move just now; only an allocator that migrates can meet them."""
         allocator = self._region().allocator
-        if isinstance(allocator, Bitmap) and self.plan.fallback:
+        if busy and self.plan.fallback and isinstance(allocator, Migrating):
             for pfn in busy:
                 allocator.set_busy(pfn, 1, state)
 

@@ -11,6 +11,7 @@ from swiommu.errors import BlockExceeded, NotSupported, OutOfRange
 from swiommu.replay.backends.base import Counters, Exposure, Extent, Usage
 from swiommu.replay.backends.bounce import Bouncer
 from swiommu.replay.cause import Cause
+from swiommu.replay.designs import Bounce
 from swiommu.replay.memory_plan import BLOCK_LIMIT, MemoryPlan
 from swiommu.requests import Occupancy, Request, RequestKind, Workload
 
@@ -46,7 +47,7 @@ class DirectBackend:
         self.tried = 0
         self.space = PhysSpace("memory")
         self._internal = 0
-        self._bouncer = None if design.bounce == "none" else Bouncer(design, workload, self.counters)
+        self._bouncer = None if design.bounce is Bounce.NONE else Bouncer(design, workload, self.counters)
         self.pool_bytes = self._bouncer.size if self._bouncer else 0
 
     @property

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from swiommu.address import PAGE_SIZE
+from swiommu.errors import InvalidArgument
 from swiommu.memory import FrameState
 from swiommu.region import Lending, Region
 from swiommu.replay.backends.contiguous import RegionBackend
+from swiommu.replay.designs import Lends
 from swiommu.replay.pins import MILLION, RECORDED, pinned_share
 
 if TYPE_CHECKING:
@@ -41,17 +43,25 @@ class LendingBackend(RegionBackend):
         self._occupied = 0
         super().__init__(design, plan, workload, knobs)
         self._pinned = pinned_share(design, plan, workload)
-        self._as_recorded = design.lends == "movable" and design.pinned == RECORDED
+        self._as_recorded = design.lends is Lends.MOVABLE and design.pinned == RECORDED
 
     def _allocator(self, design: Design, plan: MemoryPlan, workload: Workload) -> Lending:
-        state = FrameState.MOVABLE if design.lends == "movable" else FrameState.DROPPABLE
+        state = FrameState.MOVABLE if design.lends is Lends.MOVABLE else FrameState.DROPPABLE
         count = plan.bytes // PAGE_SIZE
         frames = bytearray((state,)) * min(count, _PERIOD)
         idle = random.Random(f"{self._seed} idle")  # noqa: S311 - reproducible, no secret
         for frame in _drawn(idle, 1 - design.lent / MILLION, len(frames)):
             frames[frame] = FrameState.FREE
         standing = bytes(frames) * (count // len(frames)) + bytes(frames[: count % len(frames)])
-        return Lending(plan.base, plan.bytes, standing=standing, profile=workload.profile)
+        registered = design.registered
+        assert registered, "a design that lends has an allocator"
+        assert registered.lending, "and one that can lend"
+        lender = registered.lending(plan.base, plan.bytes, standing=standing, profile=workload.profile)
+        if not isinstance(lender, Lending):
+            raise InvalidArgument(
+                f"allocator {design.allocator!r} lends by {type(lender).__name__}, which is no Lending"
+            )
+        return lender
 
     def _build(self, design: Design, plan: MemoryPlan, workload: Workload) -> Region[PhysAddr]:
         self._lender = self._allocator(design, plan, workload)

@@ -6,13 +6,13 @@ sizes are those of real devices (their drivers' constants), arrivals are Poisson
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 from swiommu.errors import InputError
 from swiommu.requests.generated.media import camera, codec, display
 from swiommu.requests.generated.script import Script
 from swiommu.requests.generated.storage_and_network import nic, nvme
+from swiommu.words import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,9 +47,7 @@ def generate(name: str, seed: int = 0) -> Workload:
     (True, 0)
     """
     if name not in _PARTS:
-        near = difflib.get_close_matches(name, _PARTS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"no workload is named {name!r}: {hint}there are {', '.join(_PARTS)}")
+        raise InputError(f"no workload is named {name!r}; {did_you_mean(name, _PARTS)}")
     script = Script(name, seed)
     for part in _PARTS[name]:
         part(script)
