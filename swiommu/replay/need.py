@@ -14,7 +14,7 @@ import attrs
 
 from swiommu.address import PAGE_SIZE, align_up
 from swiommu.replay.backends import make_backend
-from swiommu.replay.designs import Knobs
+from swiommu.replay.designs import Driver, FrameOrder, Knobs
 from swiommu.replay.engine import losses, nothing_is_lost
 from swiommu.replay.memory_plan import BLOCK_LIMIT, MOST, STEP, peak_live_bytes, plan_of_size
 from swiommu.requests import RequestKind
@@ -60,7 +60,7 @@ def bytes_needed(workload: Workload, design: Design, knobs: Knobs | None = None)
         return Need(None, f"live ALLOCs peak above what can be replayed, {MOST} bytes")
     if not design.has_hardware and (why := _why_maps_are_lost(workload, design, knobs)):
         return Need(None, why)
-    if design.driver == "none" and not design.allocator:
+    if design.driver is Driver.NONE and not design.allocator:
         served = (r.size for r in workload.requests if r.kind is RequestKind.ALLOC and not r.censored)
         largest = max(served, default=0)
         if largest > BLOCK_LIMIT:
@@ -119,9 +119,9 @@ class _MemoryTest:
         Behind an IOMMU any frame will do, and bus addresses don't depend on frames: less memory can only mean smaller
         pages, and so more tables. With chunks in the domain's own space, or frames at random, it might be otherwise.
         """
-        if self._design.allocator or self._knobs.frames != "largest":
+        if self._design.allocator or self._knobs.frames is not FrameOrder.LARGEST:
             return 0
-        return align_up(self._fullest * PAGE_SIZE, STEP)
+        return align_up(self._fullest, STEP)
 
 
 def smallest(enough: Callable[[int], bool], low: int, ceiling: int) -> int:

@@ -66,9 +66,9 @@ class Backend(Protocol):
 
     ``begin`` serves a request and answers a handle for ``end``; a request that can't be served raises a
     `swiommu.errors.SwiommuError` and changes nothing. ``busy`` are page frames that the log shows as immovable at that
-    moment: part of the environment, not of the answer. ``fullest`` are the frames in use at the fullest moment, tables
-    included, where any frame will do; 0 where places matter. ``pool_bytes`` is the size of the bounce pool, 0 without;
-    ``tried`` counts the pieces of memory that probes took, where trying costs more than asking.
+    moment: part of the environment, not of the answer. ``fullest`` are the bytes of frames in use at the fullest
+    moment, tables included, where any frame will do; 0 where places matter. ``pool_bytes`` is the size of the bounce
+    pool, 0 without; ``tried`` counts the pieces of memory that probes took, where trying costs more than asking.
     """
 
     counters: Counters

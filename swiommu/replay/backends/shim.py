@@ -40,28 +40,29 @@ class ShimBackend(PagedBackend):
 
     def _make_domain(self, request: Request) -> Frontier:
         frontier = super()._make_domain(request)
-        start = frontier.domain.input_space.at(LARGE)
-        return attrs.evolve(frontier, region=Region(start, self._region_size(), allocator=self._allocator))
+        start, size = frontier.domain.input_space.at(LARGE), self._region_size()
+        region = Region(start, size, allocator=self._allocator, page_size=self.granule, **self._options)
+        return attrs.evolve(frontier, region=region)
 
     def _first_iova(self) -> int:
         """MAPs get their bus addresses above the region."""
         return LARGE + self._region_size()
 
     def _region_size(self) -> int:
-        memory = self.frames.count * PAGE_SIZE if self._plan.fallback else self._plan.bytes
+        memory = self.frames.range.size if self._plan.fallback else self._plan.bytes
         return min(max(_ROOM * memory, LARGE), _MOST)
 
     def _take(self, frontier: Frontier, request: Request) -> object:
         region, domain = frontier.region, frontier.domain
         assert region is not None
-        size = align_up(request.size, PAGE_SIZE)
-        align = LARGE if size >= LARGE else PAGE_SIZE << min(order_of(size), self._knobs.align_order)
+        size = align_up(request.size, self.granule)
+        align = LARGE if size >= LARGE else max(PAGE_SIZE << min(order_of(size), self._knobs.align_order), self.granule)
         chunk = region.alloc(size, align)
         runs: list[tuple[int, int]] = []
         try:
             if chunk.stop - 1 > request.mask:
                 raise OutOfRange(f"{chunk!r} is beyond the mask {request.mask:#x}", mask=request.mask)
-            runs = self.frames.take_largest_first(size // PAGE_SIZE)
+            runs = self.frames.take_largest_first(size // self.granule, self._orders)
             self._write(domain, chunk, runs)
         except SwiommuError:
             for pfn, count in runs:
@@ -73,15 +74,15 @@ class ShimBackend(PagedBackend):
     def extents(self, handle: object) -> list[Extent]:
         """See `Backend.extents`: the frames, not the chunk of bus addresses."""
         if isinstance(handle, _Shimmed):
-            return [(pfn * PAGE_SIZE, count * PAGE_SIZE) for pfn, count in handle.runs]
+            return [(pfn * self.granule, count * self.granule) for pfn, count in handle.runs]
         return super().extents(handle)
 
     def _write(self, domain: PagedDomain[PhysAddr], chunk: Chunk[BusAddr], runs: list[tuple[int, int]]) -> None:
         done = 0
         try:
             for pfn, count in runs:
-                domain.map(chunk.start + done, self.space.at(pfn * PAGE_SIZE), count * PAGE_SIZE)
-                done += count * PAGE_SIZE
+                domain.map(chunk.start + done, self.space.at(pfn * self.granule), count * self.granule)
+                done += count * self.granule
         except SwiommuError:
             if done:
                 domain.unmap(chunk.start, done)

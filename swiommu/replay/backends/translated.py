@@ -26,7 +26,8 @@ from swiommu.pagetable.formats import FORMATS
 from swiommu.replay.backends.base import Counters, Exposure, Extent, Usage
 from swiommu.replay.backends.random_frames import RandomFrames
 from swiommu.replay.cause import cause_of
-from swiommu.replay.memory_plan import MOST
+from swiommu.replay.designs import FrameOrder
+from swiommu.replay.memory_plan import BLOCK_LIMIT, MOST
 from swiommu.requests import Occupancy, Request, RequestKind, Workload
 from swiommu.undo import UndoLog
 
@@ -67,13 +68,8 @@ class Frontier:
 class _Untranslated:
     """Memory of an IOMMU's own device: one block, seen directly."""
 
-    pfn: int
-    order: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of frames."""
-        return PAGE_SIZE << self.order
+    start: int
+    size: int
 
 
 @attrs.frozen(eq=False)
@@ -95,14 +91,22 @@ class PagedBackend:
         self._flush = design.flush
         self._has_dma_events = workload.has_dma_events
         self._format = FORMATS[design.format]
+        self.granule = self._format.granule
+        self._orders = (order_of(LARGE, self.granule), 0)
         self._allocator = design.allocator
-        self.frames = Frames(self.space.at(0), plan.bytes if not plan.fallback else _all_ram(workload))
-        self.fullest = 0  # frames in use at the fullest moment
+        self._options = design.allocator_options(workload.profile)
+        self.frames = Frames(
+            self.space.at(0),
+            plan.bytes if not plan.fallback else _all_ram(workload, self.granule),
+            page_size=self.granule,
+            max_order=order_of(BLOCK_LIMIT, self.granule),
+        )
+        self.fullest = 0  # bytes of frames in use at the fullest moment
         self.pool_bytes = self.pool_peak = 0
         self.tried = 0
         self._pool = RandomFrames(self.frames, knobs.seed)
         _require_mappable(workload, self._format)
-        if knobs.frames == "random":
+        if knobs.frames is FrameOrder.RANDOM:
             _require_drawable(workload, self.frames.range.size)
         self._frontiers: dict[str, Frontier] = {}
         self._table_pages = 0
@@ -124,7 +128,7 @@ class PagedBackend:
         return frontier
 
     def _make_domain(self, request: Request) -> Frontier:
-        policy = LinuxIova(IovaDomain(start_pfn=self._first_iova() // PAGE_SIZE), pci=request.is_pci)
+        policy = LinuxIova(IovaDomain(self.granule, self._first_iova() // self.granule), pci=request.is_pci)
         space = BusSpace(request.group)
         # The flush queue is for unmaps of the DMA API (IOMMU_DOMAIN_DMA_FQ): what user space unmaps is invalidated at
         # once, and so is what was mapped by the two-step API, as lazy recordings show: a MAP beside no dma event.
@@ -137,18 +141,19 @@ class PagedBackend:
             iova=policy,
             flush=flush,
             format=self._format,
+            orders=self._orders,
             hz=self._knobs.hz,
         )
         return Frontier(domain, policy)
 
     def _first_iova(self) -> int:
         """Where a domain's own choice of bus addresses begins; page 0 is never used."""
-        return PAGE_SIZE
+        return self.granule
 
     def _note_tables(self, more: int) -> None:
         self._table_pages += more
         self.counters.table_peak = max(self.counters.table_peak, self._table_pages * PAGE_SIZE)
-        self.fullest = max(self.fullest, self.frames.count - self.frames.free_count)
+        self.fullest = max(self.fullest, (self.frames.count - self.frames.free_count) * self.granule)
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
@@ -171,7 +176,7 @@ class PagedBackend:
         if request.kind is RequestKind.ALLOC:
             self._internal -= handle.size - request.size  # type: ignore[attr-defined] # every handle has one
         if isinstance(handle, _Untranslated):
-            self.frames.give(handle.pfn, 1 << handle.order)
+            self.frames.give(handle.start // self.granule, handle.size // self.granule)
             return
         frontier = self._frontier(request)
         if isinstance(handle, _User):
@@ -187,7 +192,7 @@ class PagedBackend:
         """See `Backend.extents`."""
         if isinstance(handle, Mapping):
             return [(piece.start.value, piece.size) for piece in handle.pieces]
-        return [(handle.pfn * PAGE_SIZE, handle.size)] if isinstance(handle, _Untranslated) else []
+        return [(handle.start, handle.size)] if isinstance(handle, _Untranslated) else []
 
     def probe(self, request: Request, busy: tuple[int, ...]) -> Cause | None:
         """Try and give back at once; see `Backend.probe`. It costs what is tried, however much lives."""
@@ -220,7 +225,7 @@ class PagedBackend:
         """At most so many are taken and mapped for a request, and one if there is no room for it."""
         if request.kind is not RequestKind.ALLOC or request.size > self.room():
             return 1 + len(request.pieces)
-        return 1 + request.size // (PAGE_SIZE if self._knobs.frames == "random" else LARGE)
+        return 1 + request.size // (self.granule if self._knobs.frames is FrameOrder.RANDOM else LARGE)
 
     def sync(self, request: Request, handle: object, *, for_cpu: bool, size: int) -> None:
         """See `Backend.sync`; nothing is copied behind an IOMMU."""
@@ -241,18 +246,18 @@ class PagedBackend:
 
     def _alloc(self, request: Request) -> object:
         if request.is_iommu:
-            order = order_of(request.size)
-            return _Untranslated(self.frames.take(order), order)
+            order = order_of(request.size, self.granule)
+            return _Untranslated(self.frames.take(order) * self.granule, self.granule << order)
         frontier = self._frontier(request)
         frontier.policy.device = request.device
         return self._count(frontier.domain, lambda: self._take(frontier, request))
 
     def _take(self, frontier: Frontier, request: Request) -> object:
         """Frames and a bus range for an ALLOC."""
-        size = align_up(request.size, PAGE_SIZE)
-        if self._knobs.frames != "random":
+        size = align_up(request.size, self.granule)
+        if self._knobs.frames is not FrameOrder.RANDOM:
             return frontier.domain.alloc(size, limit=request.mask)
-        pieces = self._pool.take(size // PAGE_SIZE)
+        pieces = self._pool.take(size // self.granule)
         try:
             return frontier.domain.bind(pieces, limit=request.mask)
         except SwiommuError:
@@ -265,15 +270,15 @@ class PagedBackend:
         mapping: Mapping[PhysAddr] = handle
         frontier.domain.release(mapping)
         # By the request, not by the frames: a MAP of driver memory may have the numbers of drawn ones.
-        if request.kind is RequestKind.ALLOC and self._knobs.frames == "random":
+        if request.kind is RequestKind.ALLOC and self._knobs.frames is FrameOrder.RANDOM:
             self._pool.give_pieces(mapping.pieces)
 
     # -- MAP --------------------------------------------------------------------------------------------------------
 
     def _granules(self, phys: int, size: int) -> PhysRange:
-        """The whole pages that hold a piece: what dma-iommu maps for it."""
-        start = align_down(phys, PAGE_SIZE)
-        return PhysRange(self.space.at(start), align_up(phys + size, PAGE_SIZE) - start)
+        """The whole granules that hold a piece: what dma-iommu maps for it."""
+        start = align_down(phys, self.granule)
+        return PhysRange(self.space.at(start), align_up(phys + size, self.granule) - start)
 
     def _map_user(self, domain: PagedDomain[PhysAddr], request: Request) -> _User:
         assert request.iova is not None
@@ -320,7 +325,7 @@ class PagedBackend:
 
     def room(self) -> int:
         """See `Backend.room`."""
-        return self.frames.free_count * PAGE_SIZE
+        return self.frames.free_count * self.granule
 
     def exposure(self) -> Exposure | None:
         """See `Backend.exposure`: the worst of all domains; nothing with strict invalidation."""
@@ -345,15 +350,15 @@ def _unmap_user(domain: PagedDomain[PhysAddr], handle: _User) -> None:
     unmaps = domain.stats.unmaps
     at = 0
     while at < handle.size:
-        at += domain.unmap(domain.input_space.at(handle.start + at), handle.size - at) or PAGE_SIZE
+        at += domain.unmap(domain.input_space.at(handle.start + at), handle.size - at) or domain.granule
     domain.stats.unmaps = unmaps + 1
 
 
-def _all_ram(workload: Workload) -> int:
+def _all_ram(workload: Workload, granule: int) -> int:
     """RAM in bytes, up to what a replay can hold a table of the frames of."""
     if workload.system_map is None:
         return _RAM_UNKNOWN
-    return min(align_down(sum(ram.size for ram in workload.system_map.ram()), PAGE_SIZE), MOST)
+    return min(align_down(sum(ram.size for ram in workload.system_map.ram()), granule), MOST)
 
 
 def _require_mappable(workload: Workload, form: Format) -> None:
@@ -370,7 +375,7 @@ def _require_mappable(workload: Workload, form: Format) -> None:
             continue
         leaves = 0
         for phys, length in request.pieces:
-            leaves += length // _page_size(form, at ^ align_down(phys, PAGE_SIZE))
+            leaves += length // _page_size(form, at ^ align_down(phys, form.granule))
             at += length
         if leaves > _MOST_LEAVES:
             raise InputError(
