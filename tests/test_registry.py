@@ -124,12 +124,24 @@ def test_every_policy_refuses_what_it_has_no_member_for(policy):
 
 PLUG_IN = """
     import attrs
+    from swiommu.input_file import key
+    from swiommu.layer import Span, Window
     from swiommu.pagetable import MOCK
     from swiommu.region import BestFit
+    from swiommu.stackfile import LayerKeys, LayerKind
 
     class Tall(BestFit):
         name = "tall"
 
+    @attrs.frozen(kw_only=True)
+    class MirrorKeys(LayerKeys):
+        bits: int = key("How many bits it turns round.", 16, least=1, most=64)
+
+    def mirror(builder, name, keys):
+        half = 1 << keys.bits - 1
+        return Window(name, Span(0, half, half), Span(half, half, -half))
+
+    MIRROR = LayerKind(MirrorKeys, mirror, ways=lambda keys: 2)
     TALL = attrs.evolve(MOCK, name="mock-tall")
     NONSENSE = 7
 """
@@ -139,6 +151,9 @@ ENTRY_POINTS = """
     absent = missing:Thing
     [swiommu.formats]
     mock-tall = plugged:TALL
+    nonsense = plugged:NONSENSE
+    [swiommu.layers]
+    mirror = plugged:MIRROR
     nonsense = plugged:NONSENSE
 """
 
@@ -195,3 +210,37 @@ def test_a_part_that_can_t_be_had_is_one_sentence(plugged, tmp_path, keys, sente
     (tmp_path / "d.toml").write_text(f'[[design]]\nname = "d"\n{keys}\n')
     answer = plugged("compare", "--design", "./d.toml", "--no-need")
     assert (answer.returncode, answer.stdout, answer.stderr) == (3, "", f"swiommu: ./{sentence}\n")
+
+
+STACK = """
+[memory.ram]
+size = "64 KiB"
+[layer.turned]
+kind = "{kind}"
+on = "ram"
+{key}
+[device.nic]
+on = "turned"
+"""
+
+
+def test_a_stack_file_takes_kinds_of_layers_of_other_packages(plugged, tmp_path):
+    (tmp_path / "s.toml").write_text(STACK.format(kind="mirror", key="bits = 13"))
+    answer = plugged("explain", "translate", "./s.toml", "0x10", "--json")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert json.loads(answer.stdout)["runs"][0]["output"] == "0x1010"
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "sentence"),
+    [
+        ("miror", "", "./s.toml:5: layer.turned.kind is 'miror'; did you mean 'mirror'?"),
+        ("mirror", "bits = 65", "./s.toml:7: layer.turned.bits is 65, not a whole number from 1 to 64"),
+        ("mirror", "bit = 6", "./s.toml:7: layer.turned has no key 'bit'; did you mean 'bits'?"),
+        ("nonsense", "", "./s.toml:5: layer.turned.kind is 'nonsense': 7 is no kind of layer"),
+    ],
+)
+def test_a_kind_of_another_package_is_checked_as_ours_are(plugged, tmp_path, kind, key, sentence):
+    (tmp_path / "s.toml").write_text(STACK.format(kind=kind, key=key))
+    answer = plugged("explain", "translate", "./s.toml", "0x10")
+    assert (answer.returncode, answer.stdout, answer.stderr) == (3, "", f"swiommu: {sentence}\n")

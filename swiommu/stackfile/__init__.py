@@ -4,6 +4,9 @@ Keys and their mistakes, and bounds against files that would build too much. No 
 no files, and a program that builds its own graph needs nothing of this package.
 """
 
+from swiommu.stackfile.building import Builder
+from swiommu.stackfile.keys import LayerKeys
+from swiommu.stackfile.kinds import LAYER_KINDS, LayerKind
 from swiommu.stackfile.reading import bundled_stacks, read_stack
 
-__all__ = ["bundled_stacks", "read_stack"]
+__all__ = ["LAYER_KINDS", "Builder", "LayerKeys", "LayerKind", "bundled_stacks", "read_stack"]

@@ -12,10 +12,9 @@ from swiommu.layer.cache import CacheShape
 from swiommu.layer.graph import ReservedKind
 from swiommu.pagetable import MOCK
 from swiommu.pagetable.formats import FORMATS
-from swiommu.words import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from swiommu.input_file.converter import Hook
 
 __all__ = [
     "HOOKS",
@@ -201,29 +200,6 @@ class StackKeys:
     device: dict[str, DeviceKeys] = key("Devices, `[device.NAME]`.", {})
 
 
-_KINDS: Final[dict[str, type[LayerKeys]]] = {
-    "identity": WidthKeys,
-    "blocked": WidthKeys,
-    "window": WindowKeys,
-    "router": RouterKeys,
-    "flat": FlatKeys,
-    "paged": PagedKeys,
-}
-
-
-def _layer(table: Any, structure: Callable[[Any, Any], Any]) -> LayerKeys:
-    cls = LayerKeys if isinstance(table, dict) else WidthKeys  # which refuses what is no table
-    if cls is LayerKeys:
-        kind = table.get("kind")
-        if "kind" not in table:
-            raise BadValue(f"is missing; there are {', '.join(_KINDS)}", key="kind")
-        if not isinstance(kind, str) or kind not in _KINDS:
-            raise BadValue(f"is {shown(kind)}; {did_you_mean(str(kind), _KINDS)}", key="kind")
-        cls = _KINDS[kind]
-    keys: LayerKeys = structure(table, cls)
-    return keys
-
-
 def _lowers(value: Any, _structure: object) -> dict[str, str]:
     if isinstance(value, str):
         return {"": value}
@@ -241,4 +217,4 @@ def _prot(value: Any, _structure: object) -> Prot:
     return prot
 
 
-HOOKS: Final = {LayerKeys: _layer, Lowers: _lowers, Protection: _prot}
+HOOKS: Final[dict[Any, Hook]] = {Lowers: _lowers, Protection: _prot}

@@ -21,58 +21,34 @@ bounded, because a few lines can make more of each than anybody would wait for: 
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from swiommu.address import PhysSpace
-from swiommu.errors import InputError, InvalidArgument, SwiommuError
-from swiommu.input_file import BadValue, InputFile, shown
+from swiommu.errors import InputError
+from swiommu.input_file import InputFile, shown
 from swiommu.layer.cache import CacheShape, TranslationCache
 from swiommu.layer.graph import Graph, Reserved, require_no_conflict
-from swiommu.layer.kinds import Blocked, Device, FlatTable, Identity, Memory, Paged, Router, Span, Window
+from swiommu.layer.kinds import Device, Memory, Router
 from swiommu.layer.path import Walker
-from swiommu.layer.placed_tables import PlacedTables
 from swiommu.memory import SparseRam
-from swiommu.pagetable import RadixTable, page_size_choice
-from swiommu.pagetable.formats import FORMATS
-from swiommu.stackfile.keys import (
-    HOOKS,
-    CacheKeys,
-    DeviceKeys,
-    FlatKeys,
-    LayerKeys,
-    MapKeys,
-    MemoryKeys,
-    NodeKeys,
-    PagedKeys,
-    RouterKeys,
-    SpanKeys,
-    StackKeys,
-    WidthKeys,
-    WindowKeys,
-)
+from swiommu.stackfile.building import Builder
+from swiommu.stackfile.keys import CacheKeys, DeviceKeys, LayerKeys, MemoryKeys, NodeKeys, StackKeys
+from swiommu.stackfile.kinds import LAYER_HOOKS, LAYER_KINDS, LayerKind
 from swiommu.words import did_you_mean
 
 if TYPE_CHECKING:
-    from array import array
-    from collections.abc import Iterator
-
     from swiommu.input_file import Where
     from swiommu.layer.base import Layer
-    from swiommu.layer.node import Node
 
 __all__ = ["bundled_stacks", "read_stack"]
 
 _DATA: Final = Path(__file__).parent.parent / "data" / "stacks"
 _LONGEST_NAME: Final = 64
-_MOST_ENTRIES: Final = 1 << 20
 _MOST_KEPT: Final = 1 << 16
 _MOST_LAYERS: Final = 64
-_MOST_LEAVES: Final = 1 << 16
 _MOST_REFERENCES: Final = 20_000
 _MOST_REGIONS: Final = 16
-_MOST_TABLE_PAGES: Final = 1 << 16
 _MOST_WAYS: Final = 4096
 _WALKERS: Final = {"nested": Walker.NESTED, "physical": Walker.PHYSICAL}
 
@@ -108,63 +84,47 @@ class _File:
 
     def __init__(self, path: str) -> None:
         self.file = InputFile.read(path, what="a description of a stack")
-        self.keys = self.file.structure(StackKeys, HOOKS)
+        self.keys = self.file.structure(StackKeys, LAYER_HOOKS)
         self.all: dict[str, NodeKeys] = {}
-        self.where: dict[str, Where] = {}
+        self.builder = Builder(self.file)
         for table in ("memory", "layer", "device"):
             for name, keys in getattr(self.keys, table).items():
                 self._register((table, name), name, keys)
         if not self.all:
             raise self.file.error((), "describes no memory, no layer and no device")
-        self.graph = Graph()
-        self.entries = 0
-        self.leaves = 0
-        self.table_pages = 0
         self.regions = 0
-        self.claimed: dict[tuple[int, int], str] = {}
-
-    def error(self, name: str, reason: str, *inside: str | int) -> InputError:
-        """The sentence about what has ``name``, or about a part of it."""
-        return self.file.error(self.where[name] + inside, reason if reason.startswith("is ") else f": {reason}")
 
     def build(self) -> Graph:
         """All of it, from the memories up."""
         order = self._order()
         self._limit_cost(order)
         for name in order:
-            with self._told(name):
+            with self.builder.told(name):
                 self._add(name, self.all[name])
-        for top in self.graph.tops():
-            with self._told(top.name):
+        for top in self.builder.graph.tops():
+            with self.builder.told(top.name):
                 require_no_conflict(top)
-        return self.graph
-
-    @contextmanager
-    def _told(self, name: str, *inside: str | int) -> Iterator[None]:
-        """What a part of the library refuses is a sentence about the file."""
-        try:
-            yield
-        except InputError:
-            raise
-        except BadValue as error:
-            raise self.error(name, error.reason, *inside, error.key) from error
-        except SwiommuError as error:
-            raise self.error(name, str(error), *inside) from error
+        return self.builder.graph
 
     def _register(self, where: Where, name: str, keys: NodeKeys) -> None:
         if not name or len(name) > _LONGEST_NAME or not name.isprintable() or " " in name:
             raise self.file.error(where, f"is no name: 1 to {_LONGEST_NAME} printable characters, no blanks")
         if name in self.all:
-            raise self.file.error(where, f": the name is that of {'.'.join(map(str, self.where[name]))} already")
+            raise self.file.error(
+                where, f": the name is that of {'.'.join(map(str, self.builder.where[name]))} already"
+            )
         if name in _WALKERS:
             raise self.file.error(where, ": the name has a meaning of its own, as a walker")
         if len(self.all) == _MOST_LAYERS:
             raise self.file.error((), f"describes more than {_MOST_LAYERS} memories, layers and devices")
-        self.all[name], self.where[name] = keys, where
+        self.all[name], self.builder.where[name] = keys, where
 
     def _on(self, name: str) -> dict[str, str]:
         keys = self.all[name]
         return keys.on if isinstance(keys, LayerKeys | DeviceKeys) else {}
+
+    def _kind(self, keys: NodeKeys) -> LayerKind | None:
+        return LAYER_KINDS[keys.kind] if isinstance(keys, LayerKeys) else None
 
     def _walker(self, name: str) -> str:
         keys = self.all[name]
@@ -181,7 +141,7 @@ class _File:
                 known = [other for other in self.all if other != name and other not in devices]
                 kind = "a device" if lower in devices else "which nothing is named"
                 hint = f"; {did_you_mean(lower, known)}" if known else ""
-                raise self.error(name, f"is {shown(lower)}, {kind}{hint}", what)
+                raise self.builder.error(name, f"is {shown(lower)}, {kind}{hint}", what)
         return [lower for _, lower in needed]
 
     def _order(self) -> list[str]:
@@ -196,7 +156,7 @@ class _File:
                     order[way.pop()] = None
                     todo.pop()
                 elif lower in way:
-                    raise self.error(lower, f"cycle: {' > '.join([*way[way.index(lower) :], lower])}")
+                    raise self.builder.error(lower, f"cycle: {' > '.join([*way[way.index(lower) :], lower])}")
                 elif lower not in order:
                     way.append(lower)
                     todo.append(iter(needs[lower]))
@@ -208,21 +168,22 @@ class _File:
         ways: dict[str, int] = {}
         for name in order:
             keys, lowers = self.all[name], self._on(name).values()
-            windows = len(keys.windows) if isinstance(keys, WindowKeys | RouterKeys) else 1
+            kind = self._kind(keys)
+            windows = 1 if kind is None else kind.ways(keys)
             ways[name] = windows * max([ways[lower] for lower in lowers], default=1)
-            if isinstance(keys, PagedKeys | FlatKeys):
+            if kind is not None and kind.has_table:
                 ways[name] = 1  # windows above a table see one layer there, whatever is below
             if ways[name] > _MOST_WAYS:
-                raise self.error(
+                raise self.builder.error(
                     name, f"its windows could lead {ways[name]} ways through those below, more than {_MOST_WAYS}"
                 )
             below = [cost[lower] for lower in lowers]
-            levels = len(FORMATS[keys.format].levels) if isinstance(keys, PagedKeys) else isinstance(keys, FlatKeys)
+            levels = 0 if kind is None else kind.reads(keys)
             walker = self._walker(name)
             read = 0 if walker == "physical" else below[0] if walker == "nested" and below else cost.get(walker, 0)
             cost[name] = levels * (read + 1) + max(below, default=0)
             if cost[name] > _MOST_REFERENCES:
-                raise self.error(
+                raise self.builder.error(
                     name, f"a walk from here could take {cost[name]} references, more than {_MOST_REFERENCES}"
                 )
 
@@ -233,26 +194,18 @@ class _File:
                 layer = Memory(name, SparseRam(PhysSpace(name)), base=keys.base, size=keys.size)
             case DeviceKeys():
                 layer = Device(name, width=keys.mask)
-            case WidthKeys():
-                layer = (Identity if keys.kind == "identity" else Blocked)(name, width=keys.width)
-            case WindowKeys():
-                layer = Window(name, *(_span(row) for row in keys.windows))
-            case RouterKeys():
-                layer = self._router(name, keys)
-            case FlatKeys():
-                layer = self._flat(name, keys)
-            case PagedKeys():
-                layer = self._paged(name, keys)
+            case LayerKeys():
+                layer = LAYER_KINDS[keys.kind].build(self.builder, name, keys)
             case _:
                 raise AssertionError(f"no layer of {keys}")
         on = self._on(name)
         if not isinstance(layer, Router) and list(on) not in ([], [""]):
-            raise self.error(name, f"it has no ports: say on = {next(iter(on.values()))!r}", "on")
+            raise self.builder.error(name, f"it has no ports: say on = {next(iter(on.values()))!r}", "on")
         self.regions += len(keys.reserved)
         if self.regions > _MOST_REGIONS:
-            raise self.error(name, f"a file may reserve {_MOST_REGIONS} regions in all", "reserved")
+            raise self.builder.error(name, f"a file may reserve {_MOST_REGIONS} regions in all", "reserved")
         walker = self._walker(name)
-        node = self.graph.add(
+        node = self.builder.graph.add(
             layer,
             on=list(on.values()),
             walker=_WALKERS.get(walker, walker),
@@ -265,77 +218,6 @@ class _File:
             return None
         for inside, shape in ((), keys), *((("walk", number), each) for number, each in enumerate(keys.walk)):
             if (shape.entries or 0) > _MOST_KEPT:
-                raise self.error(name, f"is {shape.entries}, more than {_MOST_KEPT}", which, *inside, "entries")
+                raise self.builder.error(name, f"is {shape.entries}, more than {_MOST_KEPT}", which, *inside, "entries")
         shape = CacheShape(keys.entries, keys.ways, keys.policy, keys.seed)
         return TranslationCache(shape, walk=keys.walk)
-
-    def _router(self, name: str, keys: RouterKeys) -> Router:
-        ports = list(keys.on)
-        if not ports or ports == [""]:
-            raise self.error(name, 'is no table of ports, such as { dram = "ram", vram = "vram" }', "on")
-        for number, row in enumerate(keys.windows):
-            if row.port not in ports:
-                reason = f"is {shown(row.port)}; {did_you_mean(row.port, ports)}"
-                raise self.error(name, reason, "windows", number, "port")
-        return Router(name, *(_span(row, ports.index(row.port)) for row in keys.windows), ports=tuple(ports))
-
-    def _paged(self, name: str, keys: PagedKeys) -> Paged:
-        form = FORMATS[keys.format]
-        through, base = self._tables(name, keys)
-        table = RadixTable(form, PlacedTables(name, base, through, limit=1 << form.output_width, claimed=self.claimed))
-        for number, row in enumerate(keys.map):
-            with self._told(name, "map", number):
-                self._map_pages(row, table)
-                if self.table_pages + table.table_pages > _MOST_TABLE_PAGES:
-                    raise InvalidArgument(f"pages of 4 KiB for tables are more than {_MOST_TABLE_PAGES} in all by now")
-        self.table_pages += table.table_pages
-        return Paged(name, table, hardware_ad=keys.hardware_ad, force_write_back=keys.force_write_back)
-
-    def _map_pages(self, row: MapKeys, table: RadixTable) -> None:
-        form, at, to, size = table.format, row.at, row.to, row.size
-        bitmap = form.pgsize_bitmap if row.page is None else row.page
-        if at + size > 1 << form.input_width and not form.sign_extended:  # else the table knows
-            raise InvalidArgument(f"{size:#x} bytes at {at:#x} leave the {form.input_width}-bit input")
-        if bitmap & ~form.pgsize_bitmap:
-            sizes = ", ".join(f"{1 << bit:#x}" for bit in reversed(range(64)) if form.pgsize_bitmap >> bit & 1)
-            raise BadValue(f"is {bitmap:#x}, not one of {sizes}", key="page")
-        while size:
-            pgsize, count = page_size_choice(bitmap, at, to, size)
-            self._count_pages(count)
-            table.map_run(at, to, pgsize, count, row.prot)
-            at, to, size = at + pgsize * count, to + pgsize * count, size - pgsize * count
-
-    def _flat(self, name: str, keys: FlatKeys) -> FlatTable:
-        size = keys.size
-        self.entries += size >> 12
-        if self.entries > _MOST_ENTRIES:
-            raise InvalidArgument(
-                f"an aperture of {size:#x} bytes has {size >> 12} entries, more than {_MOST_ENTRIES} of all apertures"
-            )
-        through, tables = self._tables(name, keys)
-        pages = PlacedTables(name, tables, through, limit=1 << 64, claimed=self.claimed)
-        held: list[array[int]] = [pages.page(pages.alloc()) for _ in range(-(-(size >> 12) // 1024))]
-        layer = FlatTable(name, base=keys.base, size=size, table=tables, pages=held)
-        for number, row in enumerate(keys.map):
-            with self._told(name, "map", number):
-                self._count_pages(row.size >> 12)
-                layer.map(row.at, row.to, row.size)
-        return layer
-
-    def _count_pages(self, count: int) -> None:
-        self.leaves += count
-        if self.leaves > _MOST_LEAVES:
-            raise InvalidArgument(f"{count} pages are more than a file may map, {_MOST_LEAVES} in all")
-
-    def _tables(self, name: str, keys: PagedKeys | FlatKeys) -> tuple[Node | None, int]:
-        """Where table reads of ``name`` enter, and the first address of its tables there."""
-        on = list(keys.on.values())
-        if keys.walker == "physical" or (keys.walker == "nested" and not on):
-            return None, 0x1000 if keys.tables is None else keys.tables
-        if keys.tables is None:
-            raise self.error(name, "is missing", "tables")
-        return self.graph[on[0] if keys.walker == "nested" else keys.walker], keys.tables
-
-
-def _span(row: SpanKeys, port: int = 0) -> Span:
-    return Span(row.at, row.size, (row.at if row.to is None else row.to) - row.at, port)
