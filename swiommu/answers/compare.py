@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -21,6 +21,7 @@ from swiommu.replay import (
     DEFAULT_DESIGNS,
     Design,
     Knobs,
+    MemoryMode,
     MemoryPlan,
     Need,
     Outcome,
@@ -40,9 +41,7 @@ if TYPE_CHECKING:
     from swiommu.answers.cost import CostVector
     from swiommu.trace import Trace
 
-__all__ = ["Comparison", "MemoryMode", "compare"]
-
-MemoryMode = Literal["equal", "machine"]
+__all__ = ["Comparison", "compare"]
 
 
 @attrs.define
@@ -53,7 +52,7 @@ class Comparison:
 
     >>> from swiommu.trace import read_trace
     >>> answer = compare(read_trace("arm64-6.12-cam-cma64M-s81"), ["cma-bitmap"], with_need=False)
-    >>> answer.plan.mode, answer.notes, answer.to_json()["schema"]
+    >>> str(answer.plan.mode), answer.notes, answer.to_json()["schema"]
     ('equal', [], 'swiommu.compare/1')
     """
 
@@ -136,7 +135,7 @@ def compare(
     source: Trace | Workload,
     designs: Sequence[str | Design] = (AS_RECORDED, *DEFAULT_DESIGNS),
     *,
-    memory: MemoryMode = "equal",
+    memory: MemoryMode | str = MemoryMode.EQUAL,
     knobs: Knobs | None = None,
     with_need: bool = True,
     cost: CostVector | None = None,
@@ -162,7 +161,7 @@ def compare(
     workload = source if isinstance(source, Workload) else workload_of(source)
     if not workload.requests:
         raise _nothing_to_replay(source)
-    plan = equal_plan(workload) if memory == "equal" else machine_plan(workload)
+    plan = equal_plan(workload) if MemoryMode(memory) is MemoryMode.EQUAL else machine_plan(workload)
     rows: list[Row] = []
     outcomes: dict[str, Outcome] = {}
     for design in wanted:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from swiommu.answers import Comparison, Comparisons, compare, read_cost_vector
 from swiommu.cli.common import DEFAULT_TRACE, print_json, progress, progress_done, show, traces_argument, write_page
-from swiommu.replay import AS_RECORDED, DEFAULT_DESIGNS, PRESETS, Design, Knobs, find_design, read_designs
+from swiommu.replay import (
+    AS_RECORDED,
+    DEFAULT_DESIGNS,
+    PRESETS,
+    Design,
+    FrameOrder,
+    Knobs,
+    MemoryMode,
+    find_design,
+    read_designs,
+)
 from swiommu.report import PlotlyJs, comparison_html, print_comparison
 from swiommu.requests.generated import generate, workload_names
 from swiommu.trace import read_trace
@@ -43,8 +53,8 @@ __all__ = ["command"]
 )
 @click.option(
     "--memory",
-    type=click.Choice(["equal", "machine"]),
-    default="equal",
+    type=click.Choice([str(mode) for mode in MemoryMode]),
+    default=str(MemoryMode.EQUAL),
     show_default=True,
     help="The same memory for every design, or what the recorded machine had.",
 )
@@ -64,8 +74,8 @@ __all__ = ["command"]
 )
 @click.option(
     "--frames",
-    type=click.Choice(["largest", "random"]),
-    default="largest",
+    type=click.Choice([str(order) for order in FrameOrder]),
+    default=str(FrameOrder.LARGEST),
     show_default=True,
     help="How translating designs take frames: as Linux does, or single ones at random.",
 )
@@ -96,8 +106,8 @@ __all__ = ["command"]
 )
 @click.option(
     "--plotlyjs",
-    type=click.Choice(["inline", "cdn"]),
-    default="inline",
+    type=click.Choice([str(where) for where in PlotlyJs]),
+    default=str(PlotlyJs.INLINE),
     show_default=True,
     help="For --html: the drawing library in the file (5 MB), or fetched when it is opened.",
 )
@@ -112,16 +122,16 @@ def command(
     traces: tuple[str, ...],
     workload: str | None,
     designs: tuple[str, ...],
-    memory: Literal["equal", "machine"],
+    memory: str,
     no_need: bool,
     align_order: int,
     frames: str,
     seed: int,
     hz: int,
-    require: Literal["isolation"] | None,
+    require: str | None,
     cost: str | None,
     page: Path | None,
-    plotlyjs: PlotlyJs,
+    plotlyjs: str,
     as_json: bool,
 ) -> int:
     """What other designs would have done with the requests of each TRACE, beside what the kernel did.
@@ -147,7 +157,7 @@ def command(
                 source,
                 wanted,
                 memory=memory,
-                knobs=Knobs(align_order=align_order, frames=frames, seed=seed, hz=hz),
+                knobs=Knobs(align_order=align_order, frames=FrameOrder(frames), seed=seed, hz=hz),
                 with_need=not no_need,
                 cost=prices,
                 require_isolation=require == "isolation",

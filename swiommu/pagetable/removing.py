@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from swiommu.errors import NoMemory, NoSpace
 from swiommu.pagetable.format import Leaf
 from swiommu.pagetable.pgsize import page_size_choice
+from swiommu.pagetable.rules import Entered, ShortUnmap
 from swiommu.pagetable.splitting import split_at
 from swiommu.pagetable.walk import LeafRun, append_leaves
 
@@ -101,7 +102,7 @@ class Removing:
         """
         self._dry = dry
         try:
-            if self._rules.entered != "stop" and self._rules.short_unmap == "whole":
+            if self._rules.entered is not Entered.STOP and self._rules.short_unmap is ShortUnmap.WHOLE:
                 return self._remove_by_calls(start, stop)
             take = self._take_block if self._rules.drops_tables else self._take_leaves
             runs: list[LeafRun] = []
@@ -122,7 +123,7 @@ class Removing:
         runs: list[LeafRun] = []
         calls: list[tuple[int, int]] = []
         walked: list[DataPageWrite] = []
-        walks = self._rules.entered == "walk"
+        walks = self._rules.entered is Entered.WALK
         begun = at = start  # where the core began to cut the range up into calls of the driver
         while at < stop:
             found = self.stretch(at, stop)
@@ -252,12 +253,12 @@ class Removing:
         pgsize = 1 << self._nodes.shape[node.depth][0] + order
         torn = at & (pgsize - 1) or pgsize > stop - at
         if torn:
-            if self._rules.short_unmap == "split":
+            if self._rules.short_unmap is ShortUnmap.SPLIT:
                 end = (at & -pgsize) + pgsize
                 return self._take_leaves(at, stop, runs) if self._split_for([at, min(stop, end)]) else 0
-            if at & (pgsize - 1) or self._rules.short_unmap == "refuse":
+            if at & (pgsize - 1) or self._rules.short_unmap is ShortUnmap.REFUSE:
                 return 0
-        elif pgsize * count > stop - at and self._rules.short_unmap != "whole":
+        elif pgsize * count > stop - at and self._rules.short_unmap is not ShortUnmap.WHOLE:
             count = (stop - at) // pgsize
         self._drop(node, first, order, count)
         append_leaves(runs, self._door.outer(at), pgsize, count)

@@ -7,15 +7,46 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from swiommu.errors import AddressInUse, AlreadyMapped, InvalidArgument, NoPageSize, SwiommuError
+from swiommu.policy import Policy
 
 if TYPE_CHECKING:
     from swiommu.profile import Profile
 
-__all__ = ["ARM_LPAE", "ARM_LPAE_SPLITTING", "GENERIC_PT", "SWIOMMU", "Rules", "rules_of"]
+__all__ = [
+    "ARM_LPAE",
+    "ARM_LPAE_SPLITTING",
+    "GENERIC_PT",
+    "SWIOMMU",
+    "Entered",
+    "Gathers",
+    "Rules",
+    "ShortUnmap",
+    "rules_of",
+]
 
-SHORT_UNMAP: Final = ("whole", "split", "refuse")
-ENTERED: Final = ("stop", "remove", "walk")
-GATHERS: Final = ("range", "chunk", "leaf")
+
+class ShortUnmap(Policy):
+    """What becomes of a large leaf of which a part is unmapped, from its beginning on."""
+
+    WHOLE = "whole"
+    SPLIT = "split"
+    REFUSE = "refuse"
+
+
+class Entered(Policy):
+    """What becomes of a large leaf in whose middle an unmap begins."""
+
+    STOP = "stop"
+    REMOVE = "remove"
+    WALK = "walk"
+
+
+class Gathers(Policy):
+    """What one invalidation may cover of an unmap."""
+
+    RANGE = "range"
+    CHUNK = "chunk"
+    LEAF = "leaf"
 
 
 @attrs.frozen(kw_only=True)
@@ -35,8 +66,8 @@ class Rules:
     ``gathers``: what one invalidation may cover of an unmap: the "range" from its first to its last byte, or stretches
     without a gap, of calls of the driver ("chunk") or of leaves ("leaf") of one size each.
 
-    >>> GENERIC_PT.short_unmap, ARM_LPAE_SPLITTING.short_unmap, ARM_LPAE.short_unmap
-    ('whole', 'split', 'refuse')
+    >>> [str(rules.short_unmap) for rules in (GENERIC_PT, ARM_LPAE_SPLITTING, ARM_LPAE)]
+    ['whole', 'split', 'refuse']
     """
 
     name: str
@@ -44,12 +75,12 @@ class Rules:
     misaligned: type[SwiommuError] = InvalidArgument
     no_access: type[SwiommuError] | None = InvalidArgument
     maps_nothing: bool = False
-    short_unmap: str = attrs.field(default="whole", validator=attrs.validators.in_(SHORT_UNMAP))
-    entered: str = attrs.field(default="stop", validator=attrs.validators.in_(ENTERED))
+    short_unmap: ShortUnmap = attrs.field(default=ShortUnmap.WHOLE, converter=ShortUnmap)
+    entered: Entered = attrs.field(default=Entered.STOP, converter=Entered)
     replaces_live: bool = False
     drops_tables: bool = False
     keeps_empty: bool = True
-    gathers: str = attrs.field(default="range", validator=attrs.validators.in_(GATHERS))
+    gathers: Gathers = attrs.field(default=Gathers.RANGE, converter=Gathers)
 
 
 SWIOMMU: Final = Rules(name="swiommu", keeps_empty=False)
@@ -58,28 +89,28 @@ SWIOMMU: Final = Rules(name="swiommu", keeps_empty=False)
 GENERIC_PT: Final = Rules(name="generic_pt", misaligned=NoPageSize)
 """The generic page table of 6.19 and later (drivers/iommu/generic_pt)."""
 
-CLASSIC: Final = Rules(name="classic", maps_nothing=True, gathers="chunk")
+CLASSIC: Final = Rules(name="classic", maps_nothing=True, gathers=Gathers.CHUNK)
 """A driver's own table code behind ``map_pages``, as VT-d, AMD and RISC-V had it before."""
 
-CLASSIC_VTD: Final = attrs.evolve(CLASSIC, name="classic vtd", entered="walk")
+CLASSIC_VTD: Final = attrs.evolve(CLASSIC, name="classic vtd", entered=Entered.WALK)
 """drivers/iommu/intel/iommu.c: ``intel_iommu_unmap``, ``dma_pte_clear_level``."""
 
-CLASSIC_AMD: Final = attrs.evolve(CLASSIC, name="classic amd", gathers="range", entered="remove")
+CLASSIC_AMD: Final = attrs.evolve(CLASSIC, name="classic amd", gathers=Gathers.RANGE, entered=Entered.REMOVE)
 """drivers/iommu/amd/io_pgtable.c: ``iommu_v1_unmap_pages``, ``fetch_pte``."""
 
-CLASSIC_RISCV: Final = attrs.evolve(CLASSIC, name="classic riscv", no_access=None, gathers="leaf")
+CLASSIC_RISCV: Final = attrs.evolve(CLASSIC, name="classic riscv", no_access=None, gathers=Gathers.LEAF)
 """drivers/iommu/riscv/iommu.c from 6.13 up to the generic page table: a map without WRITE allows READ."""
 
 ARM_LPAE_SPLITTING: Final = Rules(
     name="arm_lpae",
     occupied=AlreadyMapped,
     maps_nothing=True,
-    short_unmap="split",
+    short_unmap=ShortUnmap.SPLIT,
     replaces_live=True,
     drops_tables=True,
-    gathers="leaf",
+    gathers=Gathers.LEAF,
 )
-ARM_LPAE: Final = attrs.evolve(ARM_LPAE_SPLITTING, short_unmap="refuse")
+ARM_LPAE: Final = attrs.evolve(ARM_LPAE_SPLITTING, short_unmap=ShortUnmap.REFUSE)
 """drivers/iommu/io-pgtable-arm.c, and before it refused to split blocks (`Profile.arm_splits_blocks`)."""
 
 _DRIVERS: Final = {"vtd": CLASSIC_VTD, "amd": CLASSIC_AMD, "riscv": CLASSIC_RISCV}

@@ -31,7 +31,7 @@ from swiommu.replay.history import (
     failure_times,
     recorded_history,
 )
-from swiommu.replay.memory_plan import MemoryPlan, equal_plan, machine_plan, peak_live_bytes, plan_of_size
+from swiommu.replay.memory_plan import MemoryMode, MemoryPlan, equal_plan, machine_plan, peak_live_bytes, plan_of_size
 from swiommu.replay.need import Need, bytes_needed
 from swiommu.replay.pins import pinned_share, recorded_share
 
@@ -47,6 +47,7 @@ __all__ = [
     "FrameOrder",
     "Knobs",
     "Lends",
+    "MemoryMode",
     "MemoryPlan",
     "Need",
     "Outcome",

@@ -12,6 +12,7 @@ import attrs
 
 from swiommu.address import PAGE_SIZE, align_down, align_up, order_of
 from swiommu.errors import InputError
+from swiommu.policy import Policy
 from swiommu.requests import OpCode, RequestKind, Workload
 
 if TYPE_CHECKING:
@@ -19,12 +20,29 @@ if TYPE_CHECKING:
 
     from swiommu.requests import Request
 
-__all__ = ["BLOCK_LIMIT", "MOST", "STEP", "MemoryPlan", "equal_plan", "machine_plan", "peak_live_bytes", "plan_of_size"]
+__all__ = [
+    "BLOCK_LIMIT",
+    "MOST",
+    "STEP",
+    "MemoryMode",
+    "MemoryPlan",
+    "equal_plan",
+    "machine_plan",
+    "peak_live_bytes",
+    "plan_of_size",
+]
 
 STEP = 2 << 20  # every B is a multiple of this
 BLOCK_LIMIT = 4 << 20  # the largest block of Linux' page allocator (order 10)
 MOST = 1 << 38  # live bytes beyond this are no machine's of today, and a table of their frames no laptop's
 _TOP = 1 << 32  # a region ends at or below this, where every device's default mask reaches
+
+
+class MemoryMode(Policy):
+    """Which memory a design gets: the same as every other, or what the recorded machine had."""
+
+    EQUAL = "equal"
+    MACHINE = "machine"
 
 
 @attrs.frozen
@@ -34,7 +52,7 @@ class MemoryPlan:
     ``fallback`` says whether a page allocator stands behind the region (mode ``machine``).
     """
 
-    mode: str
+    mode: MemoryMode
     bytes: int
     base: int
     source: str
@@ -112,9 +130,9 @@ def plan_of_size(workload: Workload, size: int, source: str = "asked for") -> Me
     >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
     >>> plan_of_size(workload_of(read_trace("arm64-6.12-cam-cma64M-s81")), 100 << 20).mode
-    'equal'
+    <MemoryMode.EQUAL: 'equal'>
     """
-    return MemoryPlan("equal", size, _place(workload, size), source, _extents(workload), fallback=False)
+    return MemoryPlan(MemoryMode.EQUAL, size, _place(workload, size), source, _extents(workload), fallback=False)
 
 
 def machine_plan(workload: Workload) -> MemoryPlan:
@@ -127,10 +145,10 @@ def machine_plan(workload: Workload) -> MemoryPlan:
     (64, '0xb9a00000', ((0, 192),))
     """
     if workload.area is None:
-        return MemoryPlan("machine", 0, 0, _why_no_area(workload), (), fallback=True)
+        return MemoryPlan(MemoryMode.MACHINE, 0, 0, _why_no_area(workload), (), fallback=True)
     _require_no_more_than_most(workload.area.bytes, workload, None)
     base = workload.area.base_pfn * PAGE_SIZE
-    return MemoryPlan("machine", workload.area.bytes, base, "recorded area", _extents(workload), fallback=True)
+    return MemoryPlan(MemoryMode.MACHINE, workload.area.bytes, base, "recorded area", _extents(workload), fallback=True)
 
 
 def _why_no_area(workload: Workload) -> str:

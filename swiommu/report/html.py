@@ -11,9 +11,10 @@ import base64
 import hashlib
 import json
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from swiommu.errors import InputError
+from swiommu.policy import Policy
 from swiommu.replay import design_history, recorded_history
 from swiommu.report.area import RECTANGLES, area_figure
 from swiommu.report.columns import table_of
@@ -32,13 +33,19 @@ if TYPE_CHECKING:
 
 __all__ = ["PlotlyJs", "comparison_html", "read_comparison"]
 
-PlotlyJs = Literal["inline", "cdn"]
+
+class PlotlyJs(Policy):
+    """Where a report has the drawing library from: it is in the file, or fetched when that is opened."""
+
+    INLINE = "inline"
+    CDN = "cdn"
+
 
 _OPEN, _CLOSE = '<script type="application/json" id="swiommu-data">', "</script>"
 _CDN = "https://cdn.plot.ly"
 
 
-def comparison_html(answer: Comparison, *, plotlyjs: PlotlyJs = "inline") -> str:
+def comparison_html(answer: Comparison, *, plotlyjs: PlotlyJs | str = PlotlyJs.INLINE) -> str:
     """The report; ``plotlyjs`` puts the drawing library into the file (5 MB) or fetches it when the file is opened.
 
     Figures of designs need ``compare(..., keep_outcomes=True)``; without them only the recording is drawn.
@@ -56,7 +63,7 @@ def comparison_html(answer: Comparison, *, plotlyjs: PlotlyJs = "inline") -> str
     figures = [*areas, *(figure for figure in (demand, failures, waste) if figure)]
     script, styles = _part("report.js"), _part("report.css")
     unused = left_out(answer)
-    library = _library(plotlyjs)
+    library = _library(PlotlyJs(plotlyjs))
     return _template().render(
         answer=answer,
         facts=facts(answer),
@@ -161,7 +168,7 @@ def _library(plotlyjs: PlotlyJs) -> dict[str, str]:
     from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
     text: str = get_plotlyjs()
-    if plotlyjs == "inline":
+    if plotlyjs is PlotlyJs.INLINE:
         # The browser parses it as the content of an element, so it must not hold the element's end.
         if _CLOSE in text.lower():
             raise InputError("this release of plotly can't be put into a page: use --plotlyjs cdn")

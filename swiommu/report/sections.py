@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from swiommu.replay import AS_RECORDED, FrameOrder, peak_live_bytes
+from swiommu.replay import AS_RECORDED, FrameOrder, MemoryMode, peak_live_bytes
 from swiommu.report.columns import count
 from swiommu.requests import GENERATED, RequestKind
 from swiommu.words import counted, mib
@@ -94,7 +94,7 @@ def assumptions(answer: Comparison) -> list[tuple[str, str]]:
 
 def _memory(answer: Comparison) -> str:
     plan = answer.plan
-    if plan.mode == "equal":
+    if plan.mode is MemoryMode.EQUAL:
         return (
             f"Every design gets the same {mib(plan.bytes)} for data and page tables and nothing else: {plan.source}."
             + (" What was in use when the trace began stays in use." if plan.start_extents else "")

@@ -251,7 +251,7 @@ def _caches(
     nodes = stack.linked() if linked else stack.parts
     for node, (own, whole, walk_levels, policy) in zip(nodes, geometry, strict=False):
         # The first policy in one set, the others direct-mapped: any shape has to be as transparent.
-        ways = None if policy == "lru" else 1
+        ways = None if policy is ReplacementPolicy.LRU else 1
         replacement = ReplacementPolicy(policy if own else "lru")
         walk = [CacheShape(own or None, ways if own else None, replacement)] * walk_levels
         node.tlb = None if own is None else TranslationCache(own or None, walk=walk)
@@ -295,7 +295,7 @@ def _cases(names: Sequence[str]) -> list[Case]:
     changes = st.tuples(st.integers(0, 3), _pieces(), st.sampled_from(("map", "unmap", "move")))
     room = st.sampled_from((None, 0, 0, 1, 3))  # no cache, any number of entries, few
     geometry = st.lists(
-        st.tuples(room, room, st.integers(0, 3), st.sampled_from(["lru", "fifo", "random", "plru"])),
+        st.tuples(room, room, st.integers(0, 3), st.sampled_from(list(ReplacementPolicy))),
         min_size=5,
         max_size=5,
     )

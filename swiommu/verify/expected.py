@@ -15,6 +15,7 @@ from swiommu.errors import InvalidArgument
 from swiommu.iommu.commands import VTD_MAX_MASK, aligned_pieces, amd_pieces, smmu_unmap, vtd_block, vtd_unmap
 from swiommu.pagetable import page_size_choice
 from swiommu.pagetable.formats import AMD_V1, arm_lpae, vtd_ss
+from swiommu.pagetable.rules import Gathers
 from swiommu.trace import Context, Kind
 from swiommu.verify.timeline import NOBODY
 
@@ -215,7 +216,7 @@ def vtd_commands(
     tells whose it is, is left out with its domain (`Timeline.told_numbers`).
     """
     form = vtd_ss(profile=profile)
-    bitmap, by_chunk = form.pgsize_bitmap, form.rules.gathers == "chunk"
+    bitmap, by_chunk = form.pgsize_bitmap, form.rules.gathers is Gathers.CHUNK
     number_of = {owner: number for number, owner in timeline.numbers.items()}
     told = timeline.told_numbers
     commands: list[Expected] = []

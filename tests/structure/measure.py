@@ -171,6 +171,40 @@ def error_names() -> list[str]:
     return sorted({key.arg for call in calls if _name(call.func) in kinds for key in call.keywords if key.arg})
 
 
+def closed_lists() -> list[str]:
+    """Where names that a registry or an enumeration has are listed again, or a registered part is asked by its name.
+
+    Two names of one of them in one literal are a list. The recipes of `swiommu.testing` have kinds of stages of their
+    own, by the same words.
+    """
+    import swiommu.cli.main  # noqa: F401 - whatever declares a policy is imported then
+    from swiommu.pagetable import FORMATS
+    from swiommu.policy import Policy
+    from swiommu.region import ALLOCATORS
+    from swiommu.replay import PRESETS
+    from swiommu.stackfile import LAYER_KINDS
+
+    def below(kind: type) -> list[type]:
+        return [each for child in kind.__subclasses__() for each in (child, *below(child))]
+
+    asked = {*ALLOCATORS, *FORMATS}
+    known = [asked, set(LAYER_KINDS), set(PRESETS), *({str(way) for way in kind} - {""} for kind in below(Policy))]
+    found = []
+    for name, path in modules().items():
+        place = path.relative_to(ROOT).as_posix()
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Compare) and _texts([node.left, *node.comparators]) & asked:
+                found.append(f"{place}:{node.lineno}")
+            parts = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", [])
+            if not name.startswith("swiommu.testing") and any(len(_texts(parts) & each) > 1 for each in known):
+                found.append(f"{place}:{node.lineno}")
+    return found
+
+
+def _texts(nodes: list[ast.expr | None]) -> set[str]:
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
 def crumbs() -> list[str]:
     """Small modules that one sibling alone imports."""
     edges, known = imports(), modules()
@@ -218,6 +252,7 @@ def measure() -> dict[str, object]:
         "methods of a PagedDomain": methods_attributes[0],
         "attributes of a PagedDomain": methods_attributes[1],
         "version strings outside the profiles": version_strings(),
+        "closed lists of what a registry or an enumeration has": closed_lists(),
         "names of facts of errors": error_names(),
         "import circles, those for types included": [len(circle) for circle in typed],
         "import circles at run time": [len(circle) for circle in real],

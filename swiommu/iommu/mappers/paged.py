@@ -17,6 +17,7 @@ from swiommu.iommu.partial import PartialUnmap, mapped_stretch
 from swiommu.layer import Paged
 from swiommu.locking import Running, run_all
 from swiommu.pagetable import RadixTable, page_size_choice
+from swiommu.pagetable.rules import Entered, Gathers, ShortUnmap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -137,12 +138,12 @@ class PagedMapper:
         if found.torn and policy is PartialUnmap.REFUSE:
             self._refuse_partial(iova, size, found.torn[0])
         if policy is PartialUnmap.KERNEL:
-            if self.rules.entered != "stop":
+            if self.rules.entered is not Entered.STOP:
                 self._before_calls(iova, size)
                 return
-            if found.first < iova and self.rules.short_unmap != "split":
+            if found.first < iova and self.rules.short_unmap is not ShortUnmap.SPLIT:
                 return  # the first leaf stays, so that nothing happens
-            if self.rules.short_unmap == "whole":
+            if self.rules.short_unmap is ShortUnmap.WHOLE:
                 stop = max(stop, found.stop)  # the last one goes whole
         place.require_unused(iova, min(stop, found.stop))
         if found.torn and policy is PartialUnmap.SPLIT:
@@ -319,10 +320,12 @@ class PagedMapper:
             self._tell_unmapped(gone.stretches)
         if gone.irregular:
             self._gather_calls(iova, size, gone, gather)
-        elif gathers == "range" or gather.queued:
+        elif gathers is Gathers.RANGE or gather.queued:
             if done:
                 gather.add_range(iova, done)
-        elif gathers == "leaf" or (done <= size and len(runs) == 1 and runs[0].leaves == 1):  # one call takes one leaf
+        elif gathers is Gathers.LEAF or (
+            done <= size and len(runs) == 1 and runs[0].leaves == 1
+        ):  # one call takes one leaf
             for run in runs:
                 gather.add_page(run.iova, run.pgsize, run.leaves)
         else:
@@ -338,7 +341,7 @@ class PagedMapper:
     def _gather_calls(self, iova: int, size: int, gone: Removal, gather: IotlbGather) -> None:
         # Where the driver was called inside of a leaf: each call has its own invalidation, of what it counted.
         reached = iova + gone.size
-        if self.rules.gathers == "range" or gather.queued:
+        if self.rules.gathers is Gathers.RANGE or gather.queued:
             start = min([iova, *(first for first, _ in gone.stretches)])
             gather.add_range(start, reached - start)
             return

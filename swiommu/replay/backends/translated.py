@@ -20,7 +20,7 @@ from swiommu.address import (
     order_of,
 )
 from swiommu.errors import InputError, SwiommuError
-from swiommu.iommu import IovaDomain, LinuxIova, Mapping, PagedDomain
+from swiommu.iommu import FlushPolicy, IovaDomain, LinuxIova, Mapping, PagedDomain
 from swiommu.memory import Frames
 from swiommu.pagetable.formats import FORMATS
 from swiommu.replay.backends.base import Counters, Exposure, Extent, Usage
@@ -123,7 +123,7 @@ class PagedBackend:
             frontier = self._frontiers[request.group] = self._make_domain(request)
             frontier.domain.advance(self._now)
             self._note_tables(frontier.domain.stats.table_pages)
-        elif self._flush == "lazy":
+        elif self._flush is FlushPolicy.LAZY:
             self._count(frontier.domain, partial(frontier.domain.advance, self._now))
         return frontier
 
@@ -133,7 +133,7 @@ class PagedBackend:
         # The flush queue is for unmaps of the DMA API (IOMMU_DOMAIN_DMA_FQ): what user space unmaps is invalidated at
         # once, and so is what was mapped by the two-step API, as lazy recordings show: a MAP beside no dma event.
         dma_api = request.kind is not RequestKind.USERMAP and bool(request.device or not self._has_dma_events)
-        flush = self._flush if dma_api else "strict"
+        flush = self._flush if dma_api else FlushPolicy.STRICT
         domain = PagedDomain(
             space,
             frames=self.frames,
