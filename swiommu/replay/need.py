@@ -3,7 +3,7 @@
 Losing is not monotone in size: best fit that loses nothing in 158 MiB may lose again in 160. So the answer is the
 smallest size in steps of 2 MiB from the least that could do upward, each step tried, as long as the steps are few; a
 run that loses stops at once, which keeps that cheap. Beyond that the size is doubled until it suffices and then
-bisected.
+bisected. With frames at random (one seed of many, and dear to run) the steps are fewer.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Need", "bytes_needed", "smallest"]
 
 _SCAN = 64  # steps tried one by one: 128 MiB above the true peak
+_SCAN_DRAWN = 4  # where each try draws other frames, so that no answer is more than one seed's
 _CEILING = 16  # times the peak: more than Robson's bound asks for any workload here
 _REACH = 3 << 30  # no more than a region that every 32-bit device reaches whole
 
@@ -70,7 +71,8 @@ def bytes_needed(workload: Workload, design: Design, knobs: Knobs | None = None)
     enough = _MemoryTest(workload, design, knobs or Knobs())
     if not enough(ceiling):
         return Need(None, f"requests are lost at any size up to {ceiling >> 20} MiB: memory is not what they lack")
-    return Need(smallest(enough, max(low, enough.least()), ceiling))
+    scan = _SCAN_DRAWN if enough.draws else _SCAN
+    return Need(smallest(enough, max(low, enough.least()), ceiling, scan))
 
 
 def least_bytes(workload: Workload, design: Design) -> int:
@@ -106,6 +108,7 @@ class _MemoryTest:
         self._workload, self._design, self._knobs = workload, design, knobs
         self._kinds = tuple(RequestKind) if design.has_hardware else (RequestKind.ALLOC,)
         self._fullest = 0
+        self.draws = design.has_hardware and knobs.frames is FrameOrder.RANDOM
 
     def __call__(self, size: int) -> bool:
         backend = make_backend(self._design, plan_of_size(self._workload, size), self._workload, self._knobs)
@@ -117,29 +120,30 @@ class _MemoryTest:
         """What no run takes less than, told by the last one if that had more than enough; 0 if nothing tells.
 
         Behind an IOMMU any frame will do, and bus addresses don't depend on frames: less memory can only mean smaller
-        pages, and so more tables. With chunks in the domain's own space, or frames at random, it might be otherwise.
+        pages, and so more tables; single frames at random are the smallest in any. With chunks in the domain's own
+        space it might be otherwise.
         """
-        if self._design.allocator or self._knobs.frames is not FrameOrder.LARGEST:
+        if self._design.allocator:
             return 0
         return align_up(self._fullest, STEP)
 
 
-def smallest(enough: Callable[[int], bool], low: int, ceiling: int) -> int:
+def smallest(enough: Callable[[int], bool], low: int, ceiling: int, scan: int = _SCAN) -> int:
     """The smallest multiple of `STEP` from ``low`` on for which ``enough`` says yes, as it does for ``ceiling``.
 
-    Exact for the first 64 steps; beyond, a size that suffices where one step less does not.
+    Exact for the first ``scan`` steps; beyond, a size that suffices where one step less does not.
 
     >>> smallest(lambda size: size >= 7 * STEP, STEP, 100 * STEP) == 7 * STEP
     True
     """
-    for step in range(_SCAN):
+    for step in range(scan):
         size = low + step * STEP
         if size >= ceiling:
             return ceiling
         if enough(size):
             return size
-    fails = low + (_SCAN - 1) * STEP
-    suffices = min(low + 2 * _SCAN * STEP, ceiling)
+    fails = low + (scan - 1) * STEP
+    suffices = min(low + 2 * scan * STEP, ceiling)
     while not enough(suffices):
         fails, suffices = suffices, min(suffices * 2, ceiling)
     while suffices - fails > STEP:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swiommu.replay import bytes_needed, find_design, loses_nothing, need, plan_of_size
+from swiommu.replay import Knobs, bytes_needed, find_design, loses_nothing, need, plan_of_size
 from swiommu.replay.engine import nothing_is_lost
 from swiommu.replay.memory_plan import STEP
 from swiommu.replay.need import least_bytes, smallest
@@ -94,10 +94,35 @@ def test_the_fullest_moment_is_never_beyond_the_need(name, trace_path, recording
     less_is_not_enough(recording(trace_path)[1], find_design(name))
 
 
-def less_is_not_enough(workload, design):
-    found = bytes_needed(workload, design).bytes
+def less_is_not_enough(workload, design, knobs=None):
+    found = bytes_needed(workload, design, knobs).bytes
     if found is not None and found > least_bytes(workload, design):
-        assert not loses_nothing(workload, design, plan_of_size(workload, found - STEP))
+        assert not loses_nothing(workload, design, plan_of_size(workload, found - STEP), knobs)
+
+
+def test_single_frames_need_no_more_trials_than_their_number_tells(make_request, make_workload, monkeypatch):
+    """However small the memory, a single frame is the smallest page: the fullest moment in plenty is the need."""
+    requests = [make_request(index, size=3 * MIB) for index in range(8)]
+    workload = make_workload(requests, [(1, index, 0) for index in range(8)])
+    runs = []
+    monkeypatch.setattr(need, "nothing_is_lost", lambda *all_of: runs.append(0) or nothing_is_lost(*all_of))
+    knobs = Knobs(frames="random", seed=3)
+    assert bytes_needed(workload, find_design("iommu-strict"), knobs).bytes == 26 * MIB
+    assert len(runs) == 2
+    less_is_not_enough(workload, find_design("iommu-strict"), knobs)
+
+
+def test_what_random_frames_tear_is_searched_for_in_few_trials(make_request, make_workload, monkeypatch):
+    """Memory of an IOMMU's own device is one block, which single frames leave room for only in plenty."""
+    requests = [make_request(0, size=8 * MIB), make_request(1, size=2 * MIB, is_iommu=True)]
+    workload = make_workload(requests, [(1, 0, 0), (2, 1, 0)])
+    runs = []
+    monkeypatch.setattr(need, "nothing_is_lost", lambda *all_of: runs.append(0) or nothing_is_lost(*all_of))
+    knobs, design = Knobs(frames="random", seed=1), find_design("iommu-strict")
+    found = bytes_needed(workload, design, knobs).bytes
+    assert len(runs) < 16
+    assert loses_nothing(workload, design, plan_of_size(workload, found), knobs)
+    assert not loses_nothing(workload, design, plan_of_size(workload, found - STEP), knobs)
 
 
 def test_many_tables_are_not_searched_for_step_by_step(make_request, make_workload, monkeypatch):
