@@ -56,10 +56,15 @@ def dump(thing):
     if isinstance(thing, dict):
         return sorted((repr(dump(key)), dump(value)) for key, value in thing.items())
     if attrs.has(type(thing)):
-        return [type(thing).__name__, *(str(getattr(thing, each.name)) for each in attrs.fields(type(thing)))]
+        return [type(thing).__name__, *(text_of(getattr(thing, each.name)) for each in attrs.fields(type(thing)))]
     names = {name for kind in type(thing).__mro__ for name in vars(kind).get("__slots__", ())}
     names |= vars(thing).keys() if hasattr(thing, "__dict__") else set()
     return {name: dump(getattr(thing, name)) for name in sorted(names - IGNORED) if hasattr(thing, name)}
+
+
+def text_of(value):
+    """A value as text; a copy of a set may have another order."""
+    return str(sorted(value)) if isinstance(value, frozenset) else str(value)
 
 
 # -- what is done to each kind of thing: three numbers choose what
