@@ -17,7 +17,7 @@ from swiommu.locking import no_shallow_copy
 from swiommu.undo import Undoable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 __all__ = ["FreeBlocks", "aligned_blocks", "append_run"]
@@ -139,6 +139,27 @@ class FreeBlocks(Undoable):
                 for piece, size in aligned_blocks(low, high, self.max_order):
                     self._add(piece, size)
             position = end
+
+    def cut_each(self, frames: Sequence[int]) -> None:
+        """Take single frames, ascending and all free: as `cut` for each of them, but every block is looked at once."""
+        if self.undo_log is not None:
+            self.undo_log.note(self._insert_each, frames)
+        number, count = 0, len(frames)
+        while number < count:
+            low, order = self._block_of(frames[number])
+            end = low + (1 << order)
+            self._starts[order].remove(low)
+            self._prune(order)
+            while number < count and (frame := frames[number]) < end:
+                for piece, size in aligned_blocks(low, frame, order):
+                    self._add(piece, size)
+                low, number = frame + 1, number + 1
+            for piece, size in aligned_blocks(low, end, order):
+                self._add(piece, size)
+
+    def _insert_each(self, frames: Sequence[int]) -> None:
+        for frame in frames:
+            self._melt(frame, 0)
 
     def lowest_at(self, order: int, step: int) -> int | None:
         """The lowest free block of just this order that starts at a multiple of ``step``; looks at all of them."""

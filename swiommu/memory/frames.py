@@ -227,6 +227,34 @@ class Frames(Undoable):
         self._blocks.cut(pfn, pfn + count)
         self._mark(pfn, count)
 
+    @locked
+    def occupy_each(self, pfns: Sequence[int]) -> None:
+        """Take exactly these single frames: as `occupy` for each of them, all or none, at a fraction of the time.
+
+        >>> from swiommu.address import PhysSpace
+        >>> frames = Frames(PhysSpace("ram").at(0), 64 << 10)
+        >>> frames.occupy_each([9, 2, 3])
+        >>> frames.free_runs()
+        [(0, 2), (4, 5), (10, 6)]
+        """
+        wanted = sorted(pfns if all(type(pfn) is int for pfn in pfns) else [as_integer(pfn, "pfn") for pfn in pfns])
+        states, start = self._states, self.start_pfn
+        for number, pfn in enumerate(wanted):
+            if not self._holds(pfn, 1):
+                raise OutOfRange(f"frame {pfn:#x} is not in {self._bounds()}", pfn=pfn, count=1)
+            if states[pfn - start] != FrameState.FREE or (number and wanted[number - 1] == pfn):
+                raise AddressInUse(f"frame {pfn:#x} is not free, or was asked for twice", pfn=pfn, count=1)
+        self._blocks.cut_each(wanted)
+        if self.undo_log is not None:
+            self.undo_log.note(self._mark_each, wanted, FrameState.FREE)
+        self._mark_each(wanted, FrameState.TAKEN)
+        self.free_count -= len(wanted)
+
+    def _mark_each(self, pfns: Sequence[int], state: int) -> None:
+        states, start = self._states, self.start_pfn
+        for pfn in pfns:
+            states[pfn - start] = state
+
     def is_free(self, pfn: int) -> bool:
         """Whether this frame can be taken; a frame outside can't."""
         position = as_integer(pfn, "pfn") - self.start_pfn

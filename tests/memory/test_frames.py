@@ -210,6 +210,26 @@ class TestGivingAndOccupying:
         assert frames.free_count == 54
         frames.check()
 
+    def test_occupy_each_takes_all_or_none(self):
+        frames = frames_of(64)
+        frames.occupy(START + 7, 1)
+        before = frames.free_runs()
+        for pfns, kind, sentence in [
+            ([START, START + 7], AddressInUse, "frame 0x1007 is not free, or was asked for twice"),
+            ([START, START + 3, START], AddressInUse, "frame 0x1000 is not free, or was asked for twice"),
+            ([START, START + 64], OutOfRange, "frame 0x1040 is not in frames [0x1000, 0x1040)"),
+        ]:
+            with pytest.raises(kind) as info:
+                frames.occupy_each(pfns)
+            assert str(info.value) == sentence
+            assert frames.free_runs() == before
+        with frames.dry_run():
+            frames.occupy_each([START + 33, START + 2])
+            assert frames.free_count == 61
+            frames.check()
+        assert frames.free_runs() == before
+        frames.check()
+
     def test_a_frame_outside_is_never_free(self):
         frames = frames_of(4)
         assert [frames.is_free(START + i) for i in (-1, 0, 3, 4)] == [False, True, True, False]

@@ -114,6 +114,20 @@ class FramesMachine(RuleBasedStateMachine):
             with pytest.raises(OutOfRange if None in states else AddressInUse):
                 self.frames.occupy(pfn, count)
 
+    @rule(data=st.data())
+    def occupy_each(self, data):
+        free = [pfn for pfn, state in self.twin.items() if state is FrameState.FREE]
+        pfns = data.draw(st.lists(st.sampled_from(free), unique=True)) if free else []
+        if data.draw(st.integers(0, 7)) == 0:
+            pfns.append(data.draw(st.integers(self.start - 1, self.start + self.count)))
+        states = [self.twin.get(pfn) for pfn in pfns]
+        if set(states) <= {FrameState.FREE} and len(set(pfns)) == len(pfns):
+            self.frames.occupy_each(pfns)
+            self.twin.update(dict.fromkeys(pfns, FrameState.TAKEN))
+        else:
+            with pytest.raises((OutOfRange, AddressInUse)):
+                self.frames.occupy_each(pfns)
+
     @rule(
         at=positions,
         count=counts,

@@ -38,12 +38,15 @@ class RandomFrames(Undoable):
             raise NoMemory(f"{n} frames wanted, {self._frames.free_count} free", count=n)
         space = self._frames.range.start.space
         size = self._frames.page_size
-        pieces = []
+        drawn: list[int] = []
+        occupied = 0
         for _ in range(n):
-            pfn = self._draw()
-            self._frames.occupy(pfn, 1)
-            pieces.append(PhysRange(PhysAddr(space, pfn * size), size))
-        return pieces
+            if not len(self._drawable):  # what is drawn anew must not be among those
+                self._frames.occupy_each(drawn[occupied:])
+                occupied = len(drawn)
+            drawn.append(self._draw())
+        self._frames.occupy_each(drawn[occupied:])
+        return [PhysRange(PhysAddr(space, pfn * size), size) for pfn in drawn]
 
     def give_pieces(self, pieces: Sequence[AddressRange[PhysAddr]]) -> None:
         """What `take` gave goes back and can be drawn again."""
