@@ -183,7 +183,7 @@ def compare(
         plan=plan,
         rows=rows,
         verdict=verdict_of(workload, plan, rows, cost=cost, require_isolation=require_isolation),
-        path=workload.name if isinstance(source, Workload) else source.path,
+        path=workload.path or workload.name,
         with_need=with_need,
         knobs=knobs,
         require_isolation=require_isolation,

@@ -253,7 +253,9 @@ def _tables(row: Row) -> list[str]:
 def _reach(row: Row) -> str:
     if not row.exposure_us:
         return ""
-    return f", and what is unmapped stays within reach for up to {row.exposure_us / 1000:,.1f} ms of the trace's time"
+    longest = f"{row.exposure_us / 1000:,.1f}"
+    bound = "less than 0.1" if longest == "0.0" else f"up to {longest}"
+    return f", and what is unmapped stays within reach for {bound} ms of the trace's time"
 
 
 def priced(rows: Sequence[Row], cost: CostVector) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from swiommu.address import PAGE_SIZE, align_up
-from swiommu.errors import InputError, SwiommuError
+from swiommu.errors import SwiommuError
 from swiommu.replay.backends import Backend, Counters, Exposure, Extent, make_backend
 from swiommu.replay.cause import Cause, cause_of
 from swiommu.replay.designs import Design, Knobs
@@ -218,10 +218,8 @@ class _Run:
         empty = request.kind is RequestKind.ALLOC and not request.size
         refusal = Cause.SIZE if empty else self.backend.probe(request, busy)
         if self.backend.tried > _PATIENCE:
-            raise InputError(
-                "so many requests failed when recorded that they can't all be tried",
-                path=self.workload.name,
-                line=request.line,
+            raise self.workload.error(
+                "so many requests failed when recorded that they can't all be tried", request.line
             )
         if refusal is None:
             self.status[request.index] = Status.GAINED

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import attrs
 
 from swiommu.address import PAGE_SIZE, align_down, align_up, order_of
-from swiommu.errors import InputError
 from swiommu.policy import Policy
 from swiommu.requests import OpCode, RequestKind, Workload
 
@@ -113,15 +112,14 @@ def equal_plan(workload: Workload) -> MemoryPlan:
         source = f"{area} + peak of what fell back out of it" if fell_back else f"{area}; nothing fell back out of it"
     else:
         size = peak_live_bytes(workload) * 5 // 4
-        source = f"1.25 x the peak of live ALLOC bytes ({_why_no_area(workload)})"
+        rule = "1.25 x the peak of live ALLOC bytes" if size else "the least, as no ALLOC was served"
+        source = f"{rule} ({_why_no_area(workload)})"
     return plan_of_size(workload, max(align_up(size, STEP), STEP), source)
 
 
 def _require_no_more_than_most(size: int, workload: Workload, line: int | None) -> None:
     if size > MOST:
-        raise InputError(
-            f"{size} bytes of contiguous memory are more than can be replayed, {MOST}", path=workload.name, line=line
-        )
+        raise workload.error(f"{size} bytes of contiguous memory are more than can be replayed, {MOST}", line)
 
 
 def plan_of_size(workload: Workload, size: int, source: str = "asked for") -> MemoryPlan:

@@ -98,7 +98,10 @@ def _why_maps_are_lost(workload: Workload, design: Design, knobs: Knobs | None) 
     number = lost.of(RequestKind.MAP).total()
     if not number:
         return ""
-    return f"{counted(number, 'MAP')} are lost at any size: {lost.sentence(RequestKind.MAP, pool=backend.pool_bytes)}"
+    verb = "is" if number == 1 else "are"
+    return (
+        f"{counted(number, 'MAP')} {verb} lost at any size: {lost.sentence(RequestKind.MAP, pool=backend.pool_bytes)}"
+    )
 
 
 class _MemoryTest:

@@ -257,6 +257,7 @@ class _Pairing:
     def workload(self, start: int, stop: int) -> Workload:
         return Workload(
             name=self.trace.name,
+            path=self.trace.path,
             requests=self.book.requests,
             served=self.book.served,
             ops=[op for op in self.book.ops if op[0] is not OpCode.NOTHING],

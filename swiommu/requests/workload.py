@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from swiommu.address import PAGE_SIZE
+from swiommu.errors import InputError
 from swiommu.trace import may_block
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class Workload:
     """Requests and operations of one recording; ``unused`` is the account of what could not become one.
 
     ``served`` runs parallel to ``requests``. ``ops`` is in trace order. ``bounce_pool`` is the recorded pool's size in
-    bytes, None if there was none. ``notes`` are sentences for the reader.
+    bytes, None if there was none. ``notes`` are sentences for the reader. ``path`` is the file that lines are of.
 
     >>> from swiommu.requests import workload_of
     >>> from swiommu.trace import read_trace
@@ -213,6 +214,11 @@ class Workload:
     syncs: Sequence[Sync] = ()
     bounce_pool: int | None = None
     notes: list[str] = attrs.field(factory=list)
+    path: str = ""
+
+    def error(self, reason: str, line: int | None = None) -> InputError:
+        """The sentence about what can't be replayed, at a line of the recording."""
+        return InputError(reason, path=self.path or self.name, line=line)
 
     @property
     def censored(self) -> int:

@@ -344,6 +344,12 @@ def test_strict_and_lazy_have_their_own_costs():
     )
 
 
+def test_a_moment_within_reach_is_no_0_0_ms():
+    assert verdict(row("cma"), iommu(), lazy(exposure_us=4)).endswith(
+        "unmapped stays within reach for less than 0.1 ms of the trace's time."
+    )
+
+
 def test_on_a_lazy_recording_the_lazy_design_comes_first():
     # It once quoted the invalidations of strict.
     said = verdict(row("cma"), iommu(), lazy(), workload=Asked(mode="lazy"))

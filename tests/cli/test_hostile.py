@@ -64,7 +64,7 @@ def test_compare_answers_or_says_why_not(hostile, memory):
         with pytest.raises(InputError) as caught:
             compare(hostile)
         assert str(caught.value) == (
-            f"{hostile.name}:3: {TOO_MUCH[hostile.name]} bytes of contiguous memory are more than can be replayed, "
+            f"{hostile.path}:3: {TOO_MUCH[hostile.name]} bytes of contiguous memory are more than can be replayed, "
             "274877906944"
         )
         return
@@ -80,7 +80,7 @@ def test_an_area_larger_than_can_be_replayed(memory, trace_of):
     with pytest.raises(InputError) as caught:
         compare(trace, ["cma-lending"], memory=memory)
     assert str(caught.value) == (
-        f"{trace.name}: 4398046511104 bytes of contiguous memory are more than can be replayed, 274877906944"
+        f"{trace.path}: 4398046511104 bytes of contiguous memory are more than can be replayed, 274877906944"
     )
 
 
@@ -119,7 +119,7 @@ def test_an_alloc_too_large_to_be_drawn_frame_by_frame(memory, trace_of):
     with pytest.raises(InputError) as caught:
         compare(trace, ["iommu-strict"], memory=memory, knobs=knobs)
     assert str(caught.value) == (
-        f"{trace.name}:4: an ALLOC of 4294967296 bytes is too large to be drawn from single frames (--frames random), "
+        f"{trace.path}:4: an ALLOC of 4294967296 bytes is too large to be drawn from single frames (--frames random), "
         "1073741824 at most"
     )
     assert compare(trace, ["cma-bitmap"], memory=memory, knobs=knobs, with_need=False).rows[0].requests == 2
@@ -136,7 +136,7 @@ def test_a_map_of_more_pages_than_can_be_written(memory, design, trace_of):
     with pytest.raises(InputError) as caught:
         compare(trace, [design], memory=memory)
     assert str(caught.value) == (
-        f"{trace.name}:3: a MAP of 140737488355328 bytes needs 34359738368 page-table entries under format mock, "
+        f"{trace.path}:3: a MAP of 140737488355328 bytes needs 34359738368 page-table entries under format mock, "
         "more than can be replayed, 8388608"
     )
     assert compare(trace, ["cma-bitmap"], memory=memory).rows[0].requests == 1

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swiommu.address import PhysSpace
+from swiommu.errors import InputError
 from swiommu.memory import SystemMap
 from swiommu.replay import equal_plan, machine_plan, peak_live_bytes, plan_of_size
 from swiommu.requests import Area, OpCode, RequestKind, Served
@@ -65,7 +66,18 @@ def test_without_an_area_it_is_five_quarters_of_the_peak(size, mib, make_request
 
 
 def test_without_a_request_there_are_two_mebibytes(make_workload):
-    assert equal_plan(make_workload([], [], area=None)).bytes == 2 * MIB
+    plan = equal_plan(make_workload([], [], area=None))
+    assert (plan.bytes, plan.source) == (2 * MIB, "the least, as no ALLOC was served (no contiguous area recorded)")
+
+
+def test_what_is_too_large_is_told_with_the_file_and_the_line(make_request, make_workload):
+    workload = make_workload([make_request(0, size=1 << 40)], [(1, 0, 0)], area=None, path="folder/a.trace")
+    with pytest.raises(InputError) as caught:
+        equal_plan(workload)
+    assert str(caught.value) == (
+        f"folder/a.trace:{workload.requests[0].line}: 1099511627776 bytes of contiguous memory are more than can be "
+        "replayed, 274877906944"
+    )
 
 
 def test_unknown_extents_are_none(make_workload):

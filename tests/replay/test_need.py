@@ -70,6 +70,16 @@ def test_what_memory_does_not_cure_is_said(make_request, make_workload):
     assert need.why == "requests are lost at any size up to 1024 MiB: memory is not what they lack"
 
 
+@pytest.mark.parametrize(
+    ("maps", "words"), [(1, "1 MAP is lost at any size: it "), (2, "2 MAPs are lost at any size: all ")]
+)
+def test_maps_that_no_memory_brings_back_are_counted(maps, words, make_request, make_workload):
+    requests = [make_request(number, "MAP", pieces=((1 << 40, 4096),)) for number in range(maps)]
+    requests.append(make_request(maps))
+    workload = make_workload(requests, [(1, number, 0) for number in range(maps + 1)])
+    assert bytes_needed(workload, find_design("cma-bitmap")).why.startswith(words)
+
+
 @pytest.mark.parametrize("name", ["carveout-best-fit", "cma-bitmap", "software-iommu", "iommu-strict"])
 def test_a_censored_request_needs_nothing(name, make_request, make_workload):
     requests = [make_request(0, size=MIB), make_request(1, size=500 * MIB, censored=True)]

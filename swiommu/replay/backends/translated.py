@@ -19,7 +19,7 @@ from swiommu.address import (
     align_up,
     order_of,
 )
-from swiommu.errors import InputError, SwiommuError
+from swiommu.errors import SwiommuError
 from swiommu.iommu import FlushPolicy, IovaDomain, LinuxIova, Mapping, PagedDomain
 from swiommu.memory import Frames
 from swiommu.pagetable.formats import FORMATS
@@ -378,11 +378,10 @@ def _require_mappable(workload: Workload, form: Format) -> None:
             leaves += length // _page_size(form, at ^ align_down(phys, form.granule))
             at += length
         if leaves > _MOST_LEAVES:
-            raise InputError(
+            raise workload.error(
                 f"a MAP of {size} bytes needs {leaves} page-table entries under format {form.name}, more than can be "
                 f"replayed, {_MOST_LEAVES}",
-                path=workload.name,
-                line=request.line,
+                request.line,
             )
 
 
@@ -396,9 +395,8 @@ def _require_drawable(workload: Workload, available: int) -> None:
     """`InputError` with the line of an ALLOC that takes so many frames that drawing them one by one is a long wait."""
     for request in workload.requests:
         if request.kind is RequestKind.ALLOC and _MOST_DRAWN < request.size <= available:
-            raise InputError(
+            raise workload.error(
                 f"an ALLOC of {request.size} bytes is too large to be drawn from single frames (--frames random), "
                 f"{_MOST_DRAWN} at most",
-                path=workload.name,
-                line=request.line,
+                request.line,
             )
