@@ -279,3 +279,16 @@ def test_a_group_has_one_domain_in_which_shared_bytes_are_recorded_once(backend_
 def test_a_device_on_pci_gets_addresses_below_4_gib_first(facts, highest, backend_of, make_request):
     backend = backend_of("iommu-strict")
     assert place(backend.begin(make_request(0, translated=True, mask=(1 << 64) - 1, **facts), ())) == highest
+
+
+def test_what_exceeds_all_memory_is_told_without_a_domain(make_request, make_workload, monkeypatch):
+    """Eighty thousand such requests took half a minute, each making a domain and taking it down."""
+    requests = [make_request(number, size=64 << 20, censored=True, line=number + 1) for number in range(50)]
+    workload = make_workload(requests, [(1, number, 0) for number in range(50)])
+    for name in ("iommu-strict", "iommu-lazy", "shim-over-iommu"):
+        made = []
+        design = find_design(name)
+        backend = make_backend(design, plan_of_size(workload, 2 << 20), workload, Knobs())
+        monkeypatch.setattr(backend, "_make_domain", made.append)
+        assert {backend.probe(request, ()) for request in requests} == {Cause.MEMORY}
+        assert made == []

@@ -25,7 +25,7 @@ from swiommu.memory import Frames
 from swiommu.pagetable.formats import FORMATS
 from swiommu.replay.backends.base import Counters, Exposure, Extent, Usage
 from swiommu.replay.backends.random_frames import RandomFrames
-from swiommu.replay.cause import cause_of
+from swiommu.replay.cause import Cause, cause_of
 from swiommu.replay.designs import FrameOrder
 from swiommu.replay.memory_plan import BLOCK_LIMIT, MOST
 from swiommu.requests import Occupancy, Request, RequestKind, Workload
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from swiommu.pagetable import Format
     from swiommu.region import Region
-    from swiommu.replay.cause import Cause
     from swiommu.replay.designs import Design, Knobs
     from swiommu.replay.memory_plan import MemoryPlan
 
@@ -46,6 +45,7 @@ LARGE = 2 << 20
 _R = TypeVar("_R")
 _MOST_LEAVES = 1 << 23  # of one MAP: 32 GiB in pages of 4 KiB
 _MOST_DRAWN = 1 << 30  # bytes of an ALLOC in single frames: a quarter of a million draws and as many leaves
+_ANY_REGION = (1 << 32) - 1  # a mask that reaches every region of bus addresses, see `ShimBackend`
 _RAM_UNKNOWN = 64 << 30  # mode ``machine`` without a sidecar: more than any recorded machine had
 
 
@@ -198,6 +198,8 @@ class PagedBackend:
         """Try and give back at once; see `Backend.probe`. It costs what is tried, however much lives."""
         known = self._frontiers.get(request.group)
         self.tried += self._pieces_of(request)
+        if known is None and self._exceeds_memory(request):
+            return Cause.MEMORY
         log = UndoLog()
         log.save(self, "_due", "_internal", "counters", "fullest")
         if known is None:
@@ -212,6 +214,11 @@ class PagedBackend:
             return None
         finally:
             log.rollback()
+
+    def _exceeds_memory(self, request: Request) -> bool:
+        """Whether an ALLOC asks for more than is free, whatever its bus address: no domain has to be made to tell."""
+        is_alloc = request.kind is RequestKind.ALLOC and not request.is_iommu
+        return is_alloc and request.mask >= _ANY_REGION and request.size > self.room()
 
     def _remove_domain(self, group: str) -> None:
         """What was made for a trial goes, if it was."""
