@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 from cma_compat.allocators import Allocators, attach, detach
@@ -10,7 +11,6 @@ from cma_compat.backends import DomainBackend, MemoryBackend
 from cma_compat.device_map import validate
 from cma_compat.early import EarlyRegions
 from cma_compat.index import Index
-from cma_compat.mutex import Mutex
 from cma_compat.structures import cma_allocator
 from swiommu.address import BusSpace, PhysSpace, as_integers
 from swiommu.errors import AddressInUse, Busy, InvalidArgument, SwiommuError
@@ -19,12 +19,13 @@ from swiommu.region import BestFit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from types import TracebackType
 
     from cma_compat.structures import Backend, cma_region
     from swiommu.address import Space
     from swiommu.memory import Bootmem, Memblock
 
-__all__ = ["Regions"]
+__all__ = ["Mutex", "Regions"]
 
 _log = logging.getLogger("cma_compat")
 
@@ -234,3 +235,35 @@ class Regions:
         except SwiommuError as refusal:
             _log.warning("region %#x has no allocator: %s", reg.start, refusal)
             reg.used = True
+
+
+class Mutex:
+    """A lock that tells a thread that would wait for itself, instead of letting it wait: allocators may not call back.
+
+    >>> mutex = Mutex()
+    >>> with mutex, mutex:
+    ...     pass
+    Traceback (most recent call last):
+    ...
+    swiommu.errors.Busy: this thread is in a call of the context already: an allocator may not call back into it
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner = 0
+
+    def __reduce__(self) -> tuple[type[Mutex], tuple[()]]:
+        return Mutex, ()  # a pickle or a copy has one of its own, which nobody holds
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        if self._owner == me:  # only this thread can have written its own number here
+            raise Busy("this thread is in a call of the context already: an allocator may not call back into it")
+        self._lock.acquire()
+        self._owner = me
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._owner = 0
+        self._lock.release()

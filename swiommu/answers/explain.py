@@ -13,7 +13,7 @@ import attrs
 
 from swiommu.address import Access, Prot
 from swiommu.layer import FaultKind, FlatTable, HopKind, Node, Shadow, Walker, access
-from swiommu.layer.path import members
+from swiommu.layer.node import members
 from swiommu.pagetable import Leaf, RadixTable, Table
 from swiommu.pagetable.dump import refusal
 

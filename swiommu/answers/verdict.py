@@ -253,8 +253,7 @@ def _tables(row: Row) -> list[str]:
 def _reach(row: Row) -> str:
     if not row.exposure_us:
         return ""
-    longest = f"{row.exposure_us / 1000:,.1f}"
-    bound = "less than 0.1" if longest == "0.0" else f"up to {longest}"
+    bound = "less than 0.1" if row.exposure_us < 50 else f"up to {row.exposure_us / 1000:,.1f}"
     return f", and what is unmapped stays within reach for {bound} ms of the trace's time"
 
 

@@ -20,7 +20,6 @@ from swiommu.layer.cache import (
     invalidate,
     invalidation,
 )
-from swiommu.layer.delivery import deliver
 from swiommu.layer.doors import access, picture
 from swiommu.layer.extents import End, Piece, end_of, extents, place_of, terminals
 from swiommu.layer.graph import (
@@ -55,7 +54,7 @@ from swiommu.layer.node import Chain, Node
 from swiommu.layer.path import Hop, HopKind, Path, Walker
 from swiommu.layer.placed_tables import PlacedTables
 from swiommu.layer.transfer import load, save
-from swiommu.layer.translation import Translation
+from swiommu.layer.translation import Translation, deliver
 
 __all__ = [
     "EVERY",

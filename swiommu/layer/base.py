@@ -21,9 +21,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from swiommu.address import Space
-    from swiommu.layer.kinds.memory import Memory
+    from swiommu.memory import SparseRam
 
-__all__ = ["Extent", "Fault", "FaultClass", "FaultKind", "Layer", "Read", "Run", "largest_block", "require_range"]
+__all__ = [
+    "Extent",
+    "Fault",
+    "FaultClass",
+    "FaultKind",
+    "Layer",
+    "MemoryEnd",
+    "Read",
+    "Run",
+    "largest_block",
+    "require_range",
+]
+
+
+class MemoryEnd(Protocol):
+    """The memory that a way ends in, as those see it who arrive there."""
+
+    name: str
+    ram: SparseRam
+    base: int
+    size: int
+    space: Space | None
+
+    def word(self, at: int, width: int) -> int:
+        """``width`` bytes at ``at`` as a number in this machine's byte order."""
+        ...
 
 
 class FaultKind(enum.StrEnum):
@@ -98,7 +123,7 @@ class Run(NamedTuple):
     prot: Prot
     attributes: Attributes = NEUTRAL
     memory: str = ""
-    store: Memory | None = None
+    store: MemoryEnd | None = None
 
 
 class Extent(NamedTuple):
@@ -179,7 +204,7 @@ class Layer(ABC):
         """The inputs that are not RANGE faults, as (start, stop), ascending and apart: all of the width."""
         yield 0, 1 << self.input_width
 
-    def as_memory(self) -> Memory | None:
+    def as_memory(self) -> MemoryEnd | None:
         """The memory that this layer is, if the way ends here."""
         return None
 

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.errors import NotFound, NotSupported
 from swiommu.layer.attributes import Attributes, meet_prot
-from swiommu.layer.base import Extent, FaultKind, Layer, largest_block
+from swiommu.layer.base import Extent, FaultKind, Layer, MemoryEnd, largest_block
 from swiommu.layer.node import Chain, Node, as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from swiommu.address import Prot
-    from swiommu.layer.kinds.memory import Memory
     from swiommu.layer.path import Path
 
 __all__ = ["End", "Piece", "end_of", "extents", "pieces", "place_of", "terminals"]
@@ -41,7 +40,7 @@ class Piece(NamedTuple):
     size: int
     prot: Prot
     attributes: Attributes
-    memory: Memory | None
+    memory: MemoryEnd | None
     way: tuple[tuple[Node, Extent], ...]
 
     @property
@@ -117,7 +116,7 @@ def pieces(path: Path | Layer) -> Iterator[Piece]:
 class End(NamedTuple):
     """Where an address ends: at ``address`` of ``memory``, or of an open end (None)."""
 
-    memory: Memory | None
+    memory: MemoryEnd | None
     address: int
 
 
@@ -150,7 +149,7 @@ def end_of(node: Node, at: int) -> End | None:
         node = node.lowers[found.port]
 
 
-def place_of(node: Node | None, at: int) -> tuple[Memory, int] | None:
+def place_of(node: Node | None, at: int) -> tuple[MemoryEnd, int] | None:
     """As `end_of`, but only in a memory: None in a hole, at an open end, and without a node.
 
     >>> from swiommu.layer import Identity, Node
@@ -161,14 +160,14 @@ def place_of(node: Node | None, at: int) -> tuple[Memory, int] | None:
     return None if found is None or found.memory is None else (found.memory, found.address)
 
 
-def terminals(path: Path) -> tuple[Memory | None, ...]:
+def terminals(path: Path) -> tuple[MemoryEnd | None, ...]:
     """The memories that ``path`` can end in, each once; None among them if it can end openly.
 
     >>> from swiommu.layer import Identity, Node
     >>> terminals(Node(Identity("bypass")))
     (None,)
     """
-    found: dict[Memory | None, None] = {}
+    found: dict[MemoryEnd | None, None] = {}
     seen: set[Node] = set()
     waiting = [path]
     while waiting:

@@ -17,10 +17,9 @@ from swiommu.layer.attributes import allowed
 from swiommu.layer.base import Extent, Fault, FaultClass, FaultKind, Layer
 from swiommu.layer.cache.answers import own_answer, whole_answer
 from swiommu.layer.cache.invalidating import feed
-from swiommu.layer.delivery import deliver
-from swiommu.layer.path import Hop, HopKind, Part, Purpose, Reach, Refused, Walker, descend, members, steps
+from swiommu.layer.path import Hop, HopKind, Part, Purpose, Reach, Refused, Walker, descend, stages, steps
 from swiommu.layer.picture import tree
-from swiommu.layer.translation import burst
+from swiommu.layer.translation import burst, deliver
 from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from swiommu.layer.graph.reserved import Reserved
     from swiommu.layer.path import Path, Trip
 
-__all__ = ["Chain", "Node", "NodeOwner", "Walker"]
+__all__ = ["Chain", "Node", "NodeOwner", "Walker", "members"]
 
 _READ, _READ_WRITE, _WRITE = int(Access.READ), int(Access.READ | Access.WRITE), int(Access.WRITE)
 
@@ -110,7 +109,7 @@ class Node:
 
     @property
     def members(self) -> tuple[Node, ...]:
-        """Itself; see `swiommu.layer.path.members`."""
+        """Itself; see `members`."""
         return (self,)
 
     @property
@@ -293,3 +292,8 @@ class Chain:
 def as_path(thing: Path | Layer) -> Path:
     """A layer in a place of its own; what is a way already stays as it is."""
     return Node(thing) if isinstance(thing, Layer) else thing
+
+
+def members(way: Walker | Path) -> list[Node]:
+    """The nodes that a way begins with or is a chain of; what hangs below them is theirs to tell."""
+    return [stage for stage in stages(way) if isinstance(stage, Node)]

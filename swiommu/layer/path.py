@@ -7,19 +7,18 @@ layer's table is read through everything below, and what that is, is known only 
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from swiommu.layer.attributes import Attributes, meet_prot
 from swiommu.layer.base import Fault, FaultClass
+from swiommu.layer.cache.place import CacheHolder
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable, Sequence
 
     from swiommu.address import Access, Prot
-    from swiommu.layer.base import Layer
-    from swiommu.layer.cache import CacheHolder, Stale
-    from swiommu.layer.kinds.memory import Memory
-    from swiommu.layer.node import Node
+    from swiommu.layer.base import FaultKind, Layer, MemoryEnd, Read
+    from swiommu.layer.cache.changes import Stale
 
 __all__ = [
     "Hop",
@@ -29,10 +28,11 @@ __all__ = [
     "Purpose",
     "Reach",
     "Refused",
+    "Stage",
     "Trip",
     "Walker",
     "descend",
-    "members",
+    "stages",
     "steps",
 ]
 
@@ -56,7 +56,7 @@ class Reach(NamedTuple):
     block: int
     prot: Prot
     attributes: Attributes
-    memory: Memory | None
+    memory: MemoryEnd | None
     parts: tuple[Part, ...]
 
     def to(self, at: int) -> int:
@@ -137,7 +137,7 @@ class Trip:
         self.iova = 0
         self.refs = 0
         self.hops: list[Hop] | None = [] if watched else None
-        self.way: list[Node] = []
+        self.way: list[Stage] = []
         self.touches: list[tuple[Layer, int, bool]] = []
         self.fillers: list[CacheHolder] = []
         self.stale: list[Stale] = []
@@ -172,6 +172,46 @@ class Path(Protocol):
         ...
 
 
+class Stage(CacheHolder, Path, Protocol):
+    """A layer in its place, as accesses on their way, caches and pictures see it; `Node` is all of it."""
+
+    forwards: bool
+    reserved: tuple[Any, ...]
+
+    @property
+    def layer(self) -> Layer:
+        """What translates here."""
+        ...
+
+    @property
+    def lowers(self) -> Sequence[Stage]:
+        """Where its ports lead."""
+        ...
+
+    @property
+    def readers(self) -> Sequence[Stage]:
+        """Whose tables are read through it."""
+        ...
+
+    @property
+    def walker(self) -> Walker | Path:
+        """Where its table entries are read."""
+        ...
+
+    @property
+    def handlers(self) -> Sequence[Callable[[Fault], None]]:
+        """Who is told of its faults."""
+        ...
+
+    def reader(self, why: Purpose, trip: Trip, rest: tuple[Path, ...]) -> Read:
+        """How its layer reads its table on this trip."""
+        ...
+
+    def refusal(self, kind: FaultKind, at: int, why: Purpose, trip: Trip) -> Refused:
+        """The record of what its layer refuses, to be raised."""
+        ...
+
+
 def descend(paths: tuple[Path, ...], at: int, why: Purpose, trip: Trip) -> Reach | None:
     """Through ``paths``, one below the other, until a memory or the end; None if there are none."""
     reach: Reach | None = None
@@ -189,7 +229,7 @@ def steps(path: Path) -> tuple[Path, ...]:
     return apart
 
 
-def members(way: Walker | Path) -> list[Node]:
+def stages(way: Walker | Path) -> tuple[Stage, ...]:
     """The nodes that a way begins with or is a chain of; what hangs below them is theirs to tell."""
-    nodes: tuple[Node, ...] = getattr(way, "members", ())
-    return list(nodes)
+    nodes: tuple[Stage, ...] = getattr(way, "members", ())
+    return nodes

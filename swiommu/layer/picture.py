@@ -11,14 +11,13 @@ import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
 from swiommu.layer.base import Layer
-from swiommu.layer.path import Walker, members, steps
+from swiommu.layer.path import Walker, stages, steps
 from swiommu.words import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from swiommu.layer.node import Node
-    from swiommu.layer.path import Path
+    from swiommu.layer.path import Path, Stage
 
 __all__ = ["has_table", "tree"]
 
@@ -44,7 +43,7 @@ def tree(paths: Iterable[Path], width: int = 80) -> str:
     while looked < len(drawn):  # drawing a walker may bring new ones
         path = list(drawn.values())[looked]
         looked += 1
-        for walker in members(node.walker) if (node := _node(path)) is not None else ():
+        for walker in stages(node.walker) if (node := _node(path)) is not None else ():
             if id(walker) not in drawn:
                 _draw(walker, (), ("", ""), "", rows, drawn)
     names = max((len(row.first) + len(row.name) for row in rows), default=0)
@@ -93,7 +92,7 @@ def _draw(
         _draw(lower, rest if node.lowers else rest[1:], further, label, rows, drawn)
 
 
-def _about(node: Node) -> tuple[str, ...]:
+def _about(node: Stage) -> tuple[str, ...]:
     said = [clean(node.layer.describe())]
     if has_table(node.layer) and node.walker is not Walker.NESTED:
         said.append(_walker(node.walker))
@@ -120,7 +119,7 @@ def _walker(walker: Walker | Path) -> str:
     return f"tables through {'a way of its own' if first is None else clean(first.name)}"
 
 
-def _node(step: Path) -> Node | None:
+def _node(step: Path) -> Stage | None:
     # The node that a single step is, if it is one.
-    found = members(step)
+    found = stages(step)
     return found[0] if len(found) == 1 and found[0] is step else None

@@ -1,7 +1,8 @@
-"""Accesses: a burst of bytes, split at the borders of what it meets, up to the first byte that fails."""
+"""Accesses: a burst of bytes, split at the borders of what it meets, up to the first byte that fails; who is told."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import attrs
@@ -11,15 +12,14 @@ from swiommu.layer.base import Fault, FaultClass, Run, require_range
 from swiommu.layer.path import Hop, Purpose, Refused, Trip
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from swiommu.address import Access
     from swiommu.layer.base import Layer
-    from swiommu.layer.cache import Stale
-    from swiommu.layer.node import Node
-    from swiommu.layer.path import Path
+    from swiommu.layer.cache.changes import Stale
+    from swiommu.layer.path import Path, Stage
 
-__all__ = ["Translation", "burst"]
+__all__ = ["Translation", "burst", "deliver"]
 
 
 @attrs.frozen
@@ -41,7 +41,7 @@ class Translation:
     refs: int
     fault: Fault | None
     hops: tuple[Hop, ...] = ()
-    way: tuple[Node, ...] = attrs.field(default=(), repr=False, eq=False)
+    way: tuple[Stage, ...] = attrs.field(default=(), repr=False, eq=False)
     stale: tuple[Stale, ...] = ()
 
     @property
@@ -105,3 +105,31 @@ def _append(runs: list[Run], run: Run) -> None:
             runs[-1] = last._replace(size=last.size + run.size)
             return
     runs.append(run)
+
+
+def deliver(fault: Fault, way: Sequence[Stage]) -> None:
+    """Call the handlers of the last node of ``way``, which refused; then upward as far as each lower one ``forwards``.
+
+    What goes upward is sanitised: an owner never learns addresses below its own layer. `Node.translate` does this;
+    it is for those who use `access`, whose answer has the ``way``.
+
+    >>> from swiommu.address import Access
+    >>> from swiommu.layer import Blocked, Identity, Node, access, connect
+    >>> upper, lower = Node(Identity("guest")), Node(Blocked("host"))
+    >>> connect(upper, lower)
+    >>> lower.forwards = True
+    >>> for node in (upper, lower):
+    ...     node.handlers.append(lambda fault, name=node.name: print(f"{name} is told: {fault}"))
+    >>> answer = access(upper, 0x1000, 4, Access.READ)
+    >>> deliver(answer.fault, answer.way)
+    host is told: translation fault of READ access at 0x1000 in layer 'host'
+    guest is told: translation fault of READ access in layer 'host'
+    """
+    for handler in tuple(way[-1].handlers):
+        handler(fault)
+    told = fault.sanitised()
+    for lower, upper in pairwise(reversed(way)):
+        if not lower.forwards:
+            return
+        for handler in tuple(upper.handlers):
+            handler(told)

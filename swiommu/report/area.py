@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swiommu.replay import AS_RECORDED, NOBODY, AreaHistory, Rectangle
-from swiommu.report.drawing import drawing_of
 from swiommu.report.figures import COLOURS, DARK_GREY, GREY, RED, Figure, Key, label, seconds, time_axis
 from swiommu.requests import RequestKind, Workload
 from swiommu.words import counted, mib
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["RECTANGLES", "area_figure"]
+__all__ = ["RECTANGLES", "area_figure", "drawing_of"]
 
 RECTANGLES = 5000  # of all area figures of a page together
 _REFUSALS = 300  # marked in one figure
+_BANDS, _BINS = 24, 40  # the grid that small rectangles are merged into
 _MIB = 1 << 20
 _NS = 1_000_000_000
 
@@ -179,3 +179,52 @@ def _area_caption(history: AreaHistory, small: int, note: str, *, zoomed: bool) 
     if zoomed:
         sentences.append("Memory above the highest buffer is free and cut off.")
     return " ".join([*sentences, note]).rstrip()
+
+
+class Drawing(NamedTuple):
+    """What to draw: ``merged`` rectangles stand for ``small`` ones that are too many and too small to draw singly."""
+
+    rectangles: list[Rectangle]
+    merged: list[Rectangle]
+    small: int
+
+
+def drawing_of(history: AreaHistory, limit: int) -> Drawing:
+    """At most ``limit`` rectangles (480 or more): the largest as they are, the others merged over a grid.
+
+    >>> from swiommu.replay import recorded_history
+    >>> from swiommu.requests import workload_of
+    >>> from swiommu.trace import read_trace
+    >>> drawing = drawing_of(recorded_history(workload_of(read_trace("arm64-6.12-cam-cma64M-s81"))), 600)
+    >>> len(drawing.rectangles), drawing.small
+    (120, 572)
+    """
+    if len(history.rectangles) <= limit:
+        return Drawing(list(history.rectangles), [], 0)
+    largest = sorted(history.rectangles, key=lambda r: r.size * (r.end - r.begin + 1), reverse=True)
+    single = max(limit - _BANDS * _BINS // 2, 0)
+    return Drawing(largest[:single], _merged(history, largest[single:]), len(largest) - single)
+
+
+def _merged(history: AreaHistory, small: Iterable[Rectangle]) -> list[Rectangle]:
+    """The cells of the grid that any of these touches, joined along time."""
+    band, width = max(-(-history.size // _BANDS), 1), max(-(-(history.end - history.begin) // _BINS), 1)
+    cells: set[tuple[int, int]] = set()
+    for rectangle in small:
+        first, last = (min((edge - history.begin) // width, _BINS - 1) for edge in (rectangle.begin, rectangle.end))
+        low, high = (
+            (rectangle.start - history.base) // band,
+            (rectangle.start + rectangle.size - 1 - history.base) // band,
+        )
+        cells.update((row, column) for row in range(low, high + 1) for column in range(first, last + 1))
+    merged = []
+    for row, column in sorted(cells):
+        if (row, column - 1) in cells:
+            continue
+        stop = column + 1
+        while (row, stop) in cells:
+            stop += 1
+        begin, end = (min(history.begin + edge * width, history.end) for edge in (column, stop))
+        start = history.base + row * band
+        merged.append(Rectangle(NOBODY, start, min(band, history.base + history.size - start), begin, end, ended=True))
+    return merged

@@ -7,12 +7,13 @@ are live, by size and direction too, oldest first. Lines that tell how the kerne
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from bisect import bisect_left, insort
+from typing import TYPE_CHECKING, Final
 
+from swiommu.errors import InputError
 from swiommu.requests.book import Book
 from swiommu.requests.kernel_lines import AreaLines, MapLines, busy_pfns, pfn_of
 from swiommu.requests.machine import Machine
-from swiommu.requests.usermaps import UserMaps
 from swiommu.requests.workload import OpCode, RequestKind, Served, Sync, Workload
 from swiommu.trace import DMA_MAPPING_ERROR, Call, Kind, Trace, parse_mark
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["workload_of"]
+
+_PATIENCE: Final = 10_000_000  # mappings passed by in vain; those of one container don't even overlap
 
 # Events that handlers meet inside of others, and one that the account of the lines has.
 _NOT_OTHER = frozenset({Kind.CMA_START, Kind.CMA_BUSY_RETRY, Kind.BOUNCED, Kind.LOST})
@@ -47,7 +50,7 @@ class _Pairing:
         self.book = Book(self.machine)
         self.maps = MapLines(self.book, trace.calls)
         self.areas = AreaLines(self.book, has_dma=trace.calls.has_dma)
-        self.usermaps = UserMaps(trace.path)
+        self.usermaps = _UserMaps(trace.path)
         self.invalidations: int | None = None
 
     def run(self) -> Workload:
@@ -281,3 +284,31 @@ class _Pairing:
 def bytes_bounced(call: Call) -> int:
     """Bytes that went through the bounce pool for a call."""
     return sum(inner.event.size for inner in call.inside_of(Kind.BOUNCED))
+
+
+class _UserMaps:
+    """Live user mappings by iova; an unmap ends every mapping inside its range (VFIO never cuts one).
+
+    Those of several containers may overlap. ``path`` is the trace's, for the refusal of one where they overlap so much
+    that it could not be followed to its end.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        self._path = path
+        self._maps: list[tuple[int, int, int]] = []  # first and stop address, request
+        self._passed = 0
+
+    def add(self, index: int, iova: int, size: int) -> None:
+        """Request ``index`` maps [iova, iova + size)."""
+        insort(self._maps, (iova, iova + size, index))
+
+    def take(self, iova: int, size: int, *, line: int | None = None) -> list[int]:
+        """The requests that an unmap of [iova, iova + size) ends, by iova; ``line`` is where it stands."""
+        first, last = bisect_left(self._maps, (iova,)), bisect_left(self._maps, (iova + size,))
+        begun = self._maps[first:last]
+        kept = [each for each in begun if each[1] > iova + size]
+        self._passed += len(kept)
+        if self._passed > _PATIENCE:
+            raise InputError("so many user mappings overlap that they can't be followed", path=self._path, line=line)
+        self._maps[first:last] = kept
+        return [index for _, stop, index in begun if stop <= iova + size]

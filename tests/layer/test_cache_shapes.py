@@ -337,7 +337,7 @@ def test_a_layer_that_tells_no_levels_has_no_entries_kept(monkeypatch):
         ({"entries": 8, "ways": 0}, "ways is 0, not a whole number from 1 on"),
         ({"entries": 8, "ways": 3}, "a cache of 8 entries can't have sets of 3 ways"),
         ({"ways": 2}, "a cache of all entries can't have sets of 2 ways"),
-        ({"policy": "mru"}, "no replacement policy is named 'mru'; did you mean 'lru'?"),
+        ({"policy": "mru"}, "policy is 'mru'; did you mean 'lru'?"),
         ({"seed": -1}, "seed is -1, not a whole number from 0 on"),
         ({"policy": "plru"}, "policy plru needs ways that are a power of two, not any number"),
         ({"entries": 12, "policy": "plru"}, "policy plru needs ways that are a power of two, not 12"),

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swiommu.replay import AreaHistory, Rectangle
-from swiommu.report.drawing import drawing_of
+from swiommu.report.area import drawing_of
 
 rectangles = st.builds(
     lambda start, size, begin, length: Rectangle(0, start, size, begin, min(begin + length, 1000), ended=True),

@@ -27,3 +27,14 @@ def test_no_kernel_version_stands_outside_the_profiles():
 
 def test_no_class_is_derived_more_than_twice():
     assert max(measure.depths().values()) <= 2
+
+
+def test_no_modules_import_each_other():
+    assert measure.circles(measure.imports()) == []
+
+
+def test_no_small_module_stands_alone_without_a_reason(monkeypatch):
+    assert measure.crumbs() == []
+    reasons = sorted(measure.SMALL)
+    monkeypatch.setattr(measure, "SMALL", {})
+    assert [crumb.split(" (")[0] for crumb in measure.crumbs()] == reasons

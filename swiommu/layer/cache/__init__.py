@@ -13,8 +13,7 @@ Here are the store, the kept entries of walks, answers by way of both, the audit
 which cache, and what a hit costs a device, is told elsewhere; tables are read through the node that was asked.
 """
 
-from swiommu.layer.cache.audit import Stale
-from swiommu.layer.cache.changes import Change, ChangeLog
+from swiommu.layer.cache.changes import Change, ChangeLog, Stale
 from swiommu.layer.cache.invalidating import Dropped, invalidate, invalidation
 from swiommu.layer.cache.place import EVERY, CacheHolder
 from swiommu.layer.cache.shape import CacheShape, ReplacementPolicy

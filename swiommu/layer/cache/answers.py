@@ -8,29 +8,79 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.address import Access
+from swiommu.errors import NotFound
 from swiommu.layer.attributes import allowed
 from swiommu.layer.base import Extent, FaultKind
 from swiommu.layer.cache.ask import Ask
 from swiommu.layer.cache.audit import audit_own, audit_whole
-from swiommu.layer.cache.store import Composite, Tag
-from swiommu.layer.cache.walk import Walk
+from swiommu.layer.cache.place import Tag
+from swiommu.layer.cache.store import Composite
+from swiommu.layer.cache.walk import Trail
 from swiommu.layer.path import HopKind, Purpose, Reach, Trip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from swiommu.layer.base import Read
     from swiommu.layer.cache.place import CacheHolder
     from swiommu.layer.cache.store import TranslationCache
-    from swiommu.layer.node import Node
-    from swiommu.layer.path import Path
+    from swiommu.layer.path import Path, Stage
 
 __all__ = ["own_answer", "whole_answer"]
 
 _WRITE = int(Access.WRITE)
 
 
+class _Walk:
+    """The entries of one walk, the upper ones from the cache where it has them; ``used``: it had, since ``filled``."""
+
+    def __init__(self, ask: Ask, tag: Tag, shifts: tuple[int, ...], read: Read) -> None:
+        self._ask, self._tag, self._read = ask, tag, read
+        self._levels = list(zip(ask.cache.walks, shifts, strict=False))
+        self._entries: list[tuple[int, int]] = []
+        self._trail: tuple[tuple[int, int], ...] = ()
+        self._kept = 0
+        self.filled = 0
+        self.used = False
+        for depth, (level, shift) in enumerate(self._levels, 1):
+            trail = level.find(tag, shift, ask.at)
+            if trail is not None:  # the deepest one counts
+                self._trail, self._kept, self.filled = trail.entries, depth, trail.filled
+
+    def __call__(self, address: int, width: int = 8) -> int:
+        """The next entry of this walk."""
+        depth = len(self._entries)
+        ask = self._ask
+        if depth < len(self._trail):
+            known, word = self._trail[depth]
+            if known == address:
+                self.used = True
+                ask.tell(HopKind.HIT, address, value=word)
+                self._entries.append((address, word))
+                return word
+            self._trail, self._kept = (), 0  # the root moved
+        try:
+            word = self._read(address, width)
+        except NotFound:
+            if not self.used:
+                raise
+            word = 0  # a kept entry led to a page that is no table any more: there is nothing
+        self._entries.append((address, word))
+        return word
+
+    def keep(self) -> None:
+        """Keep what was read, all but the leaf: it is what the lines are for."""
+        log = self._ask.cache.log
+        filled = log.number if log is not None else 0
+        for depth, (level, shift) in enumerate(self._levels[: len(self._entries) - 1], 1):
+            if depth > self._kept:
+                entries = tuple(self._entries[:depth])
+                since = min(filled, self.filled) if self.used else filled
+                level.keep(Trail(self._tag, shift, self._ask.at >> shift, entries, since))
+
+
 def own_answer(
-    node: Node, cache: TranslationCache, at: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]
+    node: Stage, cache: TranslationCache, at: int, why: Purpose, trip: Trip, rest: tuple[Path, ...]
 ) -> Extent | FaultKind:
     """What the layer of ``node`` says of ``at``, from ``cache`` or by a walk that fills it."""
     ask = Ask(cache, node, at, why, trip, rest)
@@ -41,7 +91,7 @@ def own_answer(
         if cache.audit:
             audit_own(ask, node, kept, line.filled)
         return kept
-    walk = Walk(ask, tag, node.layer.levels() if cache.walks else (), node.reader(why, trip, rest))
+    walk = _Walk(ask, tag, node.layer.levels() if cache.walks else (), node.reader(why, trip, rest))
     trip.fillers.append(node)
     try:
         found = node.layer.look(at, walk)

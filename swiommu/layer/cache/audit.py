@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from swiommu.layer.base import Extent, FaultKind, Run
+from swiommu.layer.cache.changes import Stale
 from swiommu.layer.path import Reach, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from swiommu.layer.cache.ask import Ask
-    from swiommu.layer.cache.changes import Change
     from swiommu.layer.cache.store import Composite
-    from swiommu.layer.node import Node
-    from swiommu.layer.path import Path, Purpose, Trip
+    from swiommu.layer.path import Path, Purpose, Stage, Trip
 
-__all__ = ["Stale", "audit_own", "audit_whole"]
-
-
-class Stale(NamedTuple):
-    """A hit that the tables contradict: what the cache of ``layer`` said of a range, and what is true now.
-
-    None where nothing was, or is, mapped. The range is the block that answered, as far as the tables say one thing of
-    it now. ``event`` is the change that no invalidation followed, if the cache has a log that knows of it.
-    """
-
-    layer: str
-    start: int
-    size: int
-    was: Run | None
-    now: Run | None
-    event: Change | None = None
+__all__ = ["audit_own", "audit_whole"]
 
 
-def audit_own(ask: Ask, node: Node, said: Extent | FaultKind, filled: int) -> None:
+def audit_own(ask: Ask, node: Stage, said: Extent | FaultKind, filled: int) -> None:
     """Hold what a cache said for the layer of ``node`` alone against its table."""
     was = said if isinstance(said, Extent) else None
     try:
@@ -78,7 +62,7 @@ def _run(found: Extent | Reach) -> Run:
     return Run(found.input, found.output, found.size, found.block, found.prot, found.attributes, name, memory)
 
 
-def _note(ask: Ask, was: Run | None, now: Run | None, ways: list[tuple[Node, int]], filled: int) -> None:
+def _note(ask: Ask, was: Run | None, now: Run | None, ways: list[tuple[Stage, int]], filled: int) -> None:
     # The block that answered, as far as the tables say one thing of it.
     runs = [run for run in (was, now) if run is not None]
     start = max(max(run.input, ask.at & -run.page_size) for run in runs)

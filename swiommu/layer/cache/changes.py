@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from swiommu.errors import Busy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from swiommu.layer.node import Node
+    from swiommu.layer.base import Layer, Run
 
-__all__ = ["Change", "ChangeLog"]
+__all__ = ["Change", "ChangeLog", "Stale"]
 
 
 class Change(NamedTuple):
@@ -24,6 +24,35 @@ class Change(NamedTuple):
     what: str
     start: int
     size: int
+
+
+class Stale(NamedTuple):
+    """A hit that the tables contradict: what the cache of ``layer`` said of a range, and what is true now.
+
+    None where nothing was, or is, mapped. The range is the block that answered, as far as the tables say one thing of
+    it now. ``event`` is the change that no invalidation followed, if the cache has a log that knows of it.
+    """
+
+    layer: str
+    start: int
+    size: int
+    was: Run | None
+    now: Run | None
+    event: Change | None = None
+
+
+class Watched(Protocol):
+    """A layer in its place, as far as its table can be watched."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def layer(self) -> Layer:
+        """Whose table it is."""
+        ...
 
 
 class ChangeLog:
@@ -46,9 +75,9 @@ class ChangeLog:
 
     def __init__(self, limit: int = 4096) -> None:
         self.number = 0
-        self._kept: deque[tuple[Node, Change]] = deque(maxlen=limit)
+        self._kept: deque[tuple[Watched, Change]] = deque(maxlen=limit)
 
-    def watch(self, *nodes: Node) -> None:
+    def watch(self, *nodes: Watched) -> None:
         """Note every change of their tables from now on; a layer without a table never tells of one."""
         for node in nodes:
             if node.layer.watch is not None:
@@ -58,7 +87,7 @@ class ChangeLog:
     def __iter__(self) -> Iterator[Change]:
         return (change for _, change in self._kept)
 
-    def cause(self, since: int, own: Iterable[tuple[Node, int, int]], others: Iterable[object]) -> Change | None:
+    def cause(self, since: int, own: Iterable[tuple[Watched, int, int]], others: Iterable[object]) -> Change | None:
         """The first change after number ``since`` that can have made an answer untrue.
 
         ``own`` are the ranges that the answer spoke of, each (node, start, size): one of these goes first, then any
@@ -78,6 +107,6 @@ class ChangeLog:
         hits += [change for node, change in later if node in places]
         return next((change for change in hits if change.what != "split"), hits[0] if hits else None)
 
-    def _note(self, node: Node, what: str, start: int, size: int) -> None:
+    def _note(self, node: Watched, what: str, start: int, size: int) -> None:
         self.number += 1
         self._kept.append((node, Change(self.number, node.name, what, start, size)))

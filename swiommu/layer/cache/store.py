@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from swiommu.errors import InvalidArgument
 from swiommu.layer.base import Extent
-from swiommu.layer.cache.place import EVERY
+from swiommu.layer.cache.place import EVERY, Tag
 from swiommu.layer.cache.sets import Sets
 from swiommu.layer.cache.shape import CacheShape, ReplacementPolicy
 from swiommu.layer.cache.walk import WalkCache
@@ -16,22 +16,11 @@ from swiommu.locking import no_shallow_copy
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
-    from swiommu.layer.cache.audit import Stale
-    from swiommu.layer.cache.changes import ChangeLog
+    from swiommu.layer.cache.changes import ChangeLog, Stale
     from swiommu.layer.cache.place import CacheHolder
-    from swiommu.layer.node import Node
-    from swiommu.layer.path import Path, Reach
+    from swiommu.layer.path import Reach, Stage
 
-__all__ = ["Composite", "Line", "Tag", "TranslationCache"]
-
-
-class Tag(NamedTuple):
-    """Whose answer a line is: of which place, alone or to the end of the way, for which stream, over what."""
-
-    place: CacheHolder
-    combined: bool
-    stream: Hashable
-    rest: tuple[Path, ...]
+__all__ = ["Composite", "Line", "TranslationCache"]
 
 
 class Composite(NamedTuple):
@@ -39,7 +28,7 @@ class Composite(NamedTuple):
 
     reach: Reach
     at: int
-    nodes: tuple[Node, ...]
+    nodes: tuple[Stage, ...]
 
 
 class Line(NamedTuple):
@@ -131,7 +120,9 @@ class TranslationCache:
         log: ChangeLog | None = None,
     ) -> None:
         if not isinstance(entries, CacheShape):
-            self.shape = CacheShape(entries, ways, ReplacementPolicy(policy), seed)
+            self.shape = CacheShape(
+                entries, ways, cast("ReplacementPolicy", policy), seed
+            )  # which finds the member of a text
         elif (ways, policy, seed) != (None, "lru", 0):
             raise InvalidArgument(f"the shape of a cache, {entries}, says its ways, policy and seed itself")
         else:

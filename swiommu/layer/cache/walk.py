@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from swiommu.errors import NotFound
 from swiommu.layer.cache.sets import Sets
-from swiommu.layer.path import HopKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swiommu.layer.base import Read
-    from swiommu.layer.cache.ask import Ask
+    from swiommu.layer.cache.place import Tag
     from swiommu.layer.cache.shape import CacheShape
-    from swiommu.layer.cache.store import Tag
 
-__all__ = ["Trail", "Walk", "WalkCache"]
+__all__ = ["Trail", "WalkCache"]
 
 
 class Trail(NamedTuple):
@@ -78,51 +74,3 @@ class WalkCache:
         for trail in [trail for trail in self._trails if matches(trail.tag)]:
             self._trails.remove(trail.prefix, (trail.tag, trail.shift, trail.prefix))
             self.dropped += 1
-
-
-class Walk:
-    """The entries of one walk, the upper ones from the cache where it has them; ``used``: it had, since ``filled``."""
-
-    def __init__(self, ask: Ask, tag: Tag, shifts: tuple[int, ...], read: Read) -> None:
-        self._ask, self._tag, self._read = ask, tag, read
-        self._levels = list(zip(ask.cache.walks, shifts, strict=False))
-        self._entries: list[tuple[int, int]] = []
-        self._trail: tuple[tuple[int, int], ...] = ()
-        self._kept = 0
-        self.filled = 0
-        self.used = False
-        for depth, (level, shift) in enumerate(self._levels, 1):
-            trail = level.find(tag, shift, ask.at)
-            if trail is not None:  # the deepest one counts
-                self._trail, self._kept, self.filled = trail.entries, depth, trail.filled
-
-    def __call__(self, address: int, width: int = 8) -> int:
-        """The next entry of this walk."""
-        depth = len(self._entries)
-        ask = self._ask
-        if depth < len(self._trail):
-            known, word = self._trail[depth]
-            if known == address:
-                self.used = True
-                ask.tell(HopKind.HIT, address, value=word)
-                self._entries.append((address, word))
-                return word
-            self._trail, self._kept = (), 0  # the root moved
-        try:
-            word = self._read(address, width)
-        except NotFound:
-            if not self.used:
-                raise
-            word = 0  # a kept entry led to a page that is no table any more: there is nothing
-        self._entries.append((address, word))
-        return word
-
-    def keep(self) -> None:
-        """Keep what was read, all but the leaf: it is what the lines are for."""
-        log = self._ask.cache.log
-        filled = log.number if log is not None else 0
-        for depth, (level, shift) in enumerate(self._levels[: len(self._entries) - 1], 1):
-            if depth > self._kept:
-                entries = tuple(self._entries[:depth])
-                since = min(filled, self.filled) if self.used else filled
-                level.keep(Trail(self._tag, shift, self._ask.at >> shift, entries, since))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from swiommu.errors import Busy, InvalidArgument, Loop, NotFound
 from swiommu.layer.cache import invalidate
 from swiommu.layer.graph.fit import refuse_misfit
-from swiommu.layer.path import members
+from swiommu.layer.node import members
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,8 +9,8 @@ from swiommu.errors import InvalidArgument, NotFound
 from swiommu.layer.cache import invalidate
 from swiommu.layer.graph.connect import below, connect, join, part, read_through, require_free, require_unused, way_to
 from swiommu.layer.graph.fit import refuse_misfit
-from swiommu.layer.node import Node
-from swiommu.layer.path import Walker, members
+from swiommu.layer.node import Node, members
+from swiommu.layer.path import Walker
 from swiommu.layer.picture import tree
 from swiommu.locking import no_shallow_copy
 

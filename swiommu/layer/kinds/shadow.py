@@ -6,7 +6,7 @@ What a hypervisor does that has no nested hardware: it mirrors what the guest's 
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import attrs
 
@@ -24,6 +24,7 @@ from swiommu.pagetable import MOCK, CountingTables, Leaf, RadixTable, page_size_
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from swiommu.layer.kinds.memory import Memory
     from swiommu.layer.path import Path
     from swiommu.pagetable import Format, TableMemory
 
@@ -256,7 +257,7 @@ def flatten(
     node = Node(shadow, input_space=top.input_space if isinstance(top, Node) else None, walker=Walker.PHYSICAL)
     if shadow.memories != (None,):
         for memory in shadow.memories:
-            lower = Node(Identity("open") if memory is None else memory)
+            lower = Node(Identity("open") if memory is None else cast("Memory", memory))
             lower.uppers.append(node)
             node.lowers.append(lower)
     return node
