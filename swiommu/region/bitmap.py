@@ -379,9 +379,15 @@ class Bitmap(Undoable, Reports):
             code = self._migrate(pfn, count) or (migrate(pfn, count) if migrate else 0)
             if code != errno.EBUSY:
                 return code, bit, retries
-            retries += 1
-            start = bit + step
+            more = self._also_busy(bit, step, need) if migrate else 0
+            retries += 1 + more
+            start = bit + (1 + more) * step
         return code, None, retries
+
+    def _also_busy(self, bit: int, step: int, need: int) -> int:
+        """How many places of the search behind ``bit``, which was busy just now, are known to be busy as well."""
+        del bit, step, need
+        return 0
 
     def _migrate(self, pfn: int, count: int) -> int:
         index = bisect_left(self._busy_pfns, pfn)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import re
+from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import attrs
@@ -96,7 +97,7 @@ class Lending(Bitmap):
     Returns(moved=19, dropped=0, in_vain=3, busy=1, asked=2)
     """
 
-    __slots__ = ("_frames", "_numbers", "_standing", "_tenants", "before_try", "lock", "returns")
+    __slots__ = ("_frames", "_met", "_numbers", "_standing", "_tenants", "before_try", "lock", "returns")
 
     name = "lending"
 
@@ -118,6 +119,7 @@ class Lending(Bitmap):
         self.lock = Lock()
         self._standing = standing
         self._tenants = tenants
+        self._met: tuple[int, bool] | None = None  # the pinned frame that made a place busy, and if that was counted
         self._frames = bytearray(standing) or bytearray(self.count)
         self._numbers = [self._frames.count(state) for state in FrameState]  # of frames, by state
         self.before_try: Callable[[int], None] | None = None
@@ -217,7 +219,7 @@ class Lending(Bitmap):
                 emptied.append((pfn, pfn + count))
             if self.before_try:
                 self.before_try(pfn + count)
-            return self._take_back(pfn, count)
+            return self._take_back(pfn, count, alone=migrate is None)
 
         try:
             pfn = super().alloc_pages(count, align_order, migrate=take_back)
@@ -285,8 +287,31 @@ class Lending(Bitmap):
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _take_back(self, pfn: int, count: int) -> int:
-        """Empty these frames from below up to the first that is pinned: 0, or EBUSY, or ENOMEM before the first."""
+    def _also_busy(self, bit: int, step: int, need: int) -> int:
+        """See `Bitmap._also_busy`: up to the pinned frame nobody is left to be moved, so places there are only counted.
+
+        A pinned frame in every few hundred makes nearly all places busy, and each was looked at.
+        """
+        met, self._met = self._met, None
+        run = self._runs.run_at(bit)
+        if met is None or run is None:
+            return 0
+        pinned, is_counted = met
+        last = min(pinned, sum(run) - need)
+        index = bisect_right(self._busy_pfns, self.base_pfn + bit)
+        if index < len(self._busy_pfns) and self._busy_pfns[index] < self.base_pfn + last + need:
+            return 0  # which `set_busy` has its own word for
+        more = max(last - bit, 0) // step
+        if is_counted:
+            returns = self.returns
+            self.returns = attrs.evolve(returns, busy=returns.busy + more, asked=returns.asked + more)
+        return more
+
+    def _take_back(self, pfn: int, count: int, *, alone: bool = False) -> int:
+        """Empty these frames from below up to the first that is pinned: 0, or EBUSY, or ENOMEM before the first.
+
+        ``alone``: nobody else is asked of the next place.
+        """
         low = pfn - self.base_pfn
         pinned = self._frames.find(FrameState.PINNED, low, low + count)
         high = low + count if pinned < 0 else pinned
@@ -304,6 +329,7 @@ class Lending(Bitmap):
                 busy=before.busy + (code == errno.EBUSY),
                 asked=before.asked + 1,
             )
+        self._met = (pinned, True) if alone and pinned >= 0 and self._tenants is None else None
         return code
 
     def _send_away(self, low: int, high: int, left: dict[FrameState, int]) -> int:
@@ -347,6 +373,7 @@ class Lending(Bitmap):
             emptied = max(high, emptied)
             if room < 0:
                 return errno.ENOMEM
+            self._met = None if pinned < 0 else (pinned, False)
             return 0 if pinned < 0 else errno.EBUSY
 
         return take_back

@@ -356,3 +356,51 @@ def test_a_draw_that_is_interrupted_pins_nothing():
         area.pin_movable(drawn())
     area.check()
     assert area.fits(8 * PAGE, PAGE)
+
+
+class EachPlace(Lending):
+    """Looks at every place, as the kernel does."""
+
+    def _also_busy(self, bit, step, need):
+        return 0
+
+
+@given(
+    st.data(),
+    st.integers(8, 60),
+    st.lists(st.tuples(st.integers(1, 12), st.integers(0, 2)), min_size=1, max_size=8),
+    st.sets(st.integers(0, 59)),
+    st.sets(st.integers(0, 59), max_size=3),
+)
+def test_places_that_are_passed_over_are_those_that_are_busy(data, pages, requests, pinned, busy):
+    areas = [kind(0x10000, pages * 4096, standing=bytes([FrameState.MOVABLE]) * pages) for kind in (Lending, EachPlace)]
+    hard = data.draw(st.integers(1, 2))
+    answers = []
+    for area in areas:
+        for page in sorted(pinned):
+            area.pin_movable([area.base_pfn + page])
+        for page in sorted(busy & set(range(pages))):
+            area.set_busy(area.base_pfn + page, 1, hard)
+        said = []
+        for count, order in requests:
+            said.append(area.fits(count * 4096, 4096 << order))
+            try:
+                said.append(area.alloc_pages(count, order))
+            except SwiommuError as error:
+                said.append((type(error), str(error)))
+            said += [area.retries, area.returns, [area.state(area.base_pfn + page) for page in range(pages)]]
+        area.check()
+        answers.append(said)
+    assert answers[0] == answers[1]
+
+
+def test_a_search_asks_once_for_each_pinned_frame(monkeypatch):
+    """A pin in every range of a large area: there are as many busy places as pages."""
+    area = Lending(0x10000, 4096 * 4096, standing=bytes([FrameState.MOVABLE]) * 4096)
+    area.pin_movable(range(area.base_pfn + 50, area.base_pfn + 4096, 64))
+    calls = []
+    take_back = Lending._take_back
+    monkeypatch.setattr(Lending, "_take_back", lambda *all_of, **more: calls.append(0) or take_back(*all_of, **more))
+    with pytest.raises(Busy):
+        area.alloc_pages(64, 0)
+    assert (area.retries, area.returns.asked, len(calls)) == (4033, 4033, 64)
