@@ -133,6 +133,8 @@ class _Recorded(IovaDomain):
     def exchange(self, pfn: int, size: int, recorded: int) -> bool:
         """Put a predicted ``pfn`` in the place of the ``recorded`` one if that is in the same cache: an order error."""
         order = (size - 1).bit_length()
+        if pfn in self._cached or pfn not in self._hi:  # a free has named the predicted one already
+            return False
         if order >= self.RANGE_CACHE_MAX_SIZE or not self._rcaches[order].replace(recorded, pfn):
             return False
         self._cached.remove(recorded)
