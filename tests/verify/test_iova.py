@@ -273,4 +273,5 @@ def test_lines_in_another_order_are_answered(seed, iova_trace_path, trace_of):
         randomly.shuffle(part)
         lines[at : at + 200] = part
     tally = verify_iova(trace_of("\n".join(lines), facts_small(iova_trace_path)))
-    assert tally.total == tally.matched + tally.mismatched + tally.undetermined.total() > 0
+    answers = sum(ANSWER.search(line) is not None for line in lines)
+    assert tally.total + tally.undetermined.total() == answers > 0
