@@ -187,8 +187,8 @@ class Domain(Generic[A]):
         """
         with self.lock:
             self.calls.require_live()
-            at = validate.whole_range(self.input_space, where, self.stack_granule, self.aperture_last)
-            granule, highest = self.stack_granule, self.aperture_last
+            granule, first, highest = self.stack_granule, self.aperture_first, self.aperture_last
+            at = validate.whole_range(self.input_space, where, granule, first, highest)
             validate.require_prot(prot, self.mapper.rules)
             taken = self.backing.take(where.size, granule, prot, highest, at)
             return self._map_taken(*taken, where.size, granule, prot, highest, at)

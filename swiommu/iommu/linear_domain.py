@@ -139,7 +139,7 @@ class LinearDomain(Domain[A]):
         `AddressInUse` if the region has given some of it out, or something is bound there, `OutOfRange` outside of it.
         """
         self.calls.require_live()
-        start = validate.whole_range(self.input_space, where, self.granule, self.aperture_last)
+        start = validate.whole_range(self.input_space, where, self.granule, self.aperture_first, self.aperture_last)
         if self.register.owned.first_over(start, where.stop) is not None:
             raise AddressInUse(f"some of {where!r} is mapped in the domain of {self.input_space.name!r}", start=start)
         space: Any = self.region.space

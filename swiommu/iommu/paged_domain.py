@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial as part
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from swiommu.address import BusAddr, PhysAddr, as_integer
-from swiommu.errors import AddressInUse, Busy
+from swiommu.errors import AddressInUse, Busy, InvalidArgument
 from swiommu.iommu import validate
 from swiommu.iommu.backing import backing, require_sources
 from swiommu.iommu.domain import Domain
@@ -16,6 +17,7 @@ from swiommu.iommu.mappers.paged import PagedMapper
 from swiommu.iommu.partial import PartialUnmap
 from swiommu.iommu.stacking import BusyPolicy
 from swiommu.iommu.table_memory import table_pages, walker_of
+from swiommu.layer import Paged
 from swiommu.locking import locked
 from swiommu.pagetable import MOCK
 from swiommu.ranges import RangeSet
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from swiommu.iommu.flush_queue import Exposure, FlushQueue
     from swiommu.iommu.gather import IotlbGather
     from swiommu.iommu.iova import IovaPolicy
-    from swiommu.layer import Node
+    from swiommu.layer import Marks, Node, TranslationCache
     from swiommu.memory import Frames
     from swiommu.pagetable import Format, RadixTable, TableMemory
 
@@ -56,6 +58,9 @@ class PagedDomain(Domain[A]):
     one of the ``cpus`` has 255 unmaps waiting, or by a timer of 10 ms in ticks of 1/``hz`` s (`FlushQueue`; `advance`
     lets time pass). Frames come back at once, as Linux does it: until the flush a device may still reach them, which
     ``exposure`` measures.
+    ``aperture_first``: no bus address below it is chosen or mapped. As `swiommu.layer.Paged` has them: ``marks`` notes
+    which leaves were accessed and written, ``hardware_ad`` says that the walker writes such bits into the table,
+    ``force_write_back`` that its memory types replace those from above. ``tlb`` and ``iotlb`` are its node's caches.
     Raises `InvalidArgument` for another policy or frames of another size than the format's smallest page,
     `SpaceMismatch` for frames of another space than where they are to lead, `OutOfRange` for frames that ``memory``
     does not reach.
@@ -96,6 +101,12 @@ class PagedDomain(Domain[A]):
         in_use: str = ...,
         partial: str | None = ...,
         caching_mode: bool = ...,
+        aperture_first: int = ...,
+        marks: Marks | None = ...,
+        hardware_ad: bool = ...,
+        force_write_back: bool = ...,
+        tlb: TranslationCache | None = ...,
+        iotlb: TranslationCache | None = ...,
     ) -> None: ...
 
     @overload
@@ -115,6 +126,12 @@ class PagedDomain(Domain[A]):
         in_use: str = ...,
         partial: str | None = ...,
         caching_mode: bool = ...,
+        aperture_first: int = ...,
+        marks: Marks | None = ...,
+        hardware_ad: bool = ...,
+        force_write_back: bool = ...,
+        tlb: TranslationCache | None = ...,
+        iotlb: TranslationCache | None = ...,
     ) -> None: ...
 
     def __init__(
@@ -136,6 +153,12 @@ class PagedDomain(Domain[A]):
         in_use: str = "refuse",
         partial: str | None = None,
         caching_mode: bool = False,
+        aperture_first: int = 0,
+        marks: Marks | None = None,
+        hardware_ad: bool = False,
+        force_write_back: bool = False,
+        tlb: TranslationCache | None = None,
+        iotlb: TranslationCache | None = None,
     ) -> None:
         policy, splits, busy = (
             FlushPolicy(flush),
@@ -144,20 +167,28 @@ class PagedDomain(Domain[A]):
         )
         output = require_sources(format, frames, output_space, memory, below, walker, tables)
         last = min(space_in.limit, 1 << format.aperture_width) - 1
+        first = as_integer(aperture_first, "aperture_first")
+        if first % format.granule or not 0 <= first <= last:
+            raise InvalidArgument(
+                f"an aperture can't begin at {first:#x}: not at a granule of {format.granule:#x} bytes up to {last:#x}",
+                start=first,
+            )
         owned, held = RangeSet(), RangeSet()
         mapper = PagedMapper(
             space_in.name,
             format,
             table_pages(space_in.name, format, frames, memory, below) if tables is None else tables,
-            TopDownIova(format.granule, last) if iova is None else iova,
+            TopDownIova(max(format.granule, first), last) if iova is None else iova,
             owned,
             held,
+            first,
             last,
             flush=policy,
             cpus=cpus,
             hz=hz,
             partial=splits,
             caching_mode=caching_mode,
+            layer=part(Paged, marks=marks, hardware_ad=hardware_ad, force_write_back=force_write_back),
         )
         try:
             super().__init__(
@@ -166,6 +197,7 @@ class PagedDomain(Domain[A]):
                 mapper,
                 backing(frames, orders, below, format),
                 owned,
+                first=first,
                 last=last,
                 below=below,
                 memory=memory,
@@ -178,6 +210,7 @@ class PagedDomain(Domain[A]):
             mapper.abandon()
             raise
         self.frames = frames
+        self.node.tlb, self.node.iotlb = tlb, iotlb
         self.place.guarded = self.place.guarded or splits not in {None, PartialUnmap.KERNEL}
         mapper.on_data_page_write = self.on_data_page_write
         mapper.invalidation.note_tables()
@@ -220,7 +253,7 @@ class PagedDomain(Domain[A]):
         >>> domain.release(domain.alloc_at(BusRange(pool.start, 8192))); domain.drop(pool)
         """
         self.calls.require_live()
-        start = validate.whole_range(self.input_space, where, self.granule, self.aperture_last)
+        start = validate.whole_range(self.input_space, where, self.granule, self.aperture_first, self.aperture_last)
         if self.register.owned.first_over(start, where.stop) is not None:
             raise AddressInUse(f"some of {where!r} is mapped in the domain of {self.input_space.name!r}", start=start)
         self.mapper.bus.hold(start, where.size)

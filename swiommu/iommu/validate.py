@@ -135,12 +135,13 @@ def highest(limit: int | None, own: int) -> int:
     return min(limit, own)
 
 
-def whole_range(space: BusSpace, where: BusRange, granule: int, last: int) -> int:
-    """The start of bus addresses that are whole granules, none above ``last``."""
+def whole_range(space: BusSpace, where: BusRange, granule: int, first: int, last: int) -> int:
+    """The start of bus addresses that are whole granules, none below ``first`` or above ``last``."""
     start = bus_value(space, where.start, where.size)
-    if (start | where.size) & (granule - 1) or where.stop - 1 > last:
+    if (start | where.size) & (granule - 1) or start < first or where.stop - 1 > last:
+        bounds = f"from {first:#x} to {last:#x}" if first else f"up to {last:#x}"
         raise InvalidArgument(
-            f"{where!r} is not whole granules of {granule:#x} bytes up to {last:#x}", start=start, size=where.size
+            f"{where!r} is not whole granules of {granule:#x} bytes {bounds}", start=start, size=where.size
         )
     return start
 

@@ -85,8 +85,9 @@ def test_torn_granules_and_what_is_beyond_the_aperture_are_refused(world):
     if domain.aperture_last < space.limit - PAGE:
         with pytest.raises(InvalidArgument) as caught:
             domain.alloc_at(BusRange(space.at(domain.aperture_last + 1), PAGE))
+        first = f"from {domain.aperture_first:#x} " if domain.aperture_first else "up "
         assert str(caught.value) == (
-            f"BusRange(nic:{domain.aperture_last + 1:#x}+0x1000) is not whole granules of 0x1000 bytes up to "
+            f"BusRange(nic:{domain.aperture_last + 1:#x}+0x1000) is not whole granules of 0x1000 bytes {first}to "
             f"{domain.aperture_last:#x}"
         )
     domain.check()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from swiommu.errors import AddressInUse, Busy, InvalidArgument
+from swiommu.errors import AddressInUse, Busy, InvalidArgument, OutOfRange
 from swiommu.iommu.bus_addresses import BusAddresses
 from swiommu.iommu.commands import chunks
 from swiommu.iommu.deferred_tables import DeferredTables
@@ -60,6 +60,7 @@ class PagedMapper:
         policy: IovaPolicy,
         owned: RangeSet,
         held: RangeSet,
+        first: int,
         last: int,
         *,
         flush: FlushPolicy,
@@ -67,6 +68,7 @@ class PagedMapper:
         hz: int,
         partial: PartialUnmap | None,
         caching_mode: bool,
+        layer: Callable[[str, RadixTable], Paged] = Paged,
     ) -> None:
         self.running = Running()
         self.bus = BusAddresses(policy, owned, held, self.running, form.granule, last)
@@ -78,10 +80,11 @@ class PagedMapper:
             self.invalidation.free_tables()  # a root that no walk would reach
             raise
         self.table.on_replace = self.invalidation.note_replaced
-        self.layer = Paged(name, self.table)
+        self.layer = layer(name, self.table)
         self.pgsize_bitmap = form.pgsize_bitmap
         self.unit = self._granule = form.granule
         self.rules = form.rules
+        self.first = first
         self.partial = partial
         self.caching_mode = caching_mode
         self.on_data_page_write: list[Callable[[DataPageWrite], None]] = []
@@ -115,6 +118,12 @@ class PagedMapper:
 
     def map(self, iova: int, paddr: int, size: int, bits: int, *, owned: bool) -> None:
         """See `Mapper.map`."""
+        if iova < self.first:
+            raise OutOfRange(
+                f"{size:#x} bytes at {iova:#x} are below the aperture, which begins at {self.first:#x}",
+                iova=iova,
+                size=size,
+            )
         live = self._live_in_the_way(iova, paddr, size) if self.rules.replaces_live else []
         taken: list[tuple[int, int]] = []
         if not owned:
