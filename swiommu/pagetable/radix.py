@@ -19,6 +19,7 @@ from swiommu.locking import no_shallow_copy
 from swiommu.pagetable.door import TableDoor
 from swiommu.pagetable.format import Leaf
 from swiommu.pagetable.nodes import Nodes
+from swiommu.pagetable.pgsize import page_size_choice
 from swiommu.pagetable.removing import Removal, Removing
 from swiommu.pagetable.soundness import check_table
 from swiommu.pagetable.splitting import split_at
@@ -135,6 +136,32 @@ class RadixTable:
             except BaseException:
                 self._writing.undo(at, depth, order, count)
                 raise
+
+    def map(self, iova: int, paddr: int, size: int, prot: int, *, pgsizes: int = -1) -> None:
+        """Map ``size`` bytes at ``iova`` to ``paddr`` in the largest pages that fit: all of them or none.
+
+        ``pgsizes`` has one bit for each page size that may be taken. Raises as `map_run`, and `InvalidArgument` where
+        no page size fits. Source: ``iommu_map`` and ``iommu_pgsize``.
+
+        >>> from swiommu.address import Prot
+        >>> from swiommu.pagetable import MOCK, CountingTables
+        >>> table = RadixTable(MOCK, CountingTables())
+        >>> table.map(0x1FF000, 0x7FF000, 0x402000, Prot.READ)
+        >>> {hex(size): count for size, count in table.leaves.items() if count}
+        {'0x200000': 2, '0x1000': 2}
+        """
+        if type(iova) is not int or type(paddr) is not int or type(size) is not int or type(pgsizes) is not int:
+            iova, paddr, size, pgsizes = as_integers(iova=iova, paddr=paddr, size=size, pgsizes=pgsizes)
+        at, to, left, bitmap = iova, paddr, size, self.format.pgsize_bitmap & pgsizes
+        try:
+            while left or not size:
+                pgsize, count = page_size_choice(bitmap, at, to, left)
+                self.map_run(at, to, pgsize, count, prot)
+                at, to, left = at + pgsize * count, to + pgsize * count, left - pgsize * count
+        except BaseException:
+            if at > iova:
+                self.unmap(iova, at - iova)
+            raise
 
     # -- removing
 

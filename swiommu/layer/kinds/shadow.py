@@ -19,7 +19,7 @@ from swiommu.layer.extents import Piece, pieces, terminals
 from swiommu.layer.kinds.identity import Identity
 from swiommu.layer.node import Chain, Node, as_path
 from swiommu.layer.path import Walker
-from swiommu.pagetable import MOCK, CountingTables, Leaf, RadixTable, page_size_choice
+from swiommu.pagetable import MOCK, CountingTables, Leaf, RadixTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -212,10 +212,7 @@ class Shadow(Layer):
                 size=size,
             )
         prot = piece.prot & PERMISSIONS | _TYPE_BITS.get(piece.attributes.memory_type, Prot.NONE)
-        while size:
-            pgsize, count = page_size_choice(table.format.pgsize_bitmap & limit, at, to, size)
-            table.map_run(at, to, pgsize, count, prot)
-            at, to, size = at + pgsize * count, to + pgsize * count, size - pgsize * count
+        table.map(at, to, size, prot, pgsizes=limit)
 
     def _piece(self, at: int) -> Piece | None:
         place = bisect_right(self._starts, at) - 1
