@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from swiommu.address import Access, as_integer
 from swiommu.dma import DmaDevice
 from swiommu.errors import DeviceFault, InvalidArgument, NoDevice, OutOfRange, SpaceMismatch
-from swiommu.layer import load, save
+from swiommu.layer import Node, load, save, terminals
 from swiommu.locking import no_shallow_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterable, Sequence
 
     from swiommu.address import BusAddr, BusSpace, PhysAddr, Space
     from swiommu.dma import SwiotlbPool
@@ -46,7 +46,8 @@ class BusDevice:
     """A device whose accesses end in ``ram``; ``dma_mask`` is the highest bus address it can drive (default: 32 bits).
 
     Where its way ends in a memory of another space, the bytes are there.
-    They go through the domain that it is attached to; without one through ``bus``, if it sits on one. ``group`` is the
+    They go through the domain that it is attached to; without one through ``bus``, if it sits on one: a bus that shows
+    memory, or any node of a graph. ``group`` is the
     IOMMU group that decides on its domain, if it is in one. The device is the stream of its accesses, by which caches
     tell it from others.
     ``dma`` is what its driver calls, served as its default domain says. Coherent memory comes from ``memory`` where no
@@ -77,7 +78,7 @@ class BusDevice:
         ram: SparseRam,
         *,
         dma_mask: int = (1 << 32) - 1,
-        bus: Bus | None = None,
+        bus: Bus | Node | None = None,
         memory: Sequence[Frames | Region[PhysAddr]] = (),
         pool: SwiotlbPool | None = None,
     ) -> None:
@@ -131,14 +132,12 @@ class BusDevice:
         path = self.domain or (self.bus if self.group is None else None)
         if path is None:
             raise NoDevice(f"device {self.name!r} is not attached to a domain")
-        end = path.output_space if self.domain is None else self.domain.memory_space
-        if end is not self.ram.space:
-            ends = (end,) if self.domain is None else self.domain.end_spaces
-            if self.ram.space not in ends:
-                named = ", ".join(repr(each.name) for each in ends)
-                raise SpaceMismatch(
-                    f"device {self.name!r} is on memory {self.ram.space.name!r}, its domain leads to {named}"
-                )
+        if isinstance(path, Node):
+            self._require_end([None if end is None else end.space for end in terminals(path)], "its bus")
+        elif self.domain is None:
+            self._require_end([path.output_space], "its bus")
+        elif self.domain.memory_space is not self.ram.space:
+            self._require_end(self.domain.end_spaces, "its domain")
         # What is no address of this bus has no place under the mask either: `translate` says what it is.
         own = getattr(addr, "space", None) is path.input_space
         if own and size and addr.value + size - 1 > self.dma_mask:
@@ -153,6 +152,13 @@ class BusDevice:
             return path.translate(addr, size, access, stream=self), None
         except DeviceFault as fault:
             return list(fault.runs), fault
+
+    def _require_end(self, ends: Iterable[Space | None], what: str) -> None:
+        """`SpaceMismatch` unless a way ends in the device's memory, or openly, which is there."""
+        ends = list(ends)
+        if self.ram.space not in ends and None not in ends:
+            named = ", ".join(repr(end.name) for end in ends if end is not None)
+            raise SpaceMismatch(f"device {self.name!r} is on memory {self.ram.space.name!r}, {what} leads to {named}")
 
     def _cut_short(self, fault: DeviceFault, data: bytes, size: int) -> DeviceFault:
         return DeviceFault(

@@ -6,8 +6,9 @@ from swiommu.address import Access, BusSpace, PhysRange, PhysSpace, Prot
 from swiommu.device import BusDevice, FrameGrabber, GrabberDriver
 from swiommu.errors import Busy, DeviceFault, InvalidArgument, NoDevice, OutOfRange, SpaceMismatch
 from swiommu.iommu import LinearDomain, PagedDomain
-from swiommu.layer import FaultKind, Memory, Node, Router, Span, TranslationCache, connect
+from swiommu.layer import FaultKind, Graph, Memory, Node, Paged, Router, Span, TranslationCache, Window, connect
 from swiommu.memory import Frames, SparseRam
+from swiommu.pagetable import MOCK, CountingTables, RadixTable
 from swiommu.region import Region
 
 ram = PhysSpace("ram", width=40)
@@ -206,3 +207,44 @@ def test_a_device_says_who_it_is_to_the_caches_on_its_way(memory):
         each.read(bus.at(0x8000), 4)
     assert [line.stream for line in domain.node.tlb] == devices
     assert (domain.node.tlb.hits, domain.node.tlb.misses) == (2, 2)
+
+
+# -- on a node of a graph
+
+
+def test_a_device_on_a_window_writes_where_it_leads():
+    space = PhysSpace("ram")
+    ram = SparseRam(space)
+    graph = Graph()
+    graph.add(Memory("ram", ram, base=0x4000_0000, size=1 << 20))
+    window = graph.add(Window("bus", Span(0x1000, 0x2000, 0x3FFF_F000)), on="ram")
+    device = BusDevice("nic", ram, bus=window)
+    device.write(window.input_space.at(0x1800), b"hello")
+    assert ram.read(space.at(0x4000_0800), 5) == b"hello"
+    assert device.read(window.input_space.at(0x1800), 5) == b"hello"
+    with pytest.raises(DeviceFault) as caught:
+        device.read(window.input_space.at(0x2FFE), 8)
+    assert (caught.value.transferred, str(caught.value)) == (
+        2,
+        "device 'nic' transferred 2 of 8 bytes: range fault of READ access at 0x3000 in layer 'bus'",
+    )
+
+
+def test_a_device_on_a_table_or_an_open_end_reaches_its_memory():
+    space = PhysSpace("ram")
+    ram = SparseRam(space)
+    table = RadixTable(MOCK, CountingTables())
+    table.map(0x1000, 0x8000, 0x1000, Prot.READ | Prot.WRITE)
+    node = Node(Paged("iommu", table))
+    device = BusDevice("nic", ram, bus=node)
+    device.write(node.input_space.at(0x1004), b"open")
+    assert ram.read(space.at(0x8004), 4) == b"open"
+
+
+def test_a_device_whose_memory_is_nowhere_below_is_told():
+    other = SparseRam(PhysSpace("elsewhere"))
+    node = Node(Window("bus", Span(0, 0x1000, 0)))
+    connect(node, Node(Memory("ram", SparseRam(PhysSpace("ram")))))
+    with pytest.raises(SpaceMismatch) as caught:
+        BusDevice("lost", other, bus=node).read(node.input_space.at(0), 1)
+    assert str(caught.value) == "device 'lost' is on memory 'elsewhere', its bus leads to 'ram'"
