@@ -101,6 +101,11 @@ class Bitmap(Undoable, Reports):
         self._fail = FailSwitch()
         self.undo_log = None
 
+    @property
+    def parts(self) -> list[Bitmap]:
+        """The bitmap of each range: this one, as the area is a single range."""
+        return [self]
+
     # -- the kernel's calls, in pages ---------------------------------------------------------------------------
 
     def alloc_pages(self, count: int, align_order: int, *, migrate: Migrate | None = None) -> int:

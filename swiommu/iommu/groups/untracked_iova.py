@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swiommu.errors import NotSupported
-from swiommu.iommu.iova import LinuxIova
+from swiommu.iommu.iova.policy import AskedByDevices
 from swiommu.undo import Undoable, part_to_undo
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ class UntrackedIova(Undoable):
             self.inner.reserve(low, high)
 
     def asked_by(self, *, pci: bool, forcedac: bool) -> None:
-        """Whose devices ask, and what the command line says: only the policy of Linux makes a difference."""
-        if isinstance(self.inner, LinuxIova):
-            self.inner.pci, self.inner.forcedac = pci, forcedac
+        """Whose devices ask, and what the command line says, for a policy to which that makes a difference."""
+        if isinstance(self.inner, AskedByDevices):
+            self.inner.asked_by(pci=pci, forcedac=forcedac)
 
     def advance(self, now_ns: int) -> None:
         """See `IovaPolicy.advance`."""

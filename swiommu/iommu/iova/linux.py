@@ -69,6 +69,10 @@ class LinuxIova(CheckedRequests):
         self._taken = RangeSet()
         self._reserved = RangeSet()
 
+    def asked_by(self, *, pci: bool, forcedac: bool) -> None:
+        """See `AskedByDevices`."""
+        self.pci, self.forcedac = pci, forcedac
+
     @property
     def uses_full_range(self) -> bool:
         """Whether ``device`` is past its attempts below 4 GiB."""

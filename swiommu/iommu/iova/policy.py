@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from swiommu.address import is_power_of_two
 from swiommu.errors import InvalidArgument, NoSpace
@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 
-__all__ = ["CheckedRequests", "IovaPolicy"]
+__all__ = ["AskedByDevices", "CheckedRequests", "IovaPolicy"]
+
+
+@runtime_checkable
+class AskedByDevices(Protocol):
+    """A policy for which it makes a difference whose devices ask, as for that of Linux."""
+
+    def asked_by(self, *, pci: bool, forcedac: bool) -> None:
+        """``pci``: all of them are PCI devices; ``forcedac``: these may use all of 64 bits from the start."""
+        ...
 
 
 class IovaPolicy(Protocol):

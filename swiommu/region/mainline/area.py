@@ -65,7 +65,7 @@ class CmaArea:
     @property
     def ranges(self) -> Sequence[Bitmap]:
         """The bitmap of each range, in the order in which they are tried."""
-        return [self.allocator] if isinstance(self.allocator, Bitmap) else self.allocator.parts
+        return self.allocator.parts
 
     @property
     def profile(self) -> Profile:
