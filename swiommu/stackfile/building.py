@@ -52,8 +52,8 @@ class Builder:
         return self.file.error(self.where[name] + inside, reason if reason.startswith("is ") else f": {reason}")
 
     @contextmanager
-    def told(self, name: str, *inside: str | int) -> Iterator[None]:
-        """What a part of the library refuses inside is a sentence about the file."""
+    def located(self, name: str, *inside: str | int) -> Iterator[None]:
+        """Errors of the library inside become errors of the file, with path, line and key."""
         try:
             yield
         except InputError:

@@ -132,7 +132,7 @@ def _paged(builder: Builder, name: str, keys: PagedKeys) -> Paged:
     form = FORMATS[keys.format]
     table = RadixTable(form, builder.placed_tables(name, keys, keys.tables, limit=1 << form.output_width))
     for number, row in enumerate(keys.map):
-        with builder.told(name, "map", number):
+        with builder.located(name, "map", number):
             _map_pages(builder, row, table)
             builder.require_table_pages(table.table_pages)
     builder.count_table_pages(table.table_pages)
@@ -166,7 +166,7 @@ def _flat(builder: Builder, name: str, keys: FlatKeys) -> FlatTable:
     held: list[array[int]] = [pages.page(pages.alloc()) for _ in range(-(-(size >> 12) // 1024))]
     layer = FlatTable(name, base=keys.base, size=size, table=tables, pages=held)
     for number, row in enumerate(keys.map):
-        with builder.told(name, "map", number):
+        with builder.located(name, "map", number):
             builder.count_leaves(row.size >> 12)
             layer.map(row.at, row.to, row.size)
     return layer

@@ -99,10 +99,10 @@ class _File:
         order = self._order()
         self._limit_cost(order)
         for name in order:
-            with self.builder.told(name):
+            with self.builder.located(name):
                 self._add(name, self.all[name])
         for top in self.builder.graph.tops():
-            with self.builder.told(top.name):
+            with self.builder.located(top.name):
                 require_no_conflict(top)
         return self.builder.graph
 
