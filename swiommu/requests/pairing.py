@@ -20,7 +20,7 @@ from swiommu.trace import DMA_MAPPING_ERROR, Call, Kind, Trace, parse_mark
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["workload_of"]
+__all__ = ["UserMaps", "workload_of"]
 
 _PATIENCE: Final = 10_000_000  # mappings passed by in vain; those of one container don't even overlap
 
@@ -50,7 +50,7 @@ class _Pairing:
         self.book = Book(self.machine)
         self.maps = MapLines(self.book, trace.calls)
         self.areas = AreaLines(self.book, has_dma=trace.calls.has_dma)
-        self.usermaps = _UserMaps(trace.path)
+        self.usermaps = UserMaps(trace.path)
         self.invalidations: int | None = None
 
     def run(self) -> Workload:
@@ -286,7 +286,7 @@ def bytes_bounced(call: Call) -> int:
     return sum(inner.event.size for inner in call.inside_of(Kind.BOUNCED))
 
 
-class _UserMaps:
+class UserMaps:
     """Live user mappings by iova; an unmap ends every mapping inside its range (VFIO never cuts one).
 
     Those of several containers may overlap. ``path`` is the trace's, for the refusal of one where they overlap so much

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swiommu.requests.usermaps import UserMaps
+from swiommu.requests.pairing import UserMaps
 from swiommu.trace import Mark, parse_mark
 
 
