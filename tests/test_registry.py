@@ -53,7 +53,7 @@ def test_a_name_that_can_t_be_registered(name, sentence):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("thre", "no odd number is named 'thre'; did you mean 'three'?"),
+        ("tree", "no odd number is named 'tree'; did you mean 'three'?"),
         ("zz", "no odd number is named 'zz'; there are one, three"),
     ],
 )
@@ -234,7 +234,7 @@ def test_a_stack_file_takes_kinds_of_layers_of_other_packages(plugged, tmp_path)
 @pytest.mark.parametrize(
     ("kind", "key", "sentence"),
     [
-        ("miror", "", "./s.toml:5: layer.turned.kind is 'miror'; did you mean 'mirror'?"),
+        ("mirrors", "", "./s.toml:5: layer.turned.kind is 'mirrors'; did you mean 'mirror'?"),
         ("mirror", "bits = 65", "./s.toml:7: layer.turned.bits is 65, not a whole number from 1 to 64"),
         ("mirror", "bit = 6", "./s.toml:7: layer.turned has no key 'bit'; did you mean 'bits'?"),
         ("nonsense", "", "./s.toml:5: layer.turned.kind is 'nonsense': 7 is no kind of layer"),
