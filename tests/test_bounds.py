@@ -95,7 +95,7 @@ def test_pairing_takes_no_longer_for_each_line(aimed, trace_of):
 
 
 def test_user_mappings_that_overlap_beyond_reason_are_refused(trace_of, monkeypatch):
-    monkeypatch.setattr("swiommu.requests.usermaps._PATIENCE", 1000)
+    monkeypatch.setattr("swiommu.requests.pairing._PATIENCE", 1000)
     log = Log()
     for at in range(60):
         log.say(f"tracing_mark_write: VFIO MAP iova=0x{at:x}000 size=0x{1 << 40:x} rc=0")
@@ -155,7 +155,7 @@ def test_more_probes_than_can_be_tried_are_refused(trace_of, monkeypatch):
         with pytest.raises(InputError) as caught:
             replay(workload, find_design(name), machine_plan(workload))
         assert str(caught.value) == (
-            f"{workload.name}:7: so many requests failed when recorded that they can't all be tried"
+            f"{workload.path}:7: so many requests failed when recorded that they can't all be tried"
         )
 
 

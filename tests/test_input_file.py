@@ -15,7 +15,6 @@ from swiommu.errors import InputError
 from swiommu.input_file import BadValue, ByteCount, HexNumber, InputFile, key, shown
 from swiommu.input_file.converter import converter
 from swiommu.input_file.places import line_of
-from swiommu.words import did_you_mean
 
 
 @pytest.fixture
@@ -135,14 +134,6 @@ def test_half_of_a_pair_that_is_no_escape(write):
 
 def test_the_deepest_nest_that_is_read(write):
     assert list(read(write(b"a = " + b"[" * 63 + b"]" * 63)).data) == ["a"]
-
-
-def test_a_near_name_and_none():
-    assert did_you_mean("flsuh", ["flush", "pool"]) == "did you mean 'flush'?"
-    assert did_you_mean("zzz", iter(["flush", ""])) == "there are flush, ''"
-    begin = time.process_time()
-    assert did_you_mean("z" * 1_000_000, ["flush"]) == "there are flush"
-    assert time.process_time() - begin < 1
 
 
 # -- objects

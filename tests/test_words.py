@@ -1,10 +1,11 @@
 """Sizes and counts in words, and text from outside that can't drive a terminal; nobody makes such words elsewhere."""
 
+import time
 from pathlib import Path
 
 import pytest
 
-from swiommu.words import clean, counted, mib
+from swiommu.words import clean, counted, did_you_mean, mib
 
 MIB = 1 << 20
 
@@ -53,3 +54,11 @@ def test_nobody_cleans_text_in_a_way_of_his_own():
     package = Path(__file__).parents[1] / "swiommu"
     own = [path.name for path in package.rglob("*.py") if '"?" for char' in path.read_text(encoding="utf-8")]
     assert own == ["words.py"]
+
+
+def test_a_near_name_and_none():
+    assert did_you_mean("flsuh", ["flush", "pool"]) == "did you mean 'flush'?"
+    assert did_you_mean("zzz", iter(["flush", ""])) == "there are flush, ''"
+    begin = time.process_time()
+    assert did_you_mean("z" * 1_000_000, ["flush"]) == "there are flush"
+    assert time.process_time() - begin < 1

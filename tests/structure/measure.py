@@ -27,7 +27,6 @@ SMALL = {  # modules of their own though small, and why
     "swiommu.device.grabber": "the first device to read; public",
     "swiommu.layer.kinds.identity": "one family of layers a module",
     "swiommu.pagetable.formats.mock": "one format a module",
-    "swiommu.pagetable.pgsize": "the kernel's iommu_pgsize; public",
     "swiommu.trace.marks": "what programs write into a trace; public",
 }
 _ERRORS = {"SwiommuError", "InvalidArgument", "NoMemory", "NoSpace", "AddressInUse"}  # what errors are derived from

@@ -45,7 +45,7 @@ class PagedMapper:
     >>> from swiommu.ranges import RangeSet
     >>> policy, last = TopDownIova(4096, 0xFFFF_FFFF), 0xFFFF_FFFF
     >>> options = {"flush": FlushPolicy.STRICT, "cpus": 1, "hz": 250, "partial": None, "caching_mode": False}
-    >>> mapper = PagedMapper("nic", MOCK, CountingTables(), policy, RangeSet(), RangeSet(), last, **options)
+    >>> mapper = PagedMapper("nic", MOCK, CountingTables(), policy, RangeSet(), RangeSet(), 0, last, **options)
     >>> at = mapper.choose([(0x5000, 0x7000)], 0x2000, 0x1000, 3, last); hex(at), mapper.lookup(at)
     ('0xffffe000', (20480, 4096, 4294959104, 4294963200))
     """
