@@ -40,8 +40,9 @@ def test_there_are_formats_of_16_and_64_kib():
     assert {FORMATS[name].granule for name in COARSE} == {16384, 65536}
 
 
-@pytest.mark.parametrize("allocator", ["", "buddy"])
-@pytest.mark.parametrize("name", COARSE)
+@pytest.mark.parametrize(
+    ("name", "allocator"), [*((name, "") for name in COARSE), ("mock64k", "buddy"), ("arm-lpae-16k-s2", "bitmap")]
+)
 def test_allocs_take_whole_granules(camera, name, allocator):
     granule = FORMATS[name].granule
     design = Design(name, "", driver="paged", format=name, allocator=allocator)

@@ -264,7 +264,7 @@ def test_a_predicted_address_that_was_freed_already_is_not_freed_again():
     domain.check()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [3])
 def test_lines_in_another_order_are_answered(seed, iova_trace_path, trace_of):
     randomly = random.Random(f"{iova_trace_path.name} {seed}")
     lines = lines_of(iova_trace_path)[:6000]
